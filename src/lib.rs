@@ -1,0 +1,18 @@
+//! Passerelle: a reverse-proxy gateway for Python web services.
+//!
+//! The tree follows the way of a configuration (`config` to `gateway`) and of a request (`server` to `request` to
+//! `upstream`). ARCHITECTURE.md shows both on one page. Dependencies point one way:
+//! `cli` → `admin`, `server` → `request` → `upstream` → `body`; all of them → `gateway` (the snapshot) → `config`;
+//! `observe` is used by everyone and uses only names.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod body;
+pub mod cli;
+pub mod config;
+pub mod gateway;
+pub mod observe;
+pub mod request;
+pub mod server;
+pub mod upstream;

@@ -1,0 +1,3 @@
+//! What happens to a request between a connection and an upstream.
+
+pub mod rejection;

@@ -1,0 +1,44 @@
+//! One data-plane thread: its runtime, its listening sockets, and what its connections share without locks.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::WorkerId;
+use super::drain::Drain;
+use crate::gateway::Gateway;
+use crate::observe::metrics::Metrics;
+
+/// What every connection of a worker shares. Lives on its thread.
+pub struct Worker {
+    pub id: WorkerId,
+    pub metrics: Arc<Metrics>,
+    pub drain: Drain,
+    /// Kept connections to servers.
+    snapshot: RefCell<Snapshot>,
+    newest: Arc<ArcSwap<Gateway>>,
+}
+
+/// The newest snapshot seen by this worker; handing it to a request costs no atomic operation.
+struct Snapshot {
+    seen: Rc<Arc<Gateway>>,
+}
+
+impl Worker {
+    pub fn new(id: WorkerId, newest: Arc<ArcSwap<Gateway>>, metrics: Arc<Metrics>) -> Worker {
+        let seen = Rc::new(newest.load_full());
+        Worker { id, metrics, drain: Drain::default(), snapshot: RefCell::new(Snapshot { seen }), newest }
+    }
+
+    /// The configuration of this moment, to be kept to the end of what it is taken for.
+    pub fn gateway(&self) -> Rc<Arc<Gateway>> {
+        let mut snapshot = self.snapshot.borrow_mut();
+        let newest = self.newest.load();
+        if !Arc::ptr_eq(&newest, &snapshot.seen) {
+            snapshot.seen = Rc::new(Arc::clone(&newest));
+        }
+        Rc::clone(&snapshot.seen)
+    }
+}

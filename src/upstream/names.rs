@@ -1,0 +1,1 @@
+//! Names resolved again when their TTL runs out.
