@@ -12,6 +12,7 @@ pub mod body;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod http1;
 pub mod observe;
 pub mod request;
 pub mod server;

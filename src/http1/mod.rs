@@ -1,0 +1,11 @@
+//! The grammar of HTTP/1.1 (RFC 9112), strict, for both sides.
+//!
+//! Every byte of a head or a chunk that a client or a server sends is judged here and nowhere else: there is no
+//! second parser that could read the same bytes in another way, which is how requests are smuggled.
+
+pub mod buffer;
+pub mod chunked;
+pub mod encode;
+pub mod framing;
+pub mod head;
+pub mod timer;
