@@ -1,0 +1,132 @@
+//! The name, type, labels and meaning of every metric of the gateway. `docs/metrics.md` tells users the same.
+
+use prometheus::proto::MetricType;
+
+/// One row: what a scrape says of a metric before its values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) kind: MetricType,
+    pub(super) labels: &'static [&'static str],
+    pub(super) help: &'static str,
+}
+
+macro_rules! families {
+    ($($family:ident $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
+        /// A metric: in the words of Prometheus a family, one series for each set of label values.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Family { $($family,)* }
+
+        impl Family {
+            pub(super) const ALL: &'static [Family] = &[$(Family::$family,)*];
+
+            pub(super) fn row(self) -> Row {
+                match self {
+                    $(Family::$family => Row {
+                        name: $name,
+                        kind: MetricType::$kind,
+                        labels: &[$($label,)*],
+                        help: $help,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+families! {
+    // Requests. A request that matched no route has the route "".
+    Requests COUNTER "passerelle_requests_total" ["route" "method" "status"]
+        "Requests that were answered or given up, by method and class of status.";
+    RequestDuration HISTOGRAM "passerelle_request_duration_seconds" ["route"]
+        "From a request's head to the end of its response.";
+    UpstreamDuration HISTOGRAM "passerelle_upstream_duration_seconds" ["route"]
+        "What of that was spent on a server.";
+    RequestsInFlight GAUGE "passerelle_requests_in_flight" ["route"]
+        "Requests being worked on.";
+    RequestBytes COUNTER "passerelle_request_body_bytes_total" ["route"]
+        "Body bytes received from clients.";
+    ResponseBytes COUNTER "passerelle_response_body_bytes_total" ["route"]
+        "Body bytes sent to clients.";
+    Rejections COUNTER "passerelle_rejections_total" ["cause" "blame"]
+        "Requests that were refused or failed, by cause and by who has to change something.";
+
+    // Listeners.
+    ConnectionsOpen GAUGE "passerelle_connections_open" ["listener" "protocol"]
+        "Client connections that are open; an upgraded one counts as upgraded.";
+    ConnectionsOpened COUNTER "passerelle_connections_opened_total" ["listener" "protocol"]
+        "Client connections that were opened, or upgraded.";
+    ConnectionsTurnedAway COUNTER "passerelle_connections_turned_away_total" ["listener"]
+        "Client connections closed at once because max_connections were open.";
+    TlsHandshakes COUNTER "passerelle_tls_handshakes_total" ["listener"]
+        "TLS handshakes that were completed.";
+    TlsHandshakeFailures COUNTER "passerelle_tls_handshake_failures_total" ["listener" "reason"]
+        "TLS handshakes that failed.";
+    ProxyProtocolFailures COUNTER "passerelle_proxy_protocol_failures_total" ["listener"]
+        "Connections closed because their PROXY protocol header was missing or malformed.";
+
+    // Upstreams.
+    ServerUp GAUGE "passerelle_upstream_server_up" ["upstream" "server"]
+        "1 while the server may be chosen, else 0.";
+    ServerEjected GAUGE "passerelle_upstream_server_ejected" ["upstream" "server"]
+        "1 while the server is ejected because requests to it failed, else 0.";
+    ServerInFlight GAUGE "passerelle_upstream_requests_in_flight" ["upstream" "server"]
+        "Requests that the server is working on.";
+    ServerConnections COUNTER "passerelle_upstream_connections_total" ["upstream" "server" "reused"]
+        "Connections that requests were sent over: kept ones (true) and new ones (false).";
+    ConnectFailures COUNTER "passerelle_upstream_connect_failures_total" ["upstream" "server"]
+        "Connections to the server that could not be made.";
+    Ejections COUNTER "passerelle_upstream_ejections_total" ["upstream" "server"]
+        "How often the server was ejected.";
+    Retries COUNTER "passerelle_upstream_retries_total" ["upstream"]
+        "Requests that were sent again after a failure.";
+    RetriesRefused COUNTER "passerelle_upstream_retries_refused_total" ["upstream"]
+        "Requests that could have been sent again, had the retry budget allowed it.";
+
+    // The gateway itself.
+    Reloads COUNTER "passerelle_reloads_total" ["result"]
+        "Configurations that were loaded again, by result.";
+    LastReload GAUGE "passerelle_last_reload_success_timestamp_seconds" []
+        "When the configuration in force was loaded.";
+    LogRecordsLost COUNTER "passerelle_log_records_lost_total" ["reason"]
+        "Log lines that were not written.";
+    BuildInfo GAUGE "passerelle_build_info" ["version"]
+        "Always 1; the label tells the version.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        for family in Family::ALL {
+            let row = family.row();
+            assert!(row.name.starts_with("passerelle_"), "{}", row.name);
+            assert_eq!(row.name.ends_with("_total"), row.kind == MetricType::COUNTER, "{}", row.name);
+            if row.kind == MetricType::HISTOGRAM {
+                assert!(row.name.ends_with("_seconds"), "{}", row.name);
+            }
+            assert!(row.help.ends_with('.'), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn names_are_distinct() {
+        let mut names: Vec<_> = Family::ALL.iter().map(|family| family.row().name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Family::ALL.len());
+    }
+
+    #[test]
+    fn users_are_told_of_every_metric() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
+        for family in Family::ALL {
+            let row = family.row();
+            let labels = row.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+            let line = format!("| `{}` | {} |", row.name, if labels.is_empty() { "–" } else { &labels });
+            assert!(page.contains(&line), "docs/metrics.md lacks a row that begins: {line}");
+        }
+    }
+}

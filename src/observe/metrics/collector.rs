@@ -1,0 +1,214 @@
+//! From cells to what a scrape reads.
+
+use std::collections::BTreeMap;
+use std::sync::Weak;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto;
+
+use super::catalogue::Family;
+use super::listener::{HandshakeFailure, ListenerMetrics, Protocol};
+use super::route::{METHODS, RouteMetrics, STATUSES};
+use super::upstream::UpstreamMetrics;
+use super::{LogLoss, Metrics, ReloadResult};
+use crate::request::rejection::Cause;
+
+/// What is asked of the servers in force when metrics are scraped.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerReading<'a> {
+    pub upstream: &'a str,
+    /// The server's label.
+    pub server: &'a str,
+    /// Whether it may be chosen.
+    pub up: bool,
+    /// Whether failed requests have taken it out.
+    pub ejected: bool,
+    pub in_flight: usize,
+}
+
+/// Who can be asked.
+pub trait Readings: Send + Sync {
+    fn servers(&self, each: &mut dyn FnMut(ServerReading<'_>));
+}
+
+/// The collector of all families. Holds the metrics weakly, since their registry holds it.
+pub(super) struct Gatherer {
+    descriptions: Vec<Desc>,
+    metrics: Weak<Metrics>,
+}
+
+impl Gatherer {
+    /// # Errors
+    /// A name or help text that Prometheus does not allow.
+    pub(super) fn new(metrics: Weak<Metrics>) -> Result<Gatherer, prometheus::Error> {
+        let descriptions = Family::ALL.iter().map(|family| {
+            let row = family.row();
+            let labels = row.labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(row.name.to_owned(), row.help.to_owned(), labels, std::collections::HashMap::new())
+        });
+        Ok(Gatherer { descriptions: descriptions.collect::<Result<_, _>>()?, metrics })
+    }
+}
+
+impl Collector for Gatherer {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<proto::MetricFamily> {
+        let Some(metrics) = self.metrics.upgrade() else { return Vec::new() };
+        let mut scrape = Scrape::default();
+        for (name, route) in metrics.routes.all() {
+            scrape.route(&name, &route);
+        }
+        for (name, listener) in metrics.listeners.all() {
+            scrape.listener(&name, &listener);
+        }
+        for (name, upstream) in metrics.upstreams.all() {
+            scrape.upstream(&name, &upstream);
+        }
+        scrape.servers(&metrics);
+        scrape.process(&metrics);
+        scrape.families()
+    }
+}
+
+/// The series of one scrape, by family.
+#[derive(Default)]
+struct Scrape {
+    series: BTreeMap<Family, Vec<proto::Metric>>,
+}
+
+impl Scrape {
+    fn route(&mut self, name: &str, route: &RouteMetrics) {
+        for (method, method_label) in METHODS.iter().enumerate() {
+            for (status, status_label) in STATUSES.iter().enumerate() {
+                // Most of the table is never used; a series appears with its first request.
+                let count = route.requests(method, status);
+                if count > 0 {
+                    self.counter(Family::Requests, &[name, method_label, status_label], count);
+                }
+            }
+        }
+        self.histogram(Family::RequestDuration, &[name], route.duration());
+        self.histogram(Family::UpstreamDuration, &[name], route.upstream_duration());
+        self.gauge(Family::RequestsInFlight, &[name], route.in_flight() as f64);
+        self.counter(Family::RequestBytes, &[name], route.received());
+        self.counter(Family::ResponseBytes, &[name], route.sent());
+    }
+
+    fn listener(&mut self, name: &str, listener: &ListenerMetrics) {
+        for protocol in Protocol::ALL {
+            let labels = [name, protocol.as_str()];
+            self.gauge(Family::ConnectionsOpen, &labels, listener.open(protocol) as f64);
+            self.counter(Family::ConnectionsOpened, &labels, listener.opened_total(protocol));
+        }
+        self.counter(Family::ConnectionsTurnedAway, &[name], listener.turned_away_total());
+        self.counter(Family::TlsHandshakes, &[name], listener.handshakes_total());
+        for reason in HandshakeFailure::TLS {
+            let count = listener.handshakes_failed_total(reason);
+            self.counter(Family::TlsHandshakeFailures, &[name, reason.as_str()], count);
+        }
+        let count = listener.handshakes_failed_total(HandshakeFailure::ProxyProtocol);
+        self.counter(Family::ProxyProtocolFailures, &[name], count);
+    }
+
+    fn upstream(&mut self, name: &str, upstream: &UpstreamMetrics) {
+        self.counter(Family::Retries, &[name], upstream.retries_total());
+        self.counter(Family::RetriesRefused, &[name], upstream.retries_refused_total());
+        for (label, server) in upstream.servers() {
+            for (reused, reused_label) in [(false, "false"), (true, "true")] {
+                let count = server.connections_total(reused);
+                self.counter(Family::ServerConnections, &[name, &label, reused_label], count);
+            }
+            self.counter(Family::ConnectFailures, &[name, &label], server.connects_failed_total());
+            self.counter(Family::Ejections, &[name, &label], server.ejections_total());
+        }
+    }
+
+    /// The gauges of servers. Two that share a label (one address written twice) are told as one.
+    fn servers(&mut self, metrics: &Metrics) {
+        let Some(readings) = metrics.readings.get() else { return };
+        let mut merged: BTreeMap<(String, String), (bool, bool, usize)> = BTreeMap::new();
+        readings.servers(&mut |reading| {
+            let seen =
+                merged.entry((reading.upstream.to_owned(), reading.server.to_owned())).or_insert((false, true, 0));
+            seen.0 |= reading.up;
+            seen.1 &= reading.ejected;
+            seen.2 = seen.2.saturating_add(reading.in_flight);
+        });
+        for ((upstream, server), (up, ejected, in_flight)) in &merged {
+            let labels = [upstream.as_str(), server.as_str()];
+            self.gauge(Family::ServerUp, &labels, f64::from(u8::from(*up)));
+            self.gauge(Family::ServerEjected, &labels, f64::from(u8::from(*ejected)));
+            self.gauge(Family::ServerInFlight, &labels, *in_flight as f64);
+        }
+    }
+
+    fn process(&mut self, metrics: &Metrics) {
+        for cause in Cause::ALL {
+            let row = cause.row();
+            let count = metrics.rejections.sum(cause.index());
+            self.counter(Family::Rejections, &[row.cause, row.blame.as_str()], count);
+        }
+        for result in ReloadResult::ALL {
+            self.counter(Family::Reloads, &[result.as_str()], metrics.reloads_total(result));
+        }
+        self.gauge(Family::LastReload, &[], metrics.last_reload_seconds());
+        for reason in LogLoss::ALL {
+            self.counter(Family::LogRecordsLost, &[reason.as_str()], metrics.log_lost_total(reason));
+        }
+        self.gauge(Family::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
+    }
+
+    fn counter(&mut self, family: Family, labels: &[&str], value: u64) {
+        let mut counter = proto::Counter::default();
+        counter.set_value(value as f64);
+        let mut metric = labelled(family, labels);
+        metric.set_counter(counter);
+        self.add(family, metric);
+    }
+
+    fn gauge(&mut self, family: Family, labels: &[&str], value: f64) {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        let mut metric = labelled(family, labels);
+        metric.set_gauge(gauge);
+        self.add(family, metric);
+    }
+
+    fn histogram(&mut self, family: Family, labels: &[&str], value: proto::Histogram) {
+        let mut metric = labelled(family, labels);
+        metric.set_histogram(value);
+        self.add(family, metric);
+    }
+
+    fn add(&mut self, family: Family, metric: proto::Metric) {
+        self.series.entry(family).or_default().push(metric);
+    }
+
+    fn families(self) -> Vec<proto::MetricFamily> {
+        let families = self.series.into_iter().map(|(family, series)| {
+            let row = family.row();
+            let mut family = proto::MetricFamily::default();
+            family.set_name(row.name.to_owned());
+            family.set_help(row.help.to_owned());
+            family.set_field_type(row.kind);
+            family.set_metric(series);
+            family
+        });
+        families.collect()
+    }
+}
+
+fn labelled(family: Family, values: &[&str]) -> proto::Metric {
+    let names = family.row().labels;
+    debug_assert_eq!(names.len(), values.len(), "{family:?}");
+    let pairs = names.iter().zip(values).map(|(name, value)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    proto::Metric::from_label(pairs.collect())
+}

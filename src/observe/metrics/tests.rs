@@ -1,0 +1,121 @@
+//! What a scrape reads of all that can be counted.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use super::catalogue::Family;
+use super::*;
+
+struct OneServer;
+
+impl Readings for OneServer {
+    fn servers(&self, each: &mut dyn FnMut(ServerReading<'_>)) {
+        for (up, in_flight) in [(true, 2), (false, 1)] {
+            each(ServerReading { upstream: "orders", server: "http://127.0.0.1:8001", up, ejected: !up, in_flight });
+        }
+    }
+}
+
+/// Keeps the handles, as a snapshot does.
+struct Everything {
+    metrics: Arc<Metrics>,
+    _route: Arc<RouteMetrics>,
+    _listener: Arc<ListenerMetrics>,
+    _upstream: Arc<UpstreamMetrics>,
+    _server: Arc<ServerMetrics>,
+}
+
+fn everything() -> Everything {
+    let metrics = Metrics::new(2);
+    let worker = WorkerId(1);
+    let route = metrics.route("orders \"quoted\"\nand broken");
+    InFlight::begin(&*route, worker).finish(Finished {
+        method: &Method::GET,
+        status: StatusCode::OK,
+        duration: Duration::from_millis(12),
+        upstream_duration: Some(Duration::from_millis(11)),
+        received: 10,
+        sent: 1024,
+    });
+    let listener = metrics.listener("https");
+    listener.opened(worker, Protocol::Http2);
+    let upstream = metrics.upstream("orders");
+    let server = upstream.server("http://127.0.0.1:8001");
+    server.connection_used(worker, false);
+    metrics.rejected(worker, Cause::NoRoute);
+    metrics.reloaded(ReloadResult::Failure);
+    metrics.log_lost(LogLoss::QueueFull, 3);
+    metrics.read_servers_from(Box::new(OneServer));
+    Everything { metrics, _route: route, _listener: listener, _upstream: upstream, _server: server }
+}
+
+#[test]
+fn every_family_of_the_catalogue_is_told() {
+    let text = everything().metrics.render().unwrap();
+    for family in Family::ALL {
+        let row = family.row();
+        assert!(text.contains(&format!("# HELP {} {}\n", row.name, row.help)), "{} in\n{text}", row.name);
+    }
+    assert!(text.contains("process_start_time_seconds"));
+}
+
+#[test]
+fn values_and_labels() {
+    let text = everything().metrics.render().unwrap();
+    for line in [
+        r#"passerelle_requests_total{method="GET",route="orders \"quoted\"\nand broken",status="2xx"} 1"#,
+        r#"passerelle_request_duration_seconds_bucket{route="orders \"quoted\"\nand broken",le="0.01"} 0"#,
+        r#"passerelle_request_duration_seconds_bucket{route="orders \"quoted\"\nand broken",le="0.025"} 1"#,
+        r#"passerelle_request_duration_seconds_sum{route="orders \"quoted\"\nand broken"} 0.012"#,
+        r#"passerelle_requests_in_flight{route=""} 0"#,
+        r#"passerelle_connections_open{listener="https",protocol="http2"} 1"#,
+        r#"passerelle_rejections_total{cause="no_route",blame="client"} 1"#,
+        r#"passerelle_reloads_total{result="failure"} 1"#,
+        r#"passerelle_log_records_lost_total{reason="queue_full"} 3"#,
+        r#"passerelle_upstream_server_up{upstream="orders",server="http://127.0.0.1:8001"} 1"#,
+        r#"passerelle_upstream_server_ejected{upstream="orders",server="http://127.0.0.1:8001"} 0"#,
+        r#"passerelle_upstream_requests_in_flight{upstream="orders",server="http://127.0.0.1:8001"} 3"#,
+        r#"passerelle_upstream_connections_total{upstream="orders",server="http://127.0.0.1:8001",reused="false"} 1"#,
+    ] {
+        // The order of labels within a line is not ours.
+        let sorted = |line: &str| {
+            let mut parts: Vec<_> = line.split(['{', '}', ',']).map(str::to_owned).collect();
+            parts.sort();
+            parts
+        };
+        assert!(text.lines().any(|found| sorted(found) == sorted(line)), "{line} in\n{text}");
+    }
+}
+
+#[test]
+fn counters_outlive_a_snapshot() {
+    let metrics = Metrics::new(1);
+    let old = metrics.listener("http");
+    old.turned_away(WorkerId(0));
+    let new = metrics.listener("http");
+    drop(old);
+    assert!(metrics.render().unwrap().contains(r#"passerelle_connections_turned_away_total{listener="http"} 1"#));
+    drop(new);
+    assert!(!metrics.render().unwrap().contains(r#"listener="http""#));
+}
+
+/// Debian's package `prometheus` has promtool.
+#[test]
+fn promtool_accepts_it() {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool must be installed (Debian package prometheus)");
+    let text = everything().metrics.render().unwrap();
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said, "");
+}

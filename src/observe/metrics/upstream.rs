@@ -1,0 +1,133 @@
+//! What is counted of an upstream and its servers.
+
+use std::sync::Arc;
+
+use super::cells::Cells;
+use super::kept::Kept;
+use crate::server::WorkerId;
+
+// The layout of an upstream's cells.
+const RETRIES: usize = 0;
+const RETRIES_REFUSED: usize = 1;
+
+/// The counters of one upstream.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    cells: Cells<2>,
+    servers: Kept<ServerMetrics>,
+    workers: usize,
+}
+
+impl UpstreamMetrics {
+    pub(super) fn new(workers: usize) -> UpstreamMetrics {
+        UpstreamMetrics { cells: Cells::new(workers), servers: Kept::default(), workers }
+    }
+
+    /// The cells of one server, by its label; the same again while anybody holds them.
+    pub fn server(&self, label: &str) -> Arc<ServerMetrics> {
+        self.servers.get_or_make(label, || ServerMetrics::new(self.workers))
+    }
+
+    /// A request was sent again after a failure.
+    pub fn retried(&self, worker: WorkerId) {
+        self.cells.of(worker).add(RETRIES, 1);
+    }
+
+    /// A retry that the budget forbade.
+    pub fn retry_refused(&self, worker: WorkerId) {
+        self.cells.of(worker).add(RETRIES_REFUSED, 1);
+    }
+
+    pub(super) fn retries_total(&self) -> u64 {
+        self.cells.sum(RETRIES)
+    }
+
+    pub(super) fn retries_refused_total(&self) -> u64 {
+        self.cells.sum(RETRIES_REFUSED)
+    }
+
+    pub(super) fn servers(&self) -> Vec<(Arc<str>, Arc<ServerMetrics>)> {
+        self.servers.all()
+    }
+}
+
+// The layout of a server's cells.
+const MADE: usize = 0;
+const REUSED: usize = 1;
+const CONNECT_FAILED: usize = 2;
+const EJECTED: usize = 3;
+
+/// The counters of one server. Its health and its requests in flight are not counted here: the collector asks the
+/// servers of the current snapshot.
+#[derive(Debug)]
+pub struct ServerMetrics {
+    cells: Cells<4>,
+}
+
+impl ServerMetrics {
+    fn new(workers: usize) -> ServerMetrics {
+        ServerMetrics { cells: Cells::new(workers) }
+    }
+
+    /// A request was sent over a connection that was kept (`true`) or made for it.
+    pub fn connection_used(&self, worker: WorkerId, reused: bool) {
+        self.cells.of(worker).add(if reused { REUSED } else { MADE }, 1);
+    }
+
+    pub fn connect_failed(&self, worker: WorkerId) {
+        self.cells.of(worker).add(CONNECT_FAILED, 1);
+    }
+
+    /// Not on a worker thread's way alone: probes eject too, so this is an atomic increment.
+    pub fn ejected(&self) {
+        self.cells.shared().add(EJECTED, 1);
+    }
+
+    pub(super) fn connections_total(&self, reused: bool) -> u64 {
+        self.cells.sum(if reused { REUSED } else { MADE })
+    }
+
+    pub(super) fn connects_failed_total(&self) -> u64 {
+        self.cells.sum(CONNECT_FAILED)
+    }
+
+    pub(super) fn ejections_total(&self) -> u64 {
+        self.cells.sum(EJECTED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_count_has_a_cell_of_its_own() {
+        let upstream = UpstreamMetrics::new(1);
+        upstream.retried(WorkerId(0));
+        upstream.retried(WorkerId(0));
+        upstream.retry_refused(WorkerId(0));
+        assert_eq!((upstream.retries_total(), upstream.retries_refused_total()), (2, 1));
+
+        let server = upstream.server("http://127.0.0.1:8001");
+        server.connection_used(WorkerId(0), true);
+        server.connection_used(WorkerId(0), true);
+        server.connection_used(WorkerId(0), false);
+        server.connect_failed(WorkerId(0));
+        server.ejected();
+        assert_eq!((server.connections_total(true), server.connections_total(false)), (2, 1));
+        assert_eq!((server.connects_failed_total(), server.ejections_total()), (1, 1));
+    }
+
+    #[test]
+    fn a_server_that_is_gone_is_forgotten() {
+        let upstream = UpstreamMetrics::new(1);
+        let stays = upstream.server("a");
+        let goes = upstream.server("b");
+        stays.ejected();
+        goes.ejected();
+        drop(goes);
+        assert_eq!(upstream.servers().len(), 1);
+        assert_eq!(upstream.server("a").ejections_total(), 1);
+        assert_eq!(upstream.server("b").ejections_total(), 0);
+    }
+}
