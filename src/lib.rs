@@ -11,6 +11,7 @@ pub mod admin;
 pub mod body;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod gateway;
 pub mod http1;
 pub mod observe;

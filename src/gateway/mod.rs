@@ -1,11 +1,14 @@
 //! The snapshot: everything that a request needs, compiled from [`Settings`] and never changed after.
 
-use std::collections::BTreeMap;
+mod addresses;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::config::problem::{Problem, Severity};
 use crate::config::settings::Settings;
 use crate::observe::metrics::Metrics;
+use crate::server::bind::SocketKey;
 use crate::server::listener::Listener;
 use crate::upstream::Upstream;
 
@@ -14,6 +17,8 @@ pub struct Gateway {
     pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     pub settings: Settings,
+    /// Which listener a socket's connections belong to.
+    sockets: HashMap<SocketKey, Arc<Listener>>,
 }
 
 impl Gateway {
@@ -33,14 +38,30 @@ impl Gateway {
                 (Arc::from(name.as_str()), Arc::new(Upstream::build(name, upstream, before, metrics, problems)))
             })
             .collect();
-        let listeners = settings
+        let listeners: BTreeMap<Arc<str>, Arc<Listener>> = settings
             .listeners
             .iter()
             .map(|(name, listener)| {
-                (Arc::from(name.as_str()), Arc::new(Listener::build(name, listener, metrics, problems)))
+                let before = before.and_then(|gateway| gateway.listeners.get(name.as_str())).map(Arc::as_ref);
+                (Arc::from(name.as_str()), Arc::new(Listener::build(name, listener, before, metrics, problems)))
             })
             .collect();
+        addresses::check(&settings, problems);
+        let sockets = listeners
+            .values()
+            .flat_map(|listener| listener.sockets().map(|socket| (socket, Arc::clone(listener))))
+            .collect();
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-        (!failed).then_some(Gateway { listeners, upstreams, settings })
+        (!failed).then_some(Gateway { listeners, upstreams, settings, sockets })
+    }
+
+    /// The listener that holds the socket, if one does.
+    pub fn listener_of(&self, socket: &SocketKey) -> Option<&Arc<Listener>> {
+        self.sockets.get(socket)
+    }
+
+    /// Every listening socket of the data plane.
+    pub fn sockets(&self) -> impl Iterator<Item = (&SocketKey, &Arc<Listener>)> {
+        self.sockets.iter()
     }
 }

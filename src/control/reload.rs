@@ -1,0 +1,170 @@
+//! From one snapshot to the next: everything that can fail comes before the swap, nothing that is in use ends by it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::sockets::BindFailure;
+use super::systemd::{self, State};
+use super::{Control, Phase};
+use crate::config::problem::Problem;
+use crate::config::settings::Settings;
+use crate::gateway::Gateway;
+
+/// A reload that took effect.
+#[derive(Debug)]
+pub struct ReloadReport {
+    pub warnings: Vec<Problem>,
+    /// Addresses that were added and given up, as in the file.
+    pub opened: Vec<String>,
+    pub closed: Vec<String>,
+    pub took: Duration,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug)]
+pub enum ReloadFailure {
+    /// Everything that is wrong with the configuration, warnings too.
+    Configuration(Vec<Problem>),
+    Bind(BindFailure),
+    /// The gateway is about to end.
+    Leaving,
+    /// Building the snapshot panicked.
+    Internal,
+}
+
+impl fmt::Display for ReloadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadFailure::Configuration(_) => f.write_str("the configuration has errors"),
+            ReloadFailure::Bind(failure) => failure.fmt(f),
+            ReloadFailure::Leaving => f.write_str("the gateway is about to end"),
+            ReloadFailure::Internal => f.write_str("the gateway failed to build the new configuration"),
+        }
+    }
+}
+
+/// What asked for a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Signal,
+    FileChange,
+    ControlSocket,
+}
+
+impl Trigger {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Trigger::Signal => "signal",
+            Trigger::FileChange => "file_change",
+            Trigger::ControlSocket => "control_socket",
+        }
+    }
+}
+
+/// A configuration read and compiled, or what is wrong with it.
+struct Built {
+    gateway: Option<Gateway>,
+    problems: Vec<Problem>,
+    files: Vec<PathBuf>,
+}
+
+impl Control {
+    /// Reads the configuration again and puts it in force: for requests and connections from now on, while those
+    /// under way keep what they began with. Logs and counts how it went.
+    ///
+    /// # Errors
+    /// The snapshot in force stays so, untouched.
+    pub async fn reload(self: &Arc<Self>, trigger: Trigger) -> Result<ReloadReport, ReloadFailure> {
+        systemd::notify(State::Reloading(systemd::monotonic()));
+        let result = self.swap().await;
+        systemd::notify(State::Ready);
+        match &result {
+            Ok(report) => {
+                tell(&report.warnings);
+                tracing::info!(trigger = trigger.as_str(), opened = ?report.opened, closed = ?report.closed,
+                    milliseconds = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX), "reloaded");
+            }
+            Err(failure) => {
+                if let ReloadFailure::Configuration(problems) = failure {
+                    tell(problems);
+                }
+                tracing::error!(trigger = trigger.as_str(), reason = %failure,
+                    "not reloaded: the configuration before serves on");
+            }
+        }
+        result
+    }
+
+    async fn swap(self: &Arc<Self>) -> Result<ReloadReport, ReloadFailure> {
+        let mut plane = self.plane.lock().await;
+        if self.phase() != Phase::Serving {
+            return Err(ReloadFailure::Leaving);
+        }
+        let began = Instant::now();
+        let before = self.snapshot();
+        // Reading files and compiling may take long; probes and /metrics go on meanwhile.
+        let this = Arc::clone(self);
+        let built = tokio::task::spawn_blocking(move || this.build(&before)).await;
+        let Built { gateway, mut problems, files } = built.map_err(|_| ReloadFailure::Internal)?;
+        // A file that the broken configuration was made of may be the one that is mended next.
+        self.watch(files, gateway.is_some());
+        let Some(gateway) = gateway else { return Err(ReloadFailure::Configuration(problems)) };
+        let opened = plane.sockets.open(&gateway).map_err(ReloadFailure::Bind)?;
+        let names = opened.names();
+
+        let gateway = Arc::new(gateway);
+        let before = self.newest.swap(Arc::clone(&gateway));
+        let plane = &mut *plane;
+        self.listening.store(Arc::new(plane.sockets.commit(opened, &gateway, &plane.workers)));
+        let superfluous = plane.sockets.superfluous(&gateway);
+        plane.workers.give_up(&superfluous).await;
+        problems.extend(unchangeable(&before.settings, &gateway.settings));
+        Ok(ReloadReport {
+            warnings: problems,
+            opened: names,
+            closed: superfluous.iter().map(ToString::to_string).collect(),
+            took: began.elapsed(),
+        })
+    }
+
+    fn build(&self, before: &Gateway) -> Built {
+        let (settings, mut problems, files) = super::load(&self.config);
+        let gateway = settings.and_then(|settings| Gateway::build(settings, Some(before), &self.metrics, &mut problems));
+        Built { gateway, problems, files }
+    }
+
+    /// Replaces what is watched; where the configuration could not be used, adds to it.
+    fn watch(&self, files: Vec<PathBuf>, replace: bool) {
+        self.files.send_if_modified(|watched| {
+            let mut wanted = files;
+            if !replace {
+                wanted.extend(watched.iter().cloned());
+            }
+            wanted.sort();
+            wanted.dedup();
+            let changed = *watched != wanted;
+            *watched = wanted;
+            changed
+        });
+    }
+}
+
+/// Logs each problem on a line of its own.
+pub(super) fn tell(problems: &[Problem]) {
+    use crate::config::problem::Severity;
+    for problem in problems {
+        let (file, help) = (&problem.span.file.name, problem.help.as_deref());
+        match problem.severity {
+            Severity::Error => tracing::error!(file, help, "{}", problem.message),
+            Severity::Warning => tracing::warn!(file, help, "{}", problem.message),
+        }
+    }
+}
+
+/// What differs and only a new start can change.
+fn unchangeable(before: &Settings, after: &Settings) -> Vec<Problem> {
+    let _ = (before, after);
+    Vec::new()
+}

@@ -1,0 +1,133 @@
+//! Signals, and the way from the first of them to the end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use super::reload::Trigger;
+use super::systemd::{self, State};
+use super::{Control, Phase, watch};
+use crate::server::threads::Ended;
+
+/// How long workers may take to close what they were told to cut off.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// How the process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// By a signal.
+    Orderly,
+    /// Something that must run for as long as the process does has failed; it was logged.
+    Failed,
+}
+
+/// The signals that mean something.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    reopen: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// SIGTERM or SIGINT.
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Serves until a signal or a failure, then brings everything to its end. `ended` tells of workers that end.
+///
+/// # Errors
+/// Signals cannot be handled.
+pub async fn run_to_end(control: &Arc<Control>, mut ended: mpsc::UnboundedReceiver<Ended>) -> io::Result<Outcome> {
+    let mut signals = Signals::new()?;
+    let watching = tokio::spawn(watch::run(Arc::clone(control)));
+    systemd::notify(State::Ready);
+    let outcome = serve(control, &mut signals, &mut ended).await;
+    watching.abort();
+
+    systemd::notify(State::Stopping);
+    control.phase.send_replace(Phase::Leaving);
+    let settings = control.snapshot().settings.server.clone();
+    let leaving = async {
+        if outcome == Outcome::Orderly {
+            tokio::time::sleep(settings.drain_delay).await;
+        }
+        drain(control, &mut ended, settings.shutdown_grace).await;
+    };
+    let cut_short = tokio::select! {
+        () = leaving => false,
+        _ = signals.end() => true,
+    };
+    if cut_short {
+        tracing::warn!("told to end a second time: ending at once");
+    }
+    Ok(outcome)
+}
+
+/// Obeys the signals that do not end the process, until one does.
+async fn serve(control: &Arc<Control>, signals: &mut Signals, ended: &mut mpsc::UnboundedReceiver<Ended>) -> Outcome {
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return told("SIGTERM"),
+            _ = signals.interrupt.recv() => return told("SIGINT"),
+            _ = signals.hang_up.recv() => {
+                let control = Arc::clone(control);
+                // Beside the signals, which must not wait for it. How it went is logged there.
+                tokio::spawn(async move { control.reload(Trigger::Signal).await });
+            }
+            _ = signals.reopen.recv() => {}
+            worker = ended.recv() => {
+                tracing::error!(worker = worker.map(|ended| ended.worker.0), "a worker thread failed: ending");
+                return Outcome::Failed;
+            }
+        }
+    }
+}
+
+fn told(signal: &str) -> Outcome {
+    tracing::info!(signal, "told to end");
+    Outcome::Orderly
+}
+
+/// Stops accepting, and waits for what is open; cuts off what remains after `grace`.
+async fn drain(control: &Control, ended: &mut mpsc::UnboundedReceiver<Ended>, grace: Duration) {
+    control.phase.send_replace(Phase::Draining);
+    let plane = control.plane.lock().await;
+    plane.workers.drain();
+    let deadline = Instant::now() + grace;
+    if timeout_at(deadline, all(ended)).await.is_err() {
+        tracing::warn!(grace_seconds = grace.as_secs(), remedy = "Raise shutdown_grace in [server].",
+            "connections are cut off: shutdown_grace is over");
+        plane.workers.stop();
+        if let Ok(cut_off) = timeout_at(Instant::now() + STOP_WITHIN, all(ended)).await {
+            tracing::warn!(connections = cut_off, "cut off");
+        }
+    }
+}
+
+/// Waits for every worker's end; returns how many connections they cut off.
+async fn all(ended: &mut mpsc::UnboundedReceiver<Ended>) -> usize {
+    let mut cut_off = 0_usize;
+    while let Some(worker) = ended.recv().await {
+        cut_off = cut_off.saturating_add(worker.cut_off);
+    }
+    cut_off
+}

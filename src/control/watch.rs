@@ -1,0 +1,155 @@
+//! Reload when a file that the configuration was made of changes.
+//!
+//! Editors replace a file by renaming another over it, and Kubernetes swaps a symbolic link to a whole directory, so
+//! what is watched are directories: that of each file, and of whatever its path leads through by links. An event is
+//! only a hint; whether anything changed is seen by comparing the files' identities, sizes and times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Control;
+use super::reload::Trigger;
+
+/// How long files must have been left alone before they are read.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Files that never come to rest are read after this nevertheless.
+const SETTLE_AT_MOST: Duration = Duration::from_secs(2);
+
+/// Links that a path may lead through.
+const MAX_LINKS: usize = 40;
+
+/// Reloads whenever a watched file changes, for as long as the process lives.
+pub(super) async fn run(control: Arc<Control>) {
+    let (hint, mut hints) = mpsc::channel(1);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let matters = event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_)));
+        if matters {
+            // Full means that a hint waits already.
+            let _ = hint.try_send(());
+        }
+    });
+    let mut watching = match watcher {
+        Ok(watcher) => Watching { watcher, directories: BTreeSet::new() },
+        Err(error) => {
+            tracing::warn!(%error, remedy = "Raise fs.inotify.max_user_instances, or reload by SIGHUP.",
+                "files cannot be watched: changes take effect only by SIGHUP or `passerelle reload`");
+            return;
+        }
+    };
+    let mut files = control.files.subscribe();
+    let mut seen = watching.follow(&files.borrow_and_update());
+    loop {
+        tokio::select! {
+            changed = files.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                seen = watching.follow(&files.borrow_and_update());
+            }
+            hint = hints.recv() => {
+                if hint.is_none() {
+                    return;
+                }
+                settle(&mut hints).await;
+                let watched = files.borrow_and_update().clone();
+                let now = watching.follow(&watched);
+                if now != seen {
+                    // What changes while the reload reads is seen afterwards as one more change.
+                    seen = now;
+                    let _ = control.reload(Trigger::FileChange).await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits until no hint has come for a while.
+async fn settle(hints: &mut mpsc::Receiver<()>) {
+    let end = Instant::now() + SETTLE_AT_MOST;
+    while let Ok(Some(())) = tokio::time::timeout_at(end.min(Instant::now() + SETTLE), hints.recv()).await {
+        if Instant::now() >= end {
+            break;
+        }
+    }
+}
+
+struct Watching {
+    watcher: RecommendedWatcher,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Watching {
+    /// Watches the directories of `files` and no others; returns how the files look now.
+    fn follow(&mut self, files: &[PathBuf]) -> BTreeMap<PathBuf, Option<Look>> {
+        let wanted: BTreeSet<_> = files.iter().flat_map(|file| directories_of(file)).collect();
+        for directory in self.directories.difference(&wanted) {
+            let _ = self.watcher.unwatch(directory);
+        }
+        // Those that stay are watched anew too: a directory that was replaced is another one of the same name.
+        for directory in &wanted {
+            if let Err(error) = self.watcher.watch(directory, RecursiveMode::NonRecursive)
+                && !self.directories.contains(directory)
+            {
+                tracing::debug!(directory = %directory.display(), %error, "a directory cannot be watched");
+            }
+        }
+        self.directories = wanted;
+        files.iter().map(|file| (file.clone(), Look::of(file))).collect()
+    }
+}
+
+/// What differs when a file has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Look {
+    /// `None`: it is not there.
+    fn of(file: &Path) -> Option<Look> {
+        let metadata = std::fs::metadata(file).ok()?;
+        Some(Look {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// The directories where a change may change what `file` leads to: its own, and wherever a link on its path lies.
+fn directories_of(file: &Path) -> BTreeSet<PathBuf> {
+    let mut directories = BTreeSet::new();
+    let mut left: Vec<PathBuf> = vec![file.to_owned()];
+    let mut links = 0;
+    while let Some(path) = left.pop() {
+        if let Some(parent) = path.parent() {
+            directories.insert(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() });
+        }
+        for part in path.ancestors() {
+            if let Ok(target) = std::fs::read_link(part) {
+                links += 1;
+                let beneath = path.strip_prefix(part).unwrap_or(Path::new(""));
+                let parent = part.parent().unwrap_or(Path::new("."));
+                directories.insert(parent.to_owned());
+                if links <= MAX_LINKS {
+                    left.push(parent.join(target).join(beneath));
+                }
+            }
+        }
+    }
+    directories
+}

@@ -1,0 +1,134 @@
+//! Accepting connections from one listening socket of one worker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::bind::SocketKey;
+use super::connection;
+use super::listener::Listener;
+use super::open::OpenConnections;
+use super::worker::Worker;
+use crate::gateway::Gateway;
+
+/// How long accepting rests when the process or the system has run out of something.
+const REST: Duration = Duration::from_millis(100);
+
+/// How often the same trouble is told.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Connections are accepted on behalf of the listener that holds the socket's key in the newest snapshot.
+pub(super) struct Acceptor {
+    worker: Rc<Worker>,
+    open: Rc<OpenConnections>,
+    key: SocketKey,
+    /// The snapshot that `listener` was found in.
+    seen: Rc<Arc<Gateway>>,
+    listener: Arc<Listener>,
+    told: Option<Instant>,
+}
+
+impl Acceptor {
+    /// `None` when no listener of the newest snapshot has the key.
+    pub(super) fn new(worker: &Rc<Worker>, open: &Rc<OpenConnections>, key: SocketKey) -> Option<Acceptor> {
+        let seen = worker.gateway();
+        let listener = Arc::clone(seen.listener_of(&key)?);
+        Some(Acceptor { worker: Rc::clone(worker), open: Rc::clone(open), key, seen, listener, told: None })
+    }
+
+    /// Accepts until `stop` is told or dropped, then takes what is queued and closes the socket: closing it with
+    /// connections in its queue would reset them.
+    pub(super) async fn run(mut self, socket: TcpListener, mut stop: oneshot::Receiver<()>) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, from)) => self.serve(stream, from),
+                    Err(error) if concerns_one_connection(&error) => {}
+                    Err(error) => {
+                        self.tell(&error);
+                        tokio::time::sleep(REST).await;
+                    }
+                }
+            }
+        }
+        if let Err(error) = self.take_queued(socket) {
+            tracing::warn!(listener = &*self.listener.name, address = %self.key, %error,
+                "connections may have been reset while a listening socket was closed");
+        }
+    }
+
+    /// Asks the kernel itself: the runtime may not have seen the last arrivals yet.
+    fn take_queued(&mut self, socket: TcpListener) -> io::Result<()> {
+        let socket = socket.into_std()?;
+        loop {
+            match socket.accept() {
+                Ok((stream, from)) => {
+                    stream.set_nonblocking(true)?;
+                    self.serve(TcpStream::from_std(stream)?, from);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn serve(&mut self, stream: TcpStream, from: SocketAddr) {
+        self.look_up();
+        let Some(place) = self.listener.admit() else {
+            self.listener.metrics.turned_away(self.worker.id);
+            connection::turn_away(&self.listener, stream);
+            return;
+        };
+        let serving = connection::serve(Rc::clone(&self.worker), Arc::clone(&self.listener), stream, from);
+        let open = self.open.enter();
+        // A panic ends this task alone: the runtime catches it, and what the task held is dropped.
+        tokio::task::spawn_local(async move {
+            let _held = (open, place);
+            serving.await;
+        });
+    }
+
+    /// The newest snapshot's listener; the last one where no listener has the key any more and only the queue is left.
+    fn look_up(&mut self) {
+        let newest = self.worker.gateway();
+        if !Arc::ptr_eq(&newest, &self.seen) {
+            if let Some(listener) = newest.listener_of(&self.key) {
+                self.listener = Arc::clone(listener);
+            }
+            self.seen = newest;
+        }
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told = Some(Instant::now());
+            tracing::error!(listener = &*self.listener.name, address = %self.key, %error,
+                remedy = "Raise the limit on open files (LimitNOFILE, ulimit -n), or lower max_connections.",
+                "connections cannot be accepted");
+        }
+    }
+}
+
+/// Errors of accept(2) that were meant for the connection it would have returned.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::TimedOut
+    )
+}
