@@ -131,7 +131,8 @@ impl Control {
 
     fn build(&self, before: &Gateway) -> Built {
         let (settings, mut problems, files) = super::load(&self.config);
-        let gateway = settings.and_then(|settings| Gateway::build(settings, Some(before), &self.metrics, &mut problems));
+        let gateway =
+            settings.and_then(|settings| Gateway::build(settings, Some(before), &self.metrics, &mut problems));
         Built { gateway, problems, files }
     }
 

@@ -114,8 +114,11 @@ async fn drain(control: &Control, ended: &mut mpsc::UnboundedReceiver<Ended>, gr
     plane.workers.drain();
     let deadline = Instant::now() + grace;
     if timeout_at(deadline, all(ended)).await.is_err() {
-        tracing::warn!(grace_seconds = grace.as_secs(), remedy = "Raise shutdown_grace in [server].",
-            "connections are cut off: shutdown_grace is over");
+        tracing::warn!(
+            grace_seconds = grace.as_secs(),
+            remedy = "Raise shutdown_grace in [server].",
+            "connections are cut off: shutdown_grace is over"
+        );
         plane.workers.stop();
         if let Ok(cut_off) = timeout_at(Instant::now() + STOP_WITHIN, all(ended)).await {
             tracing::warn!(connections = cut_off, "cut off");

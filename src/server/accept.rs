@@ -29,7 +29,7 @@ pub(super) struct Acceptor {
     open: Rc<OpenConnections>,
     key: SocketKey,
     /// The snapshot that `listener` was found in.
-    seen: Rc<Arc<Gateway>>,
+    seen: Arc<Gateway>,
     listener: Arc<Listener>,
     told: Option<Instant>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// `None` when no listener of the newest snapshot has the key.
     pub(super) fn new(worker: &Rc<Worker>, open: &Rc<OpenConnections>, key: SocketKey) -> Option<Acceptor> {
-        let seen = worker.gateway();
+        let seen = Arc::clone(&worker.gateway());
         let listener = Arc::clone(seen.listener_of(&key)?);
         Some(Acceptor { worker: Rc::clone(worker), open: Rc::clone(open), key, seen, listener, told: None })
     }
@@ -104,7 +104,7 @@ impl Acceptor {
             if let Some(listener) = newest.listener_of(&self.key) {
                 self.listener = Arc::clone(listener);
             }
-            self.seen = newest;
+            self.seen = Arc::clone(&newest);
         }
     }
 

@@ -142,18 +142,16 @@ fn prepare(socket: SockRef<'_>) -> io::Result<()> {
 
 /// What to change when an address cannot be bound.
 pub fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process holds this address: stop it, or choose another port (`ss -ltnp` shows who it is)"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need the capability CAP_NET_BIND_SERVICE, or a socket from systemd \
-             (address = \"systemd:NAME\"), or choose a higher port"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "no interface of this machine has this address: use one that `ip address` shows, or 0.0.0.0 or [::] for all"
-        }
-        _ => "check the address",
+    let kind = error.kind();
+    if kind == io::ErrorKind::AddrInUse {
+        "another process holds this address: stop it, or choose another port (`ss -ltnp` shows who it is)"
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "ports below 1024 need the capability CAP_NET_BIND_SERVICE, or a socket from systemd \
+         (address = \"systemd:NAME\"), or choose a higher port"
+    } else if kind == io::ErrorKind::AddrNotAvailable {
+        "no interface of this machine has this address: use one that `ip address` shows, or 0.0.0.0 or [::] for all"
+    } else {
+        "check the address"
     }
 }
 

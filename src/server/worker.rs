@@ -23,6 +23,7 @@ pub struct Worker {
 
 /// The newest snapshot seen by this worker; handing it to a request costs no atomic operation.
 struct Snapshot {
+    #[expect(clippy::redundant_allocation, reason = "an Rc is cloned for each request, an Arc would be shared")]
     seen: Rc<Arc<Gateway>>,
 }
 
