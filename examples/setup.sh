@@ -1,0 +1,69 @@
+# What the demo and the tests have in common: making sure that the machine has what they need. Sourced by bash, from
+# the root of the project. Everything Python goes into virtual environments beneath target/; what only Debian has is
+# installed with apt-get, and said first.
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf '\033[1;31merror:\033[0m %s\n' "$*" >&2; exit 1; }
+
+# apt_install PACKAGE...: as root, or through sudo.
+apt_install() {
+    local root=()
+    command -v apt-get >/dev/null || die "please install what Debian calls $*: there is no apt-get here to do it"
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || die "please install these Debian packages as root: $*"
+        root=(sudo)
+    fi
+    say "installing the Debian packages $* (${root[*]:+with sudo, }apt-get)"
+    "${root[@]}" apt-get update -q >&2
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" >&2
+}
+
+# need_commands COMMAND=PACKAGE...: installs the packages of those commands that are missing, all in one go.
+need_commands() {
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+}
+
+# The compiler, and what it needs to link and to build the C parts of aws-lc.
+need_rust() {
+    local wanted found
+    if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then
+        . "$HOME/.cargo/env"
+    fi
+    command -v cargo >/dev/null || die "Rust is missing: https://rustup.rs tells how to install it"
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    found=$(rustc --version | cut -d' ' -f2)
+    [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n1)" = "$wanted" ] ||
+        die "Rust $wanted or newer is needed, this is $found: \`rustup update stable\` brings it"
+    command -v cc >/dev/null && echo '#include <stdlib.h>' | cc -E -x c - >/dev/null 2>&1 || apt_install gcc libc6-dev
+}
+
+need_python() {
+    command -v python3 >/dev/null || apt_install python3 python3-venv
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        die "Python 3.10 or newer is needed, this is $(python3 --version)"
+    # Debian ships venv without the pip that it puts into environments.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+    python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        die "$(command -v python3) cannot make virtual environments: it lacks ensurepip"
+}
+
+# virtual_environment DIRECTORY REQUIREMENTS...: makes it once, and again whenever the requirements or the interpreter
+# change.
+virtual_environment() {
+    local directory=$1 wanted
+    shift
+    wanted=$(python3 --version; cat "$@")
+    if [ -x "$directory/bin/python" ] && [ "$(cat "$directory/made-from" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    say "making an isolated Python environment in $directory"
+    rm -rf "$directory"
+    python3 -m venv "$directory"
+    "$directory/bin/pip" install --disable-pip-version-check --no-input -q --progress-bar off \
+        $(printf -- '-r %s ' "$@") >&2
+    printf '%s\n' "$wanted" >"$directory/made-from"
+}

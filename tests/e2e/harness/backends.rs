@@ -1,0 +1,142 @@
+//! Real Python servers with the services from `examples/`.
+//!
+//! Those that tests only talk to are started once and shared; a test that kills or restarts one has its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::process::Signal;
+
+use super::http;
+use super::process::Process;
+use super::{eventually, free_port};
+
+/// A Python server on a port of loopback.
+pub struct Backend {
+    process: Process,
+    command: Vec<String>,
+    service: &'static str,
+    port: u16,
+    state: tempfile::TempDir,
+}
+
+/// Where a program of the tests' Python environment is.
+pub fn python_program(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let venv = std::env::var_os("PASSERELLE_TEST_VENV").map_or_else(|| root.join("target/test-venv"), PathBuf::from);
+    let program = venv.join("bin").join(name);
+    assert!(
+        program.exists(),
+        "{} is missing: these tests need real Python servers, which ./tests/run installs before it runs the tests",
+        program.display()
+    );
+    program.to_str().unwrap().to_owned()
+}
+
+impl Backend {
+    /// gunicorn with the service `examples/<service>`; `more` are arguments such as `--threads`.
+    pub fn gunicorn(service: &'static str, entry: &str, more: &[&str]) -> Backend {
+        Backend::gunicorn_at(free_port(), service, entry, more)
+    }
+
+    fn gunicorn_at(port: u16, service: &'static str, entry: &str, more: &[&str]) -> Backend {
+        let bind = format!("127.0.0.1:{port}");
+        let mut command = vec![python_program("gunicorn")];
+        command.extend(["--bind", &bind, "--no-control-socket"].map(str::to_owned));
+        command.extend(more.iter().map(|&argument| argument.to_owned()));
+        command.push(entry.to_owned());
+        Backend::start(command, service, port)
+    }
+
+    /// uvicorn with the service `examples/<service>`.
+    pub fn uvicorn(service: &'static str, entry: &str) -> Backend {
+        let port = free_port();
+        let command = vec![python_program("uvicorn"), "--port".to_owned(), port.to_string(), entry.to_owned()];
+        Backend::start(command, service, port)
+    }
+
+    fn start(command: Vec<String>, service: &'static str, port: u16) -> Backend {
+        let state = tempfile::tempdir().unwrap();
+        let process = launch(&command, service, state.path());
+        let mut backend = Backend { process, command, service, port, state };
+        backend.wait_until_up();
+        backend
+    }
+
+    fn wait_until_up(&mut self) {
+        eventually(&format!("{} answers", self.service), || {
+            if self.process.has_ended().is_some() {
+                panic!("{} did not start:\n{}", self.service, self.process.output().text());
+            }
+            http::try_get(self.port, "/healthz").ok().filter(|response| response.status == 200).map(|_| ())
+        });
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// kill -9 to the server and all its workers.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Stops every process of it in its tracks: the port accepts, and nobody answers.
+    pub fn freeze(&self) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
+        rustix::process::kill_process_group(pid, Signal::STOP).unwrap();
+    }
+
+    pub fn thaw(&self) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
+        rustix::process::kill_process_group(pid, Signal::CONT).unwrap();
+    }
+
+    /// SIGHUP: gunicorn replaces its workers, the old ones finishing what they do.
+    pub fn recycle(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
+    /// The same again on the same port, and waits until it answers.
+    pub fn start_again(&mut self) {
+        self.process = launch(&self.command, self.service, self.state.path());
+        self.wait_until_up();
+    }
+}
+
+fn launch(command: &[String], service: &str, state: &Path) -> Process {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(service);
+    Process::start(&command[0], |process| {
+        process.args(&command[1..]).current_dir(directory);
+        process.env("ORDERS_DB", state.join("orders.db")).env("ORDERS_PROXIES", "1");
+        process.env("INVOICES_HOSTS", "*").env("PYTHONDONTWRITEBYTECODE", "1");
+    })
+}
+
+/// Flask under gunicorn's default worker, which closes after every answer.
+pub fn orders_sync() -> &'static Backend {
+    static SHARED: OnceLock<Backend> = OnceLock::new();
+    SHARED.get_or_init(|| Backend::gunicorn("orders", "app:app", &["--workers", "3"]))
+}
+
+/// Flask under gunicorn's threads, which keep connections.
+pub fn orders_threads() -> &'static Backend {
+    static SHARED: OnceLock<Backend> = OnceLock::new();
+    SHARED.get_or_init(|| Backend::gunicorn("orders", "app:app", &["--threads", "16"]))
+}
+
+/// Django under gunicorn.
+pub fn invoices() -> &'static Backend {
+    static SHARED: OnceLock<Backend> = OnceLock::new();
+    SHARED.get_or_init(|| Backend::gunicorn("invoices", "invoices:application", &["--threads", "16"]))
+}
+
+/// FastAPI under uvicorn.
+pub fn chat() -> &'static Backend {
+    static SHARED: OnceLock<Backend> = OnceLock::new();
+    SHARED.get_or_init(|| Backend::uvicorn("chat", "chat:app"))
+}

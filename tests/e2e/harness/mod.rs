@@ -1,0 +1,36 @@
+//! What the tests are made of: processes, the gateway, backends, clients.
+
+pub mod backends;
+pub mod fake;
+pub mod gateway;
+pub mod http;
+pub mod http2;
+pub mod process;
+pub mod tls;
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+pub use fake::Fake;
+pub use gateway::Gateway;
+pub use http::{Client, Response};
+
+/// Longer than anything here takes, even on a busy machine: what has not happened by then never will.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks `look` again and again until it finds something.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A port that nobody listened on a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

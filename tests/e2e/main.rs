@@ -1,0 +1,13 @@
+//! End to end: the real binary, in front of real Python services and of servers made to misbehave, all on loopback.
+//!
+//! One module a feature. Nothing that matters is mocked, ports are given by the kernel, waiting is polling with a
+//! deadline, and every process a test starts ends with it.
+
+// A test that cannot go on says so by panicking; helpers outside of #[test] functions do so too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(unreachable_pub)]
+// The harness came first; this line goes when the last of its helpers is in use.
+#![allow(dead_code, unused_imports)]
+
+mod examples;
+mod harness;
