@@ -11,6 +11,7 @@ use crate::observe::metrics::Metrics;
 use crate::server::bind::SocketKey;
 use crate::server::listener::Listener;
 use crate::upstream::Upstream;
+use crate::upstream::tls::SystemRoots;
 
 /// One configuration in force. A handshake or a request takes the newest and keeps it to its end.
 pub struct Gateway {
@@ -30,12 +31,16 @@ impl Gateway {
         metrics: &Metrics,
         problems: &mut Vec<Problem>,
     ) -> Option<Gateway> {
+        let system_roots = SystemRoots::default();
         let upstreams = settings
             .upstreams
             .iter()
             .map(|(name, upstream)| {
                 let before = before.and_then(|gateway| gateway.upstreams.get(name.as_str())).map(Arc::as_ref);
-                (Arc::from(name.as_str()), Arc::new(Upstream::build(name, upstream, before, metrics, problems)))
+                (
+                    Arc::from(name.as_str()),
+                    Arc::new(Upstream::build(name, upstream, &system_roots, before, metrics, problems)),
+                )
             })
             .collect();
         let listeners: BTreeMap<Arc<str>, Arc<Listener>> = settings

@@ -1,7 +1,10 @@
 //! Connections to servers: TCP, TLS over TCP, Unix sockets.
 
+use std::fmt;
 use std::io::{self, IoSlice};
+use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,8 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use super::health::Failure;
 use super::{Address, Server};
 use crate::request::rejection::Cause;
+
+/// Between attempts at a Unix socket whose backlog is full.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection to a server.
 pub enum ServerStream {
@@ -19,41 +27,96 @@ pub enum ServerStream {
     Unix(UnixStream),
 }
 
-/// Connects to `server` within `timeout`, TLS handshake included.
-///
-/// # Errors
-/// One of the `UpstreamConnect…` causes or `UpstreamTlsFailed`.
-pub async fn connect(server: &Server, timeout: Duration) -> Result<ServerStream, Cause> {
-    match tokio::time::timeout(timeout, reach(server)).await {
-        Ok(result) => result,
-        Err(_) => Err(Cause::UpstreamConnectTimeout),
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectError {
+    /// One of the `UpstreamConnect…` causes or `UpstreamTlsFailed`.
+    pub cause: Cause,
+    /// What it says of the server's health; `None` when the gateway itself ran short of something.
+    pub failure: Option<Failure>,
+    /// What the system or the TLS library said: for the log, never for the client.
+    pub detail: Option<String>,
+}
+
+impl ConnectError {
+    fn new(cause: Cause, detail: impl ToString) -> ConnectError {
+        ConnectError { cause, failure: Failure::of(cause), detail: Some(detail.to_string()) }
+    }
+
+    fn of(error: &io::Error) -> ConnectError {
+        let cause = if error.kind() == io::ErrorKind::ConnectionRefused {
+            Cause::UpstreamConnectRefused
+        } else {
+            Cause::UpstreamConnectFailed
+        };
+        let failure = if is_own_shortage(error) { None } else { Failure::of(cause) };
+        ConnectError { cause, failure, detail: Some(error.to_string()) }
     }
 }
 
-async fn reach(server: &Server) -> Result<ServerStream, Cause> {
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.cause.row().cause)?;
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// Connects to `server` within `timeout`, TLS handshake included.
+///
+/// # Errors
+/// One of the `UpstreamConnect…` causes or `UpstreamTlsFailed`, with the reason.
+pub async fn connect(server: &Server, timeout: Duration) -> Result<ServerStream, ConnectError> {
+    match tokio::time::timeout(timeout, reach(server)).await {
+        Ok(result) => result,
+        Err(_) => Err(ConnectError::new(Cause::UpstreamConnectTimeout, format_args!("not within {timeout:?}"))),
+    }
+}
+
+async fn reach(server: &Server) -> Result<ServerStream, ConnectError> {
     let stream = match &server.address {
         Address::Unix(path) => {
-            return UnixStream::connect(path).await.map(ServerStream::Unix).map_err(|e| cause_of(&e));
+            return reach_unix(path).await.map(ServerStream::Unix).map_err(|error| ConnectError::of(&error));
         }
-        Address::Tcp(address) => TcpStream::connect(address).await.map_err(|e| cause_of(&e))?,
+        Address::Tcp(address) => TcpStream::connect(address).await.map_err(|error| ConnectError::of(&error))?,
     };
     // Failing to turn Nagle off costs speed, nothing else.
     let _ = stream.set_nodelay(true);
     match &server.tls {
         None => Ok(ServerStream::Tcp(stream)),
-        Some(tls) => tokio_rustls::TlsConnector::from(tls.config.clone())
+        Some(tls) => tokio_rustls::TlsConnector::from(Arc::clone(&tls.config))
             .connect(tls.name.clone(), stream)
             .await
             .map(|stream| ServerStream::Tls(Box::new(stream)))
-            .map_err(|_| Cause::UpstreamTlsFailed),
+            .map_err(|error| ConnectError::new(Cause::UpstreamTlsFailed, error)),
     }
 }
 
-fn cause_of(error: &io::Error) -> Cause {
-    if error.kind() == io::ErrorKind::ConnectionRefused {
-        Cause::UpstreamConnectRefused
-    } else {
-        Cause::UpstreamConnectFailed
+/// Linux answers "try again" when a Unix socket's backlog is full, where a TCP connection would wait: the server is
+/// busy, not gone. So it is tried again, until the caller's patience ends.
+async fn reach_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether the gateway ran out of descriptors, ports or memory: no fault of the server's.
+fn is_own_shortage(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => true,
+        // EMFILE, ENFILE and ENOBUFS have no kind of their own.
+        _ => matches!(error.raw_os_error(), Some(24 | 23 | 105)),
     }
 }
 

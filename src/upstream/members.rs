@@ -1,0 +1,262 @@
+//! The servers of an upstream at one moment: what its `servers` list, with names replaced by their addresses.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::HeaderValue;
+use rustls_pki_types::ServerName;
+
+use super::server::{Address, Origin, Server};
+use super::tls::{ClientTls, Common};
+use crate::config::problem::Problem;
+use crate::config::settings::{At, Authority, Endpoint, Host, ServerSpec, UpstreamTlsSettings};
+use crate::observe::metrics::UpstreamMetrics;
+
+/// Turns in a round; weights that add up to more are scaled down.
+const LONGEST_ROUND: u64 = 1024;
+
+/// The addresses that each name was last known to have.
+pub(super) type Addresses = BTreeMap<Arc<str>, Vec<IpAddr>>;
+
+/// One entry of `servers`, compiled.
+pub(super) struct Entry {
+    place: Place,
+    weight: u32,
+    label: Arc<str>,
+    host: HeaderValue,
+    tls: Option<(Arc<Common>, ServerName<'static>)>,
+}
+
+enum Place {
+    Fixed(Address),
+    Named { name: Arc<str>, port: u16 },
+}
+
+impl Entry {
+    /// `None` when the problems have been told.
+    pub(super) fn build(
+        spec: &At<ServerSpec>,
+        settings: &UpstreamTlsSettings,
+        common: Option<&Arc<Common>>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Entry> {
+        let (place, own_host, label, tls) = match &spec.value.endpoint {
+            Endpoint::HttpUnix(path) => {
+                let label = format!("http+unix:{}", path.display());
+                (Place::Fixed(Address::Unix(path.clone())), "localhost".to_owned(), label, None)
+            }
+            Endpoint::Http(authority) => {
+                let label = format!("http://{}", written(authority, None));
+                (place(authority), written(authority, Some(80)), label, None)
+            }
+            Endpoint::Https(authority) => {
+                let name = certified_name(authority, settings, spec, problems)?;
+                // Without it the files of the upstream's tls were told as problems already.
+                let common = Arc::clone(common?);
+                let label = format!("https://{}", written(authority, None));
+                (place(authority), written(authority, Some(443)), label, Some((common, name)))
+            }
+        };
+        let Ok(host) = HeaderValue::from_str(&own_host) else {
+            problems.push(Problem::error(&spec.span, "this host cannot be sent as a Host header"));
+            return None;
+        };
+        Some(Entry { place, weight: spec.value.weight.get(), label: label.into(), host, tls })
+    }
+
+    /// The name that has to be resolved.
+    pub(super) fn name(&self) -> Option<&Arc<str>> {
+        match &self.place {
+            Place::Fixed(_) => None,
+            Place::Named { name, .. } => Some(name),
+        }
+    }
+
+    fn servers(&self, addresses: &Addresses) -> Vec<(Address, Arc<str>)> {
+        match &self.place {
+            Place::Fixed(address) => vec![(address.clone(), Arc::clone(&self.label))],
+            Place::Named { name, port } => addresses
+                .get(name)
+                .into_iter()
+                .flatten()
+                .map(|ip| {
+                    let label = format!("{} ({ip})", self.label);
+                    (Address::Tcp(SocketAddr::new(*ip, *port)), Arc::from(label))
+                })
+                .collect(),
+        }
+    }
+
+    fn is_of(&self, server: &Server) -> bool {
+        self.host == server.host
+            && match (&self.tls, &server.tls) {
+                (None, None) => true,
+                (Some((common, name)), Some(tls)) => tls.is_of(common, name),
+                (None, Some(_)) | (Some(_), None) => false,
+            }
+    }
+}
+
+fn place(authority: &Authority) -> Place {
+    match &authority.host {
+        Host::Ip(ip) => Place::Fixed(Address::Tcp(SocketAddr::new(*ip, authority.port))),
+        // RFC 6761 section 6.3. Of the two loopback addresses the one that Python's servers bind to for this name;
+        // were both servers of their own, one would always refuse.
+        Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => {
+            Place::Fixed(Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), authority.port)))
+        }
+        Host::Name(name) => Place::Named { name: Arc::from(name.as_str()), port: authority.port },
+    }
+}
+
+/// `HOST:PORT`, without the port where it is the scheme's own.
+fn written(authority: &Authority, default_port: Option<u16>) -> String {
+    let host = match &authority.host {
+        Host::Ip(IpAddr::V6(ip)) => format!("[{ip}]"),
+        Host::Ip(IpAddr::V4(ip)) => ip.to_string(),
+        Host::Name(name) => name.clone(),
+    };
+    if default_port == Some(authority.port) { host } else { format!("{host}:{}", authority.port) }
+}
+
+fn certified_name(
+    authority: &Authority,
+    settings: &UpstreamTlsSettings,
+    spec: &At<ServerSpec>,
+    problems: &mut Vec<Problem>,
+) -> Option<ServerName<'static>> {
+    let (text, span) = match (&settings.server_name, &authority.host) {
+        (Some(name), _) => (name.value.clone(), &name.span),
+        (None, Host::Name(name)) => (name.clone(), &spec.span),
+        (None, Host::Ip(ip)) => return Some(ServerName::IpAddress((*ip).into())),
+    };
+    ServerName::try_from(text)
+        .map_err(|_| {
+            let message = "this is not a name that a certificate can be for";
+            problems.push(Problem::error(span, message).help("write a DNS name or an address as server_name"));
+        })
+        .ok()
+}
+
+/// The servers that requests are spread over.
+pub(super) struct Members {
+    pub(super) list: Vec<Member>,
+    /// Indexes into `list`, each as often as its weight and evenly spread: the order in which turns are taken.
+    pub(super) round: Vec<usize>,
+    pub(super) addresses: Addresses,
+}
+
+pub(super) struct Member {
+    pub(super) server: Arc<Server>,
+    pub(super) weight: u32,
+}
+
+impl Members {
+    /// The members that `entries` make with `addresses`. Servers of `known` are taken over where they are the same.
+    pub(super) fn assemble<'a>(
+        entries: &[Entry],
+        addresses: Addresses,
+        known: impl Iterator<Item = &'a Arc<Server>> + Clone,
+        upstream: &Arc<str>,
+        metrics: &UpstreamMetrics,
+    ) -> Members {
+        let mut list: Vec<Member> = Vec::new();
+        let mut seen = HashSet::new();
+        for entry in entries {
+            for (address, label) in entry.servers(&addresses) {
+                // Two names, or a name and an address, may lead to the same server: it is then one for each label.
+                if !seen.insert((address.clone(), Arc::clone(&label))) {
+                    continue;
+                }
+                let is_same =
+                    |server: &&Arc<Server>| server.address == address && server.label == label && entry.is_of(server);
+                let server = known.clone().find(is_same).cloned().unwrap_or_else(|| {
+                    let tls = entry.tls.as_ref().map(|(common, name)| ClientTls::new(common, name.clone()));
+                    let host = entry.host.clone();
+                    Arc::new(Server::new(Origin { upstream, metrics, label, address, tls, host }))
+                });
+                list.push(Member { server, weight: entry.weight });
+            }
+        }
+        let round = round_of(&list.iter().map(|member| member.weight).collect::<Vec<_>>());
+        Members { list, round, addresses }
+    }
+
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> + Clone {
+        self.list.iter().map(|member| &member.server)
+    }
+}
+
+/// A round of turns in which each index comes as often as its weight says, as evenly spread as can be: at each turn
+/// everyone gains their weight, the richest goes and pays what all gained.
+fn round_of(weights: &[u32]) -> Vec<usize> {
+    let shares = scaled(weights);
+    let total: i64 = shares.iter().sum();
+    let mut credit = vec![0_i64; shares.len()];
+    let mut round = Vec::new();
+    for _ in 0..total {
+        let mut richest: Option<(usize, i64)> = None;
+        for (index, (credit, share)) in credit.iter_mut().zip(&shares).enumerate() {
+            *credit = credit.saturating_add(*share);
+            if richest.is_none_or(|(_, most)| *credit > most) {
+                richest = Some((index, *credit));
+            }
+        }
+        if let Some((index, _)) = richest
+            && let Some(credit) = credit.get_mut(index)
+        {
+            *credit = credit.saturating_sub(total);
+            round.push(index);
+        }
+    }
+    round
+}
+
+/// Weights in lowest terms, and scaled down where a round would be too long.
+fn scaled(weights: &[u32]) -> Vec<i64> {
+    let divisor = weights.iter().copied().fold(0, gcd).max(1);
+    let sum: u64 = weights.iter().map(|weight| u64::from(weight / divisor)).sum();
+    let longest = LONGEST_ROUND.max(u64::try_from(weights.len()).unwrap_or(LONGEST_ROUND));
+    weights
+        .iter()
+        .map(|weight| {
+            let weight = u64::from(weight / divisor);
+            let share = if sum > longest { weight.saturating_mul(longest) / sum } else { weight };
+            i64::try_from(share.max(1)).unwrap_or(1)
+        })
+        .collect()
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    let (mut a, mut b) = (a, b);
+    while let Some(rest) = a.checked_rem(b) {
+        (a, b) = (b, rest);
+    }
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_spread_smoothly() {
+        assert_eq!(round_of(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
+        assert_eq!(round_of(&[1, 1, 1]), [0, 1, 2]);
+        assert_eq!(round_of(&[10, 20]), [1, 0, 1]);
+        assert_eq!(round_of(&[7]), [0]);
+        assert!(round_of(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_round_is_bounded_and_leaves_no_one_out() {
+        let round = round_of(&[u32::MAX, 1, u32::MAX - 1]);
+        assert!(round.len() <= 1030, "{}", round.len());
+        for index in 0..3 {
+            assert!(round.contains(&index));
+        }
+        let many = vec![1; 3000];
+        assert_eq!(round_of(&many).len(), 3000);
+    }
+}
