@@ -1,1 +1,0 @@
-//! Where log lines go: format, level, reopening, and a writer that never holds up a request.

@@ -1,0 +1,339 @@
+//! One event as one line of JSON or text.
+//!
+//! A value can hold whatever a client sent. So in both formats quotes, backslashes, control characters (line breaks
+//! and the escape that begins a terminal's commands among them) and the characters that turn the direction of text
+//! are written as escapes: a line is always one event, and looks like what it is.
+
+use std::cell::RefCell;
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level};
+
+use crate::config::settings::LogFormat;
+
+/// Bytes of one value, before escapes. Access records set tighter bounds of their own.
+const LONGEST_VALUE: usize = 64 * 1024;
+
+/// Appends the event and a line break.
+pub(super) fn event(out: &mut Vec<u8>, event: &Event<'_>, format: LogFormat) {
+    let metadata = event.metadata();
+    match format {
+        LogFormat::Json => {
+            out.extend_from_slice(b"{\"timestamp\":\"");
+            timestamp(out, SystemTime::now());
+            out.extend_from_slice(b"\",\"level\":\"");
+            out.extend_from_slice(level(*metadata.level()).as_bytes());
+            out.extend_from_slice(b"\",\"target\":\"");
+            out.extend_from_slice(metadata.target().as_bytes());
+            out.push(b'"');
+            event.record(&mut JsonFields { out });
+            out.extend_from_slice(b"}\n");
+        }
+        LogFormat::Text => {
+            timestamp(out, SystemTime::now());
+            // Of one width, so that what follows stands in columns.
+            let _ = write!(out, " {:<5} {}:", level(*metadata.level()), metadata.target());
+            event.record(&mut TextFields { out });
+            out.push(b'\n');
+        }
+    }
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+/// The name of a field as it is written; raw identifiers lose their mark.
+fn name(field: &Field) -> &'static str {
+    field.name().trim_start_matches("r#")
+}
+
+/// Writes `,"name":value` for each field.
+struct JsonFields<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl JsonFields<'_> {
+    fn key(&mut self, field: &Field) {
+        self.out.extend_from_slice(b",\"");
+        // Field names are ours and need no escapes.
+        self.out.extend_from_slice(name(field).as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn display(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        self.key(field);
+        self.out.push(b'"');
+        Escaped::write(self.out, value);
+        self.out.push(b'"');
+    }
+}
+
+impl Visit for JsonFields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.key(field);
+        self.out.push(b'"');
+        Escaped::write_str(self.out, value);
+        self.out.push(b'"');
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.key(field);
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.key(field);
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.key(field);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.key(field);
+        if value.is_finite() {
+            let _ = write!(self.out, "{value}");
+        } else {
+            self.out.extend_from_slice(b"null");
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.display(field, format_args!("{}", Chain(value)));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.display(field, format_args!("{value:?}"));
+    }
+}
+
+/// Writes ` message` and ` name=value`; a value that is not one plain word is quoted.
+struct TextFields<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl TextFields<'_> {
+    fn value(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        self.out.push(b' ');
+        if field.name() == "message" {
+            return Escaped::write(self.out, value);
+        }
+        self.out.extend_from_slice(name(field).as_bytes());
+        self.out.extend_from_slice(b"=\"");
+        let start = self.out.len();
+        Escaped::write(self.out, value);
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:@+*%,~[]".contains(byte);
+        if self.out.len() > start && self.out.get(start..).is_some_and(|written| written.iter().all(plain)) {
+            self.out.remove(start - 1);
+        } else {
+            self.out.push(b'"');
+        }
+    }
+}
+
+impl Visit for TextFields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.value(field, format_args!("{value}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.value(field, format_args!("{}", Chain(value)));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.value(field, format_args!("{value:?}"));
+    }
+}
+
+/// An error and what it came from.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(error) = next {
+            write!(f, ": {error}")?;
+            next = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Writes text with escapes, up to a bound.
+struct Escaped<'a> {
+    out: &'a mut Vec<u8>,
+    left: usize,
+}
+
+impl Escaped<'_> {
+    fn write(out: &mut Vec<u8>, value: fmt::Arguments<'_>) {
+        // It ends early when the bound is reached, or when a value cannot be displayed.
+        let _ = Escaped { out, left: LONGEST_VALUE }.write_fmt(value);
+    }
+
+    fn write_str(out: &mut Vec<u8>, value: &str) {
+        let _ = fmt::Write::write_str(&mut Escaped { out, left: LONGEST_VALUE }, value);
+    }
+
+    fn escape(&mut self, character: char) {
+        match character {
+            '"' => self.out.extend_from_slice(b"\\\""),
+            '\\' => self.out.extend_from_slice(b"\\\\"),
+            '\n' => self.out.extend_from_slice(b"\\n"),
+            '\r' => self.out.extend_from_slice(b"\\r"),
+            '\t' => self.out.extend_from_slice(b"\\t"),
+            // All that `is_hidden` names lie in the first plane, so that four digits are enough.
+            _ => {
+                let _ = write!(self.out, "\\u{:04x}", u32::from(character));
+            }
+        }
+    }
+}
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let whole = super::super::access::cut(text, self.left);
+        self.left -= whole.len();
+        let mut rest = whole;
+        while let Some(at) = rest.bytes().position(|byte| !is_plain(byte)) {
+            let (plain, odd) = rest.split_at(at);
+            self.out.extend_from_slice(plain.as_bytes());
+            let mut characters = odd.chars();
+            if let Some(character) = characters.next() {
+                if matches!(character, '"' | '\\') || is_hidden(character) {
+                    self.escape(character);
+                } else {
+                    self.out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+            }
+            rest = characters.as_str();
+        }
+        self.out.extend_from_slice(rest.as_bytes());
+        if whole.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+/// Whether a byte stands for itself, and for a whole character.
+fn is_plain(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\'
+}
+
+/// Control characters, line separators, and what turns or hides text.
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Appends an RFC 3339 time in UTC with microseconds.
+fn timestamp(out: &mut Vec<u8>, now: SystemTime) {
+    thread_local! {
+        /// The last second that was written, and how.
+        static SECOND: RefCell<(u64, [u8; 20])> = const { RefCell::new((u64::MAX, [0; 20])) };
+    }
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() {
+            *second = since.as_secs();
+            let mut fresh = text.as_mut_slice();
+            let (year, month, day) = date(since.as_secs() / 86_400);
+            let of_day = since.as_secs() % 86_400;
+            let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+            let _ = write!(fresh, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.");
+        }
+        out.extend_from_slice(text);
+    });
+    let _ = write!(out, "{:06}Z", since.subsec_micros());
+}
+
+/// Year, month and day of the Gregorian calendar, by the count of days since 1970-01-01. Years begin in March here, so
+/// that the odd day of a leap year comes last.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let of_era = days % 146_097;
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn escaped(text: &str) -> String {
+        let mut out = Vec::new();
+        Escaped::write_str(&mut out, text);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn plain_text_stays() {
+        assert_eq!(escaped("/orders/1?a=b&c 'd'"), "/orders/1?a=b&c 'd'");
+        assert_eq!(escaped("größe 漢字 🦀"), "größe 漢字 🦀");
+    }
+
+    #[test]
+    fn nothing_breaks_out() {
+        assert_eq!(escaped("a\"b\\c\r\nd\te"), r#"a\"b\\c\r\nd\te"#);
+        assert_eq!(escaped("\u{1b}[2J\0\u{7f}"), r"\u001b[2J\u0000\u007f");
+        // The C1 control that is the escape and bracket in one, and a line separator.
+        assert_eq!(escaped("\u{9b}x\u{85}\u{2028}"), r"\u009bx\u0085\u2028");
+        assert_eq!(escaped("user\u{202e}gpj.exe\u{2066}"), r"user\u202egpj.exe\u2066");
+    }
+
+    #[test]
+    fn escapes_are_json() {
+        let all: String = (0..=0x2fff).filter_map(char::from_u32).collect();
+        let read: String = serde_json::from_str(&format!("\"{}\"", escaped(&all))).unwrap();
+        assert_eq!(read, all);
+    }
+
+    #[test]
+    fn a_long_value_is_cut_between_characters() {
+        let written = escaped(&"é".repeat(LONGEST_VALUE));
+        assert_eq!(written.len(), LONGEST_VALUE);
+        let mut out = Vec::new();
+        Escaped::write(&mut out, format_args!("{}{}", "x".repeat(LONGEST_VALUE - 1), "éé"));
+        assert_eq!(out.len(), LONGEST_VALUE - 1);
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(date(0), (1970, 1, 1));
+        assert_eq!(date(11_016), (2000, 2, 29));
+        assert_eq!(date(11_017), (2000, 3, 1));
+        assert_eq!(date(20_453), (2025, 12, 31));
+        assert_eq!(date(20_454), (2026, 1, 1));
+        assert_eq!(date(47_540), (2100, 2, 28));
+        assert_eq!(date(47_541), (2100, 3, 1));
+    }
+
+    #[test]
+    fn timestamps_are_rfc_3339() {
+        let mut out = Vec::new();
+        timestamp(&mut out, UNIX_EPOCH + Duration::new(1_700_000_000, 1_002_000));
+        timestamp(&mut out, UNIX_EPOCH + Duration::new(1_700_000_000, 999_999_999));
+        timestamp(&mut out, UNIX_EPOCH + Duration::new(1_700_000_001, 0));
+        let expected = "2023-11-14T22:13:20.001002Z2023-11-14T22:13:20.999999Z2023-11-14T22:13:21.000000Z";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
