@@ -182,8 +182,7 @@ mod tests {
     fn fields(record: &AccessRecord<'_>) -> BTreeMap<&'static str, String> {
         let last = Last::default();
         with_default(tracing_subscriber::registry().with(last.clone()), || super::record(record));
-        let fields = last.0.lock().unwrap().clone();
-        fields
+        last.0.lock().unwrap().clone()
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -139,11 +139,8 @@ impl Output {
             // Asked before the queue is emptied: what was logged before the stop is written.
             let stop = self.shared.stop.load(Ordering::Acquire);
             self.take(first);
-            loop {
-                match self.lines.try_recv() {
-                    Ok(message) => self.take(message),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok(message) = self.lines.try_recv() {
+                self.take(message);
             }
             self.write_batch();
             self.change_sink();
