@@ -1,1 +1,129 @@
 //! The command line: one file a command.
+
+mod check;
+mod reload;
+mod run;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::problem::Problem;
+use crate::config::render;
+
+/// What `--help` ends with.
+const EXAMPLE: &str = "\
+A configuration that serves a local gunicorn on port 8080:
+
+  [listener.http]
+  address = \"0.0.0.0:8080\"
+
+  [upstream.app]
+  servers = [\"http://127.0.0.1:8001\"]
+
+  [route.all]
+  path = \"/{*rest}\"
+  upstream = \"app\"
+
+Exit codes: 0 fine, 1 failed while running, 2 wrong usage or configuration.";
+
+/// A reverse-proxy gateway for Python web services: one binary, one TOML file.
+#[derive(Debug, Parser)]
+#[command(name = "passerelle", version, after_help = EXAMPLE, after_long_help = EXAMPLE)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT; SIGHUP or a change of the file reloads it
+    Run {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Judge a configuration without serving it: every problem at once, each with its place and what to write instead
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// `json` prints one object a line on standard output for each problem
+        #[arg(long, value_enum, default_value_t = check::Format::Human)]
+        format: check::Format,
+    },
+    /// Make the running gateway read its configuration again, over `control` of [admin]
+    Reload {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = "passerelle.toml")]
+    config: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Fine,
+    /// It failed while running.
+    Failed,
+    /// Wrong usage or configuration.
+    Wrong,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        match exit {
+            Exit::Fine => ExitCode::SUCCESS,
+            Exit::Failed => ExitCode::from(1),
+            Exit::Wrong => ExitCode::from(2),
+        }
+    }
+}
+
+/// Runs the command of this process's arguments. Wrong usage ends the process with code 2.
+pub fn main() -> ExitCode {
+    let exit = match Arguments::parse().command {
+        Command::Run { config } => run::run(&config.config),
+        Command::Check { config, format } => check::check(&config.config, format),
+        Command::Reload { config } => reload::reload(&config.config),
+    };
+    exit.into()
+}
+
+/// Writes `problems` to standard error, in colour where that is a terminal.
+fn print_problems(problems: &[Problem]) {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    print_error(&render::human(problems, !plain && std::io::stderr().is_terminal()));
+}
+
+/// Writes to standard error; when that is gone there is nobody to tell.
+fn print_error(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes() {
+        for (exit, code) in [(Exit::Fine, 0), (Exit::Failed, 1), (Exit::Wrong, 2)] {
+            assert_eq!(format!("{:?}", ExitCode::from(exit)), format!("{:?}", ExitCode::from(code)));
+        }
+    }
+}

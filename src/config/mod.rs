@@ -1,5 +1,133 @@
 //! From text to [`settings::Settings`].
+//!
+//! The file is parsed to a table that survives syntax errors (`toml`), its secrets are masked ([`mask`]), and a
+//! collecting reader ([`reader`]) goes through it section by section ([`section`]), so that every problem is found at
+//! once, each with its place. What holds between sections comes last ([`rules`]). Nothing here opens what the file
+//! names, except for the values that `${file:…}` and `${credential:…}` draw.
 
+mod mask;
+mod outside;
 pub mod problem;
+mod reader;
+pub mod render;
+mod routes;
+mod rules;
+mod section;
 pub mod settings;
 pub mod source;
+mod suggest;
+mod value;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+pub use self::outside::Outside;
+use self::problem::{Problem, any_error};
+use self::reader::{Context, Table};
+use self::settings::{RouteAction, Settings};
+use self::source::{SourceFile, Span};
+
+/// No configuration that people write is larger.
+const MAX_CONFIGURATION: u64 = 4 * 1024 * 1024;
+
+/// What came of reading a configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The file, with its secrets masked.
+    pub file: Arc<SourceFile>,
+    /// What could be read. Values that were wrong have their defaults here and whole sections may be missing.
+    draft: Option<Settings>,
+    pub problems: Vec<Problem>,
+    /// Absolute paths of the files that values were drawn from, whether or not they could be read: when one changes,
+    /// the configuration has changed.
+    pub drawn_from: BTreeSet<PathBuf>,
+}
+
+impl Loaded {
+    /// The settings, if nothing is wrong with them.
+    pub fn settings(&self) -> Option<&Settings> {
+        self.draft.as_ref().filter(|_| !any_error(&self.problems))
+    }
+
+    /// Goes on to `build`, which adds its own problems. It also sees settings that have errors already, so that all
+    /// is reported at once; what it makes of them is thrown away.
+    pub fn build<T>(self, build: impl FnOnce(Settings, &mut Vec<Problem>) -> Option<T>) -> (Option<T>, Vec<Problem>) {
+        let mut problems = self.problems;
+        let built = self.draft.and_then(|settings| build(settings, &mut problems));
+        (built.filter(|_| !any_error(&problems)), problems)
+    }
+}
+
+/// Reads the file at `path`, with the environment of this process.
+pub fn load(path: &Path) -> Loaded {
+    let name = path.to_string_lossy();
+    // Without a current directory relative paths stay relative, and the system says what is wrong with each.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let base = absolute.parent().unwrap_or(Path::new("/"));
+    let text = outside::read_bounded(path, MAX_CONFIGURATION)
+        .map_err(|reason| format!("cannot read the configuration: {reason}"))
+        .and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|error| {
+                format!("the configuration is not valid UTF-8: see byte {}", error.utf8_error().valid_up_to())
+            })
+        });
+    match text {
+        Ok(text) => load_text(&name, &text, base, &Outside::new(&|name| std::env::var_os(name))),
+        Err(message) => {
+            let file = Arc::new(SourceFile::new(name, ""));
+            let problems = vec![Problem::error(&Span::whole_file(&file), message)];
+            Loaded { file, draft: None, problems, drawn_from: BTreeSet::new() }
+        }
+    }
+}
+
+/// Reads `text` under the name `name`; relative paths are relative to `base`, which is absolute.
+pub fn load_text(name: &str, text: &str, base: &Path, outside: &Outside<'_>) -> Loaded {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let incomplete = !errors.is_empty();
+    let file = Arc::new(SourceFile::new(name, mask::masked(text, table.get_ref(), incomplete)));
+    let cx = Context {
+        file: Arc::clone(&file),
+        base,
+        outside,
+        incomplete,
+        problems: RefCell::default(),
+        files: RefCell::default(),
+    };
+    let mut draft = section::read(Table::root(&cx, table.get_ref()));
+    rules::check(&cx, &draft);
+    // Names that dangle have been reported; building need not meet them.
+    let Settings { routes, upstreams, admin, .. } = &mut draft.settings;
+    routes.retain(|_, route| match &route.action {
+        RouteAction::Upstream(name) => upstreams.contains_key(&name.value),
+        RouteAction::Redirect(_) | RouteAction::Respond(_) => true,
+    });
+    admin.ready_requires.retain(|name| upstreams.contains_key(&name.value));
+    let mut problems = with_syntax_errors(&cx, &errors);
+    problems.dedup();
+    Loaded { draft: (!incomplete).then_some(draft.settings), file, problems, drawn_from: cx.files.into_inner() }
+}
+
+/// Syntax errors and what the reader found. On a line that does not parse, the reader's word is worth nothing.
+fn with_syntax_errors(cx: &Context<'_>, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let length = cx.file.text.len();
+    let syntax: Vec<Problem> = errors
+        .iter()
+        .map(|error| {
+            let range = error.span().unwrap_or(0..0);
+            // An error at the very end has no character to point at.
+            let range = if range.end == 0 && length > 0 { 0..1 } else { range };
+            Problem::error(&cx.span(&range), error.message())
+        })
+        .collect();
+    let broken: BTreeSet<usize> = syntax.iter().map(|problem| cx.file.position(problem.span.start).0).collect();
+    let read =
+        cx.problems.take().into_iter().filter(|problem| {
+            problem.span.is_whole_file() || !broken.contains(&cx.file.position(problem.span.start).0)
+        });
+    syntax.iter().cloned().chain(read).collect()
+}

@@ -1,7 +1,5 @@
 //! The snapshot: everything that a request needs, compiled from [`Settings`] and never changed after.
 
-mod addresses;
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -51,7 +49,6 @@ impl Gateway {
                 (Arc::from(name.as_str()), Arc::new(Listener::build(name, listener, before, metrics, problems)))
             })
             .collect();
-        addresses::check(&settings, problems);
         let sockets = listeners
             .values()
             .flat_map(|listener| listener.sockets().map(|socket| (socket, Arc::clone(listener))))

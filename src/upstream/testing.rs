@@ -17,7 +17,7 @@ use crate::config::source::{SourceFile, Span};
 use crate::observe::metrics::Metrics;
 
 pub(super) fn span() -> Span {
-    Span { file: Arc::new(SourceFile { name: "test.toml".to_owned(), text: String::new() }), start: 0, end: 0 }
+    Span { file: Arc::new(SourceFile::new("test.toml", "")), start: 0, end: 0 }
 }
 
 pub(super) fn at<T>(value: T) -> At<T> {

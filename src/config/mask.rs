@@ -1,0 +1,266 @@
+//! Hides the secrets that stand in the file itself, before anything else gets hold of its text.
+//!
+//! Masked are values in secret positions, values beside keys that look like one, strings that a file or a credential
+//! is part of (their literal part), and URLs with a user name and password. References themselves stay readable:
+//! `${file:/run/secrets/db}` is what the operator has to see. Masking replaces byte for byte, so that every place in
+//! the file stays where it is. When the file does not parse, lines are judged by their look.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::suggest;
+
+/// The keys of the configuration language whose values are secret.
+const SECRET_KEYS: [&str; 3] = ["token", "secret", "client_secret"];
+
+/// Parts of keys and of header names that give a secret away.
+const SECRET_PARTS: [&str; 9] =
+    ["token", "secret", "passw", "passphrase", "api_key", "apikey", "authorization", "cookie", "private_key"];
+
+/// Keys of the configuration language that look secret and are not.
+const NOT_SECRET: [&str; 2] = ["token_from", "token_type"];
+
+/// `text` with its secrets replaced by asterisks.
+pub(super) fn masked(text: &str, table: &DeTable<'_>, incomplete: bool) -> String {
+    let mut hidden = Vec::new();
+    walk_table(text, &mut Vec::new(), table, false, &mut hidden);
+    if incomplete {
+        by_look(text, &mut hidden);
+    }
+    let mut bytes = text.as_bytes().to_vec();
+    for range in hidden {
+        for byte in bytes.get_mut(range).unwrap_or_default() {
+            if !matches!(*byte, b'\n' | b'\r') {
+                *byte = b'*';
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn walk_table<'t>(
+    text: &str,
+    path: &mut Vec<&'t str>,
+    table: &'t DeTable<'_>,
+    secret: bool,
+    hidden: &mut Vec<Range<usize>>,
+) {
+    for (key, value) in table {
+        path.push(key.get_ref());
+        walk(text, path, value, secret || is_secret_position(path), hidden);
+        path.pop();
+    }
+}
+
+fn walk<'t>(
+    text: &str,
+    path: &mut Vec<&'t str>,
+    value: &'t Spanned<DeValue<'_>>,
+    secret: bool,
+    hidden: &mut Vec<Range<usize>>,
+) {
+    match value.get_ref() {
+        DeValue::Table(table) => walk_table(text, path, table, secret, hidden),
+        DeValue::Array(members) => members.iter().for_each(|member| walk(text, path, member, secret, hidden)),
+        DeValue::String(string) => {
+            if secret || draws_secret(string) || has_userinfo(string) {
+                hide_literal(text, value.span(), hidden);
+            }
+        }
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+            if secret {
+                hidden.push(value.span());
+            }
+        }
+    }
+}
+
+fn is_secret_position(path: &[&str]) -> bool {
+    match path {
+        ["store", _, "url"] | ["app", _, "env", _] | ["auth", _, "keys"] => true,
+        [.., key] => looks_secret(key),
+        [] => false,
+    }
+}
+
+fn looks_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase().replace('-', "_");
+    !NOT_SECRET.contains(&key.as_str())
+        && (SECRET_PARTS.iter().any(|part| key.contains(part)) || suggest::closest(&key, SECRET_KEYS).is_some())
+}
+
+fn draws_secret(string: &str) -> bool {
+    string.contains("${file:") || string.contains("${credential:")
+}
+
+/// Whether there is an `@` in what follows a scheme.
+fn has_userinfo(string: &str) -> bool {
+    string.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
+}
+
+/// Hides what is between the quotes of a string and is no reference.
+fn hide_literal(text: &str, span: Range<usize>, hidden: &mut Vec<Range<usize>>) {
+    let Some(raw) = text.get(span.clone()) else {
+        return;
+    };
+    let quotes = if raw.starts_with("\"\"\"") || raw.starts_with("'''") { 3 } else { 1 };
+    let (start, end) = (span.start.saturating_add(quotes), span.end.saturating_sub(quotes));
+    if start < end {
+        hide_but_references(text, start..end, hidden);
+    }
+}
+
+fn hide_but_references(text: &str, range: Range<usize>, hidden: &mut Vec<Range<usize>>) {
+    let mut from = range.start;
+    while let Some(reference) = next_reference(text, from..range.end) {
+        hidden.push(from..reference.start);
+        from = reference.end;
+    }
+    hidden.push(from..range.end);
+}
+
+/// The next `${…}` that says nothing but where a value comes from: a default would be a value itself.
+fn next_reference(text: &str, range: Range<usize>) -> Option<Range<usize>> {
+    let mut from = range.start;
+    loop {
+        let rest = text.get(from..range.end)?;
+        let start = from.saturating_add(rest.find("${")?);
+        let end = start.saturating_add(text.get(start..range.end)?.find('}')?).saturating_add(1);
+        let inner = text.get(start.saturating_add(2)..end.saturating_sub(1))?;
+        let escaped = text.get(..start).is_some_and(|before| before.ends_with('$'));
+        let plain = !inner.contains(['\n', '"', '\'', '\\', '{', '$']) && !inner.contains(":-");
+        let known = ["env:", "file:", "credential:"].iter().any(|source| inner.starts_with(source));
+        if !escaped && plain && known {
+            return Some(start..end);
+        }
+        from = start.saturating_add(2);
+    }
+}
+
+/// For a file that does not parse: hides what follows a word that looks secret, to the end of its line and through
+/// the lines after it that do not look like the next statement.
+fn by_look(text: &str, hidden: &mut Vec<Range<usize>>) {
+    let mut hiding: Option<Hiding> = None;
+    let mut start = 0_usize;
+    for line in text.split_inclusive('\n') {
+        let end = start.saturating_add(line.len());
+        hiding = match hiding {
+            Some(Hiding::Until(delimiter)) => {
+                hidden.push(start..end);
+                if line.contains(delimiter) { Some(Hiding::ToStatement) } else { Some(Hiding::Until(delimiter)) }
+            }
+            Some(Hiding::ToStatement) if !looks_like_statement(line) => {
+                hidden.push(start..end);
+                Some(Hiding::ToStatement)
+            }
+            Some(Hiding::ToStatement) | None => match secret_in_line(line) {
+                Some(after) => {
+                    hide_but_references(text, start.saturating_add(after)..end, hidden);
+                    Some(Hiding::after(line.get(after..).unwrap_or("")))
+                }
+                None => None,
+            },
+        };
+        start = end;
+    }
+}
+
+enum Hiding {
+    /// To the end of a string over several lines.
+    Until(&'static str),
+    /// To what looks like the next statement.
+    ToStatement,
+}
+
+impl Hiding {
+    fn after(value: &str) -> Hiding {
+        let open = ["\"\"\"", "'''"].into_iter().find(|delimiter| value.matches(delimiter).count() == 1);
+        open.map_or(Hiding::ToStatement, Hiding::Until)
+    }
+}
+
+/// Where in the line a secret may begin.
+fn secret_in_line(line: &str) -> Option<usize> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let mut word_start = None;
+    let mut found = None;
+    for (index, c) in line.char_indices().chain([(line.len(), '\n')]) {
+        match (word_start, is_word(c)) {
+            (None, true) => word_start = Some(index),
+            (Some(start), false) => {
+                word_start = None;
+                if line.get(start..index).is_some_and(looks_secret) {
+                    found = Some(index);
+                    break;
+                }
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+    let userinfo = has_userinfo(line).then(|| line.find("://")).flatten();
+    let drawn = draws_secret(line).then(|| line.find(['=', '"', '\'']).unwrap_or(0));
+    [found, userinfo, drawn].into_iter().flatten().min()
+}
+
+fn looks_like_statement(line: &str) -> bool {
+    let line = line.trim();
+    if line.starts_with('[') {
+        return line.contains(']');
+    }
+    let Some((key, value)) = line.split_once('=') else {
+        return false;
+    };
+    let key = key.trim();
+    let plain = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.\"' ".contains(&byte));
+    plain && value.trim_start().starts_with(|c: char| c.is_ascii_digit() || "\"'[{tf+-".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(text: &str) -> String {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let masked = masked(text, table.get_ref(), !errors.is_empty());
+        assert_eq!(masked.len(), text.len());
+        masked
+    }
+
+    #[test]
+    fn secret_positions() {
+        assert_eq!(mask("[admin]\ntoken = \"abc\"\n"), "[admin]\ntoken = \"***\"\n");
+        assert_eq!(mask("admin.token = 'a\"c'"), "admin.token = '***'");
+        assert_eq!(mask("admin = { token = 123 }"), "admin = { token = *** }");
+        assert_eq!(mask("admin.token = [\"abc\"]"), "admin.token = [\"***\"]");
+        assert_eq!(mask("admin.tokn = \"abc\""), "admin.tokn = \"***\"");
+        assert_eq!(mask("a.token = \"\"\"ab\nc\"\"\""), "a.token = \"\"\"**\n*\"\"\"");
+        assert_eq!(mask("set = { Authorization = \"Basic é\" }"), "set = { Authorization = \"********\" }");
+    }
+
+    #[test]
+    fn references_stay() {
+        assert_eq!(mask("token = \"${file:/run/t}\""), "token = \"${file:/run/t}\"");
+        assert_eq!(mask("token = \"a${env:T}b\""), "token = \"*${env:T}*\"");
+        assert_eq!(mask("token = \"${env:T:-abc}\""), "token = \"*************\"");
+        assert_eq!(mask("token = \"$${env:T}\""), "token = \"*********\"");
+        assert_eq!(mask("url = \"x${file:p}y\""), "url = \"*${file:p}*\"");
+        assert_eq!(mask("url = \"x\\u0024{file:p}y\""), "url = \"****************\"");
+        assert_eq!(mask("url = \"x${env:p}y\""), "url = \"x${env:p}y\"");
+    }
+
+    #[test]
+    fn passwords_in_urls() {
+        assert_eq!(mask("servers = [\"http://u:p@h\"]"), "servers = [\"************\"]");
+    }
+
+    #[test]
+    fn what_does_not_parse() {
+        assert_eq!(mask("token = \"abc\n"), "token*******\n");
+        assert_eq!(mask("token: abc\nx = 1"), "token*****\nx = 1");
+        assert_eq!(mask("token = \"abc\ndef\"\nx = 1\n"), "token*******\n****\nx = 1\n");
+        assert_eq!(mask("token = '''abc\nx = 1\n"), "token*********\n*****\n");
+        assert_eq!(mask("a = \"http://u:p@h\nb = 1"), "a = \"************\nb = 1");
+    }
+}

@@ -1,0 +1,147 @@
+//! What holds between the sections: names that must exist, addresses and routes that must not meet.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::problem::{Problem, any_error};
+use super::reader::Context;
+use super::section::Draft;
+use super::settings::{At, ListenAddress, RouteAction, Settings};
+use super::source::Span;
+use super::{routes, suggest};
+
+/// Judges the file as a whole.
+pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
+    let settings = &draft.settings;
+    addresses(cx, settings);
+    upstream_names(cx, draft);
+    if draft.complete {
+        something_to_do(cx, settings);
+    }
+    routes::duplicates(cx, &settings.routes);
+    // A warning says that what is written may not be what was meant: that must have been read without errors.
+    if !any_error(&cx.problems.borrow()) {
+        routes::surprises(cx, &settings.routes);
+        redirects_lead_somewhere(cx, settings);
+        unused_upstreams(cx, settings);
+    }
+}
+
+fn something_to_do(cx: &Context<'_>, settings: &Settings) {
+    let file = Span::whole_file(&cx.file);
+    if settings.listeners.is_empty() {
+        let problem = Problem::error(&file, "there is no listener");
+        cx.report_missing(problem.help("add [listener.http] with address = \"0.0.0.0:8080\""));
+    }
+    if settings.routes.is_empty() {
+        let problem = Problem::error(&file, "there is no route");
+        cx.report_missing(problem.help("add [route.all] with path = \"/{*rest}\" and upstream = \"NAME\""));
+    }
+}
+
+/// Every address that will be bound, each against all before it.
+fn addresses(cx: &Context<'_>, settings: &Settings) {
+    let mut bound: Vec<(ListenAddress, &Span, String)> = Vec::new();
+    let mut add = |address: ListenAddress, span, owner: String| {
+        if let Some((_, earlier, other)) = bound.iter().find(|(earlier, _, _)| clash(earlier, &address)) {
+            let shown = match &address {
+                ListenAddress::Socket(address) => address.to_string(),
+                ListenAddress::Systemd(name) => format!("systemd:{name}"),
+            };
+            let problem = Problem::error(span, format!("{shown} clashes with an address of `{other}`"));
+            let problem = if *earlier == span { problem } else { problem.also(earlier, "bound here") };
+            cx.report(problem.help("give each its own port, or leave one out"));
+        }
+        bound.push((address, span, owner));
+    };
+    for (name, listener) in &settings.listeners {
+        for At { value, span } in &listener.addresses {
+            add(value.clone(), span, format!("listener.{name}"));
+        }
+    }
+    let admin = &settings.admin;
+    add(ListenAddress::Socket(admin.address.value), &admin.address.span, "admin".into());
+    if let Some(At { value, span }) = &admin.probe_address {
+        add(ListenAddress::Socket(*value), span, "admin".into());
+    }
+}
+
+fn clash(one: &ListenAddress, other: &ListenAddress) -> bool {
+    match (one, other) {
+        (ListenAddress::Socket(one), ListenAddress::Socket(other)) => sockets_clash(one, other),
+        (ListenAddress::Systemd(one), ListenAddress::Systemd(other)) => one == other,
+        (ListenAddress::Socket(_), ListenAddress::Systemd(_))
+        | (ListenAddress::Systemd(_), ListenAddress::Socket(_)) => false,
+    }
+}
+
+/// IPv6 sockets take IPv6 alone, so that "0.0.0.0" and "[::]" go together. Port 0 is a new port each time.
+fn sockets_clash(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let covers =
+        |one: IpAddr, other: IpAddr| one == other || (one.is_unspecified() && one.is_ipv4() == other.is_ipv4());
+    one.port() == other.port() && one.port() != 0 && (covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
+}
+
+fn upstream_names(cx: &Context<'_>, draft: &Draft) {
+    let required = draft.settings.admin.ready_requires.iter();
+    let routed = draft.settings.routes.values().filter_map(|route| match &route.action {
+        RouteAction::Upstream(name) => Some(name),
+        RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
+    });
+    for name in required.chain(routed) {
+        if draft.upstreams.contains(&name.value) || draft.apps.contains(&name.value) {
+            continue;
+        }
+        let shown = if name.span.is_secret() { String::new() } else { format!(" `{}`", name.value.escape_debug()) };
+        let problem = Problem::error(&name.span, format!("there is no upstream{shown}"));
+        let known: Vec<&str> = draft.upstreams.iter().map(String::as_str).collect();
+        let help = suggest::help(&name.value, &known, "upstreams").filter(|_| !name.span.is_secret());
+        let help = help.unwrap_or_else(|| "add [upstream.NAME] with its servers".into());
+        cx.report_missing(problem.help(help));
+    }
+}
+
+fn redirects_lead_somewhere(cx: &Context<'_>, settings: &Settings) {
+    let Some((name, listener)) = settings.listeners.iter().find(|(_, listener)| listener.redirect_to_https.is_some())
+    else {
+        return;
+    };
+    if settings.listeners.values().all(|listener| listener.tls.is_none())
+        && let Some(address) = listener.addresses.first()
+    {
+        let message = format!("`listener.{name}` sends clients to HTTPS, but no listener here has `tls`");
+        cx.report_missing(Problem::warning(&address.span, message));
+    }
+}
+
+fn unused_upstreams(cx: &Context<'_>, settings: &Settings) {
+    for (name, upstream) in &settings.upstreams {
+        let used = settings.routes.values().any(|route| match &route.action {
+            RouteAction::Upstream(used) => used.value == *name,
+            RouteAction::Redirect(_) | RouteAction::Respond(_) => false,
+        });
+        if !used {
+            cx.report_missing(Problem::warning(&upstream.span, format!("no route leads to upstream `{name}`")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_addresses_clash() {
+        let clash = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(sockets_clash(&one, &other), sockets_clash(&other, &one));
+            sockets_clash(&one, &other)
+        };
+        assert!(clash("127.0.0.1:80", "127.0.0.1:80"));
+        assert!(clash("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(clash("[::]:80", "[::1]:80"));
+        assert!(!clash("127.0.0.1:80", "127.0.0.2:80"));
+        assert!(!clash("127.0.0.1:80", "127.0.0.1:81"));
+        assert!(!clash("0.0.0.0:80", "[::]:80"));
+        assert!(!clash("127.0.0.1:0", "127.0.0.1:0"));
+    }
+}

@@ -1,0 +1,64 @@
+//! `[defaults]`: what every route starts from.
+
+use std::time::Duration;
+
+use super::super::reader::{Node, Table};
+use super::super::settings::{CorsSettings, ErrorFormat};
+use super::super::value::choice::choice;
+use super::super::value::number;
+use super::cors;
+
+/// The keys that `[defaults]` and a route have in common, with what holds when neither has them.
+#[derive(Clone, Debug)]
+pub(super) struct Defaults {
+    pub(super) max_body: u64,
+    pub(super) security_headers: bool,
+    pub(super) hsts: Option<Duration>,
+    pub(super) errors: ErrorFormat,
+    pub(super) cors: Option<CorsSettings>,
+}
+
+pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
+    let defaults = Defaults {
+        max_body: 10 * 1024 * 1024,
+        security_headers: true,
+        hsts: None,
+        errors: ErrorFormat::Problem,
+        cors: None,
+    };
+    let Some(table) = table else {
+        return defaults;
+    };
+    let defaults = read_over(&table, &defaults);
+    table.finish();
+    defaults
+}
+
+/// What `table` says, over `defaults`. Each key is replaced as a whole: a route's `cors` inherits nothing.
+pub(super) fn read_over(table: &Table<'_>, defaults: &Defaults) -> Defaults {
+    table.not_yet(&["buffer", "compress", "limits"]);
+    Defaults {
+        max_body: table.or("max_body", defaults.max_body, |node| number::size(node, 0..=u64::MAX >> 1)),
+        security_headers: table.or("security_headers", defaults.security_headers, Node::boolean),
+        hsts: table.or("hsts", defaults.hsts, hsts),
+        errors: table.or("errors", defaults.errors, errors),
+        cors: table.get("cors", cors::read).unwrap_or_else(|| defaults.cors.clone()),
+    }
+}
+
+fn hsts(node: &Node<'_>) -> Option<Option<Duration>> {
+    if node.is_string() && node.text("\"off\" or a duration")?.text == "off" {
+        return Some(None);
+    }
+    number::duration(node).map(Some)
+}
+
+fn errors(node: &Node<'_>) -> Option<ErrorFormat> {
+    let formats = [
+        ("problem", ErrorFormat::Problem),
+        ("fastapi", ErrorFormat::FastApi),
+        ("drf", ErrorFormat::Drf),
+        ("plain", ErrorFormat::Plain),
+    ];
+    choice(node, &formats)
+}

@@ -1,0 +1,100 @@
+//! Header fields that the operator sets and removes.
+
+use ::http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+use super::super::problem::Problem;
+use super::super::reader::{Node, Table};
+use super::super::settings::HeaderChanges;
+use super::super::value::http;
+
+/// Which message the fields belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Where {
+    Request,
+    Response,
+    /// A fixed answer.
+    Respond,
+    /// A health check.
+    Probe,
+}
+
+/// `headers = { request = …, response = … }`
+pub(super) fn changes(table: Option<Table<'_>>) -> (HeaderChanges, HeaderChanges) {
+    let Some(table) = table else {
+        return Default::default();
+    };
+    let request = changes_of(table.get("request", Node::table), Where::Request);
+    let response = changes_of(table.get("response", Node::table), Where::Response);
+    table.finish();
+    (request, response)
+}
+
+fn changes_of(table: Option<Table<'_>>, place: Where) -> HeaderChanges {
+    let Some(table) = table else {
+        return HeaderChanges::default();
+    };
+    let set = table.or("set", Vec::new(), |node| values(node, place));
+    let remove = table.or("remove", Vec::new(), |node| {
+        node.list_of("a list of header fields", |member| {
+            let name = http::header_name_value(member)?;
+            if let Some(problem) = refused(&name, place) {
+                return member.refuse_with(problem.0, problem.1);
+            }
+            if set.iter().any(|(known, _)| *known == name) {
+                return member.refuse(format!("`{name}` is set and removed"));
+            }
+            Some(name)
+        })
+    });
+    table.finish();
+    HeaderChanges { set, remove }
+}
+
+/// A table of fields and their values.
+pub(super) fn values(node: &Node<'_>, place: Where) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let table = node.table()?;
+    let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    let mut whole = true;
+    for (key, node) in table.entries() {
+        let (name, value) = (http::header_name(&node, key), http::header_value(&node));
+        let (Some(name), Some(value)) = (name, value) else {
+            whole = false;
+            continue;
+        };
+        let key_span = node.cx.span(&node.key_range);
+        if let Some((message, help)) = refused(&name, place) {
+            node.cx.report(Problem::error(&key_span, message).help(help));
+        } else if fields.iter().any(|(known, _)| *known == name) {
+            node.cx.report(Problem::error(&key_span, format!("`{name}` is set twice: case does not count")));
+        } else {
+            fields.push((name, value));
+        }
+    }
+    whole.then_some(fields)
+}
+
+/// Why the operator may not touch a field, and what to do instead.
+fn refused(name: &HeaderName, place: Where) -> Option<(String, &'static str)> {
+    let hop_by_hop = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+    if hop_by_hop.contains(name) || ["keep-alive", "proxy-connection"].contains(&name.as_str()) {
+        return Some((format!("`{name}` belongs to one connection"), "leave it out: the gateway sets what is needed"));
+    }
+    if *name == CONTENT_LENGTH {
+        return Some((format!("`{name}` frames the message"), "leave it out: the gateway sets what is needed"));
+    }
+    match place {
+        Where::Request if *name == HOST => Some((
+            format!("`{name}` is not changed here"),
+            "set `host` of the upstream: \"preserve\", \"server\" or a literal",
+        )),
+        Where::Probe if *name == HOST => {
+            Some((format!("`{name}` is not set here"), "set `host` beside `headers` instead"))
+        }
+        Where::Respond if *name == CONTENT_TYPE => {
+            Some((format!("`{name}` is not set here"), "set `content_type` beside `headers` instead"))
+        }
+        Where::Request | Where::Response | Where::Respond | Where::Probe => None,
+    }
+}

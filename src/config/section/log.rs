@@ -1,0 +1,37 @@
+//! `[log]`
+
+use super::super::reader::{Node, Table};
+use super::super::settings::{LogFormat, LogLevel, LogOutput, LogSettings};
+use super::super::value;
+use super::super::value::choice::choice;
+
+pub(super) fn read(table: Option<Table<'_>>) -> LogSettings {
+    let mut settings = LogSettings { level: LogLevel::Info, format: None, output: LogOutput::Stdout, access: true };
+    if let Some(table) = table {
+        settings.level = table.or("level", settings.level, level);
+        settings.format = table.get("format", format);
+        settings.output = table.or("output", LogOutput::Stdout, output);
+        settings.access = table.or("access", settings.access, Node::boolean);
+        table.not_yet(&["subject"]);
+        table.finish();
+    }
+    settings
+}
+
+fn level(node: &Node<'_>) -> Option<LogLevel> {
+    let levels =
+        [("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info), ("debug", LogLevel::Debug)];
+    choice(node, &levels)
+}
+
+fn format(node: &Node<'_>) -> Option<LogFormat> {
+    choice(node, &[("json", LogFormat::Json), ("text", LogFormat::Text)])
+}
+
+fn output(node: &Node<'_>) -> Option<LogOutput> {
+    match node.text("\"stdout\", \"stderr\" or a path")?.text.as_str() {
+        "stdout" => Some(LogOutput::Stdout),
+        "stderr" => Some(LogOutput::Stderr),
+        _ => value::path(node).map(LogOutput::File),
+    }
+}

@@ -1,0 +1,123 @@
+//! The sections of the file, one file each.
+
+mod admin;
+mod cors;
+mod defaults;
+mod headers;
+mod listener;
+mod log;
+mod route;
+mod server;
+mod upstream;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::problem::Problem;
+use super::reader::{Node, Table};
+use super::settings::Settings;
+
+/// The sections of the language that this version does not have.
+const NOT_YET: [&str; 4] = ["auth", "limit", "store", "app"];
+
+/// What the file says, as far as it could be read.
+pub(super) struct Draft {
+    pub(super) settings: Settings,
+    /// Routes that could not be read whole are not among the settings; rules that need all of them do not hold then.
+    pub(super) complete: bool,
+    /// The names of `[app.NAME]`: each would be an upstream.
+    pub(super) apps: BTreeSet<String>,
+    /// Every `[upstream.NAME]`, those that could not be read among them.
+    pub(super) upstreams: BTreeSet<String>,
+}
+
+/// Reads the whole file.
+pub(super) fn read(root: Table<'_>) -> Draft {
+    let server = server::read(root.get("server", Node::table));
+    let admin = admin::read(root.get("admin", Node::table), &root);
+    let log = log::read(root.get("log", Node::table));
+    let defaults = defaults::read(root.get("defaults", Node::table));
+    let (listeners, listeners_whole) = named(&root, "listener", listener::read);
+    let upstream_names = names(&root, "upstream");
+    let (upstreams, upstreams_whole) = named(&root, "upstream", upstream::read);
+    let (routes, routes_whole) = named(&root, "route", |table| route::read(table, &defaults));
+    let apps = names(&root, "app");
+    for section in NOT_YET {
+        refuse_section(&root, section);
+    }
+    root.finish();
+    Draft {
+        settings: Settings { server, admin, log, listeners, upstreams, routes },
+        complete: listeners_whole && upstreams_whole && routes_whole,
+        apps,
+        upstreams: upstream_names,
+    }
+}
+
+/// Reads each `[SECTION.NAME]`; the second value says whether every one could be read.
+fn named<'a, T>(
+    root: &Table<'a>,
+    section: &'static str,
+    mut read: impl FnMut(Table<'a>) -> Option<T>,
+) -> (BTreeMap<String, T>, bool) {
+    let mut all = BTreeMap::new();
+    let mut whole = true;
+    if let Some(node) = root.node(section) {
+        if !node.is_table() {
+            node.wrong_type_with::<()>("tables with names", &format!("write [{section}.NAME]"));
+            return (all, false);
+        }
+        for (name, node) in node.table().iter().flat_map(Table::entries) {
+            let value = check_name(name, &node).and_then(|()| {
+                if node.is_table() {
+                    node.table()
+                } else {
+                    node.wrong_type_with("a table", &format!("`{section}` holds tables with names: [{section}.NAME]"))
+                }
+            });
+            match value.and_then(&mut read) {
+                Some(value) => {
+                    all.insert(name.to_owned(), value);
+                }
+                None => whole = false,
+            }
+        }
+    }
+    (all, whole)
+}
+
+/// Names are metric labels and stand in logs: short and plain.
+fn check_name(name: &str, node: &Node<'_>) -> Option<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
+        return Some(());
+    }
+    let shown: String = name.chars().take(80).collect();
+    let message = format!("`{}` cannot be a name", shown.escape_debug());
+    let help = "names have 1 to 64 letters, digits, `_`, `-` or `.`";
+    node.cx.report(Problem::error(&node.cx.span(&node.key_range), message).help(help));
+    None
+}
+
+fn names(root: &Table<'_>, section: &'static str) -> BTreeSet<String> {
+    let Some(node) = root.node(section).filter(Node::is_table) else {
+        return BTreeSet::new();
+    };
+    node.table().iter().flat_map(Table::entries).map(|(name, _)| name.to_owned()).collect()
+}
+
+fn refuse_section(root: &Table<'_>, section: &'static str) {
+    let Some(node) = root.node(section) else {
+        return;
+    };
+    let Some(table) = Some(&node).filter(|node| node.is_table()).and_then(Node::table) else {
+        return node.not_yet();
+    };
+    let mut empty = true;
+    for (_, node) in table.entries() {
+        node.not_yet();
+        empty = false;
+    }
+    if empty {
+        node.not_yet();
+    }
+}

@@ -1,0 +1,43 @@
+//! `[server]`
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::super::reader::{Node, Table};
+use super::super::settings::ServerSettings;
+use super::super::value::choice;
+use super::super::value::number;
+
+/// More threads than any machine has cores for.
+const MOST_WORKERS: u32 = 1024;
+
+pub(super) fn read(table: Option<Table<'_>>) -> ServerSettings {
+    let mut settings =
+        ServerSettings { workers: one_a_core(), shutdown_grace: Duration::from_secs(30), drain_delay: Duration::ZERO };
+    if let Some(table) = table {
+        settings.workers = table.or("workers", settings.workers, workers);
+        settings.shutdown_grace = table.or("shutdown_grace", settings.shutdown_grace, number::duration);
+        settings.drain_delay = table.or("drain_delay", settings.drain_delay, number::duration);
+        table.not_yet(&["temp_directory", "temp_limit"]);
+        table.finish();
+    }
+    settings
+}
+
+fn workers(node: &Node<'_>) -> Option<NonZeroUsize> {
+    if !node.is_string() {
+        return number::length(node, MOST_WORKERS);
+    }
+    let text = node.text("\"auto\" or a number")?;
+    if text.text == "auto" {
+        return Some(one_a_core());
+    }
+    if text.text.trim().parse::<u64>().is_ok() {
+        return number::length(node, MOST_WORKERS);
+    }
+    choice::unknown(node, &text, &["auto"])
+}
+
+fn one_a_core() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}

@@ -1,0 +1,201 @@
+//! `[upstream.NAME]`
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+
+use super::super::problem::Problem;
+use super::super::reader::{Node, Table};
+use super::super::settings::{
+    At, Balance, Endpoint, HashKey, HealthSettings, HostHeader, RetrySettings, ServerSpec, UpstreamSettings,
+    UpstreamTimeouts, UpstreamTlsSettings,
+};
+use super::super::value::{self, choice, http, number, server_url};
+use super::{headers, listener};
+
+const BALANCES: [&str; 6] =
+    ["least_requests", "round_robin", "random_two", "hash:client_ip", "hash:header:NAME", "hash:cookie:NAME"];
+
+/// Milliseconds of the defaults are written out where they are used once.
+const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
+    Some(value) => value,
+    None => NonZeroUsize::MIN,
+};
+
+pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
+    let servers = table.require("servers", "[\"http://127.0.0.1:8001\"]", servers);
+    let https = servers.as_ref().is_none_or(|servers| servers.iter().any(|server| is_https(&server.value.endpoint)));
+    let settings = UpstreamSettings {
+        span: table.span(),
+        servers: servers.clone().unwrap_or_default(),
+        balance: table.or("balance", Balance::LeastRequests, balance),
+        host: table.or("host", HostHeader::Preserve, host),
+        max_upgraded: table.or("max_upgraded", TEN_THOUSAND, |node| number::length(node, 10_000_000)),
+        health: table.get("health", Node::table).and_then(health),
+        timeouts: timeouts(table.get("timeouts", Node::table)),
+        retry: retry(table.get("retry", Node::table)),
+        tls: tls(table.node("tls"), https),
+    };
+    table.not_yet(&["slots", "queue", "uwsgi_params"]);
+    table.finish();
+    servers.and(Some(settings))
+}
+
+fn is_https(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Https(_) => true,
+        Endpoint::Http(_) | Endpoint::HttpUnix(_) => false,
+    }
+}
+
+fn servers(node: &Node<'_>) -> Option<Vec<At<ServerSpec>>> {
+    let servers = node.list_of("a list of servers such as [\"http://127.0.0.1:8001\"]", server)?;
+    if servers.is_empty() {
+        return node.refuse_with("`servers` is empty", "write servers = [\"http://127.0.0.1:8001\"]");
+    }
+    for (index, server) in servers.iter().enumerate() {
+        let earlier = servers.iter().take(index).find(|earlier| earlier.value.endpoint == server.value.endpoint);
+        if let Some(earlier) = earlier {
+            let problem = Problem::error(&server.span, "this server is listed twice").also(&earlier.span, "here first");
+            node.cx.report(problem.help("to send it more requests, give it a weight: { url = \"…\", weight = 2 }"));
+        }
+    }
+    Some(servers)
+}
+
+fn server(node: &Node<'_>) -> Option<At<ServerSpec>> {
+    if !node.is_table() {
+        return server_url::endpoint(node).map(|endpoint| node.at(ServerSpec { endpoint, weight: NonZeroU32::MIN }));
+    }
+    let table = node.table()?;
+    let endpoint = table.require("url", "\"http://127.0.0.1:8001\"", |node| {
+        server_url::endpoint(node).map(|endpoint| node.at(endpoint))
+    });
+    let weight = table.or("weight", NonZeroU32::MIN, |node| number::count(node, 1000));
+    table.finish();
+    let At { value: endpoint, span } = endpoint?;
+    Some(At { value: ServerSpec { endpoint, weight }, span })
+}
+
+fn balance(node: &Node<'_>) -> Option<Balance> {
+    let text = node.text("the name of a balancing")?;
+    let hash = match text.text.as_str() {
+        "least_requests" => return Some(Balance::LeastRequests),
+        "round_robin" => return Some(Balance::RoundRobin),
+        "random_two" => return Some(Balance::RandomTwo),
+        "hash:client_ip" => return Some(Balance::Hash(HashKey::ClientIp)),
+        other => other.strip_prefix("hash:"),
+    };
+    let name = |name: &str| ::http::HeaderName::from_bytes(name.as_bytes()).ok();
+    if let Some(header) = hash.and_then(|hash| hash.strip_prefix("header:")) {
+        return match name(header) {
+            Some(header) => Some(Balance::Hash(HashKey::Header(header))),
+            None => node.refuse(format!("{} names no header field", text.quoted())),
+        };
+    }
+    if let Some(cookie) = hash.and_then(|hash| hash.strip_prefix("cookie:")) {
+        // A cookie's name is a token, as a field's is, but its case counts.
+        return match name(cookie) {
+            Some(_) => Some(Balance::Hash(HashKey::Cookie(cookie.to_owned()))),
+            None => node.refuse(format!("{} names no cookie", text.quoted())),
+        };
+    }
+    choice::unknown(node, &text, &BALANCES)
+}
+
+fn host(node: &Node<'_>) -> Option<HostHeader> {
+    let takes = "\"preserve\", \"server\" or a host";
+    match node.text(takes)?.text.as_str() {
+        "preserve" => Some(HostHeader::Preserve),
+        "server" => Some(HostHeader::Server),
+        _ => http::host_value(node, takes).map(HostHeader::Literal),
+    }
+}
+
+fn health(table: Table<'_>) -> Option<HealthSettings> {
+    let path = table.require("path", "\"/healthz\"", health_path);
+    let settings = HealthSettings {
+        path: path.clone().unwrap_or_default(),
+        host: table.get("host", |node| http::host_value(node, "a host")),
+        headers: table.or("headers", Vec::new(), |node| headers::values(node, headers::Where::Probe)),
+        status: table.get("status", http::status_ranges).unwrap_or_else(|| vec![200..=399]),
+        interval: table.or("interval", Duration::from_secs(2), number::timeout),
+        timeout: table.or("timeout", Duration::from_secs(1), number::timeout),
+        fall: table.or("fall", NonZeroU32::MIN.saturating_add(2), |node| number::count(node, 1000)),
+        rise: table.or("rise", NonZeroU32::MIN.saturating_add(1), |node| number::count(node, 1000)),
+    };
+    table.finish();
+    path.and(Some(settings))
+}
+
+/// A path, perhaps with a query, that can be sent as it stands.
+fn health_path(node: &Node<'_>) -> Option<String> {
+    let text = node.text("a path such as \"/healthz\"")?;
+    if !text.text.starts_with('/') {
+        return node.refuse(format!("{} must begin with a slash, not be {}", node.key, text.quoted()));
+    }
+    if !text.text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        return node.refuse(format!("{} has a character that a path holds only encoded", text.quoted()));
+    }
+    Some(text.text)
+}
+
+fn timeouts(table: Option<Table<'_>>) -> UpstreamTimeouts {
+    let mut timeouts = UpstreamTimeouts {
+        connect: Duration::from_secs(3),
+        response: Duration::from_secs(60),
+        between_bytes: Duration::from_secs(60),
+        upgraded: Duration::from_secs(60 * 60),
+        keep_alive: Duration::from_millis(1500),
+    };
+    if let Some(table) = table {
+        timeouts.connect = table.or("connect", timeouts.connect, number::timeout);
+        timeouts.response = table.or("response", timeouts.response, number::timeout);
+        timeouts.between_bytes = table.or("between_bytes", timeouts.between_bytes, number::timeout);
+        timeouts.upgraded = table.or("upgraded", timeouts.upgraded, number::timeout);
+        timeouts.keep_alive = table.or("keep_alive", timeouts.keep_alive, number::duration);
+        table.finish();
+    }
+    timeouts
+}
+
+fn retry(table: Option<Table<'_>>) -> RetrySettings {
+    let mut settings = RetrySettings { attempts: 2, budget_percent: 20 };
+    if let Some(table) = table {
+        settings.attempts = table.or("attempts", settings.attempts, |node| {
+            node.integer(0..=100).and_then(|attempts| u32::try_from(attempts).ok())
+        });
+        settings.budget_percent = table.or("budget", settings.budget_percent, number::percent);
+        table.finish();
+    }
+    settings
+}
+
+fn tls(node: Option<Node<'_>>, https: bool) -> UpstreamTlsSettings {
+    let Some(node) = node else {
+        return UpstreamTlsSettings::default();
+    };
+    let Some(table) = node.table() else {
+        return UpstreamTlsSettings::default();
+    };
+    if !https {
+        let problem = Problem::error(&table.span(), "`tls` has no effect: no server here is https://");
+        node.cx.report(problem.help("write the servers as https://HOST:PORT, or leave `tls` out"));
+    }
+    let settings = UpstreamTlsSettings {
+        ca: table.get("ca", |node| value::path(node).map(|path| node.at(path))),
+        client: table.get("client", listener::certificate),
+        server_name: table.get("server_name", server_name),
+    };
+    table.finish();
+    settings
+}
+
+fn server_name(node: &Node<'_>) -> Option<At<String>> {
+    let text = node.text("a name such as \"media.internal\"")?;
+    match ServerName::try_from(text.text.as_str()) {
+        Ok(_) => Some(node.at(text.text)),
+        Err(_) => node.refuse(format!("{} is not a server's name", text.quoted())),
+    }
+}

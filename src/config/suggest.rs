@@ -1,0 +1,54 @@
+//! "Did you mean …?"
+
+/// The candidate that `word` was most likely meant to be, if any is close.
+pub(super) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = normalised(word);
+    if word.is_empty() {
+        return None;
+    }
+    let bound = word.chars().count().div_ceil(3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &normalised(candidate)), candidate))
+        .filter(|(distance, _)| *distance <= bound)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Case and the choice between dash and underscore are slips, not differences. Long words are cut: comparing is
+/// quadratic.
+fn normalised(word: &str) -> String {
+    word.chars().take(64).map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// What to say beside an unknown word: the likely one, else all of them when they are few.
+pub(super) fn help(word: &str, candidates: &[&str], plural: &str) -> Option<String> {
+    if let Some(candidate) = closest(word, candidates.iter().copied()) {
+        return Some(format!("did you mean `{candidate}`?"));
+    }
+    let few = !candidates.is_empty() && candidates.len() <= 16;
+    few.then(|| format!("known {plural}: {}", list(candidates)))
+}
+
+/// "`a`, `b`, `c`"
+pub(super) fn list(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_found() {
+        assert_eq!(closest("upstreams", ["upstream", "route"]), Some("upstream"));
+        assert_eq!(closest("Least-Requests", ["least_requests"]), Some("least_requests"));
+        assert_eq!(closest("tsl", ["tls", "log"]), Some("tls"));
+    }
+
+    #[test]
+    fn far_words_are_not() {
+        assert_eq!(closest("banana", ["upstream", "route"]), None);
+        assert_eq!(closest("", ["a"]), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! Where a server of an upstream is: `http://HOST:PORT`, `https://HOST:PORT`, `http+unix:/PATH`.
+
+use super::super::reader::{self, Node, Text};
+use super::super::settings::{Authority, Endpoint};
+use super::super::suggest;
+use super::{fits_socket, net};
+
+const TAKES: &str = "a URL such as \"http://127.0.0.1:8001\" or \"http+unix:/run/app.sock\"";
+
+/// The schemes of this version.
+const SCHEMES: [&str; 3] = ["http", "https", "http+unix"];
+
+/// Those that the language has beside.
+const NOT_YET: [&str; 4] = ["uwsgi", "uwsgi+unix", "h2", "h2c"];
+
+pub(in super::super) fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
+    let text = node.text(TAKES)?;
+    let Some((scheme, rest)) = text.text.split_once(':') else {
+        return wrong(node, &text, None);
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    if let Some(known) = NOT_YET.iter().find(|known| **known == scheme) {
+        node.cx.report(reader::not_yet(&node.span(), &format!("{known}:")));
+        return None;
+    }
+    match scheme.as_str() {
+        "http" => authority(node, &text, "http", rest, 80).map(Endpoint::Http),
+        "https" => authority(node, &text, "https", rest, 443).map(Endpoint::Https),
+        "http+unix" => unix(node, &text, rest),
+        _ if rest.bytes().all(|byte| byte.is_ascii_digit()) => {
+            wrong(node, &text, Some(format!("write the scheme too: \"http://{}\"", text.text)))
+        }
+        _ => match suggest::closest(&scheme, SCHEMES) {
+            Some(known) => wrong(node, &text, Some(format!("did you mean `{known}`?"))),
+            None => wrong(node, &text, None),
+        },
+    }
+}
+
+fn authority(node: &Node<'_>, text: &Text, scheme: &str, rest: &str, default_port: u16) -> Option<Authority> {
+    let Some(rest) = rest.strip_prefix("//") else {
+        return wrong(node, text, Some(format!("write \"{scheme}://HOST:PORT\"")));
+    };
+    if rest.contains('@') {
+        // Not even the line is shown with it.
+        return node.refuse("a server's URL may not hold a user name or a password");
+    }
+    if let Some(end) = rest.find(['/', '?', '#']) {
+        let authority = rest.get(..end).unwrap_or("");
+        return wrong(
+            node,
+            text,
+            Some(format!("a server has no path, query or fragment: write \"{scheme}://{authority}\"")),
+        );
+    }
+    let (host, port) = match split_port(rest) {
+        Some((host, "")) => (host, Some(0)),
+        Some((host, port)) => (host, Some(port.parse::<u16>().unwrap_or(0))),
+        None => (rest, None),
+    };
+    if port == Some(0) {
+        return wrong(node, text, Some("a port is a number from 1 to 65535".into()));
+    }
+    match net::parse_host(host) {
+        Some(host) => Some(Authority { host, port: port.unwrap_or(default_port) }),
+        None if host.contains(':') => wrong(node, text, Some("write an IPv6 address in brackets".into())),
+        None => wrong(node, text, None),
+    }
+}
+
+/// Host and port, where there is a colon outside brackets.
+fn split_port(authority: &str) -> Option<(&str, &str)> {
+    let (host, port) = authority.rsplit_once(':')?;
+    // `[::1]` and a bare `::1` have colons of their own.
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    (bracketed || !host.contains(':')).then_some((host, port))
+}
+
+fn unix(node: &Node<'_>, text: &Text, path: &str) -> Option<Endpoint> {
+    if path.starts_with("//") {
+        let path = path.trim_start_matches('/');
+        return wrong(node, text, Some(format!("write \"http+unix:/{path}\", without slashes for a host")));
+    }
+    if path.is_empty() || path.ends_with('/') || path.contains('\0') {
+        return wrong(node, text, Some("write the path of the socket behind `http+unix:`".into()));
+    }
+    fits_socket(node, node.cx.base.join(path)).map(Endpoint::HttpUnix)
+}
+
+fn wrong<T>(node: &Node<'_>, text: &Text, help: Option<String>) -> Option<T> {
+    // Whatever has an `@` may hold a password, even where it is not a URL.
+    let shown = if text.text.contains('@') { "this value".into() } else { text.quoted() };
+    let message = format!("{} takes {TAKES}, not {shown}", node.key);
+    match help.filter(|_| !text.secret && !text.text.contains('@')) {
+        Some(help) => node.refuse_with(message, help),
+        None => node.refuse(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_found_outside_brackets() {
+        assert_eq!(split_port("a:80"), Some(("a", "80")));
+        assert_eq!(split_port("[::1]:80"), Some(("[::1]", "80")));
+        assert_eq!(split_port("[::1]"), None);
+        assert_eq!(split_port("::1"), None);
+        assert_eq!(split_port("a"), None);
+        assert_eq!(split_port("a:"), Some(("a", "")));
+    }
+}
