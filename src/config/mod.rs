@@ -28,7 +28,7 @@ use toml::de::DeTable;
 pub use self::outside::Outside;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
-use self::settings::{RouteAction, Settings};
+use self::settings::{At, RouteAction, Settings};
 use self::source::{SourceFile, Span};
 
 /// No configuration that people write is larger.
@@ -42,15 +42,29 @@ pub struct Loaded {
     /// What could be read. Values that were wrong have their defaults here and whole sections may be missing.
     draft: Option<Settings>,
     pub problems: Vec<Problem>,
-    /// Absolute paths of the files that values were drawn from, whether or not they could be read: when one changes,
-    /// the configuration has changed.
-    pub drawn_from: BTreeSet<PathBuf>,
+    /// The file itself and what values were drawn from, whether or not it could be read.
+    drawn_from: BTreeSet<PathBuf>,
 }
 
 impl Loaded {
     /// The settings, if nothing is wrong with them.
     pub fn settings(&self) -> Option<&Settings> {
         self.draft.as_ref().filter(|_| !any_error(&self.problems))
+    }
+
+    /// Every file that the configuration is made of: itself, what values were drawn from, certificates and keys. When
+    /// one changes, the configuration has changed. Absolute paths; some may not exist.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.drawn_from.clone();
+        let settings = self.draft.iter();
+        let listeners = settings.clone().flat_map(|settings| settings.listeners.values());
+        let served = listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
+        let upstreams = settings.flat_map(|settings| settings.upstreams.values()).map(|upstream| &upstream.tls);
+        files.extend(upstreams.clone().filter_map(|tls| tls.ca.as_ref()).map(|ca| ca.value.clone()));
+        for At { value, .. } in served.chain(upstreams.filter_map(|tls| tls.client.as_ref())) {
+            files.extend([value.chain.clone(), value.key.clone()]);
+        }
+        files.into_iter().collect()
     }
 
     /// Goes on to `build`, which adds its own problems. It also sees settings that have errors already, so that all
@@ -67,7 +81,7 @@ pub fn load(path: &Path) -> Loaded {
     let name = path.to_string_lossy();
     // Without a current directory relative paths stay relative, and the system says what is wrong with each.
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let base = absolute.parent().unwrap_or(Path::new("/"));
+    let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
     let text = outside::read_bounded(path, MAX_CONFIGURATION)
         .map_err(|reason| format!("cannot read the configuration: {reason}"))
         .and_then(|bytes| {
@@ -75,14 +89,16 @@ pub fn load(path: &Path) -> Loaded {
                 format!("the configuration is not valid UTF-8: see byte {}", error.utf8_error().valid_up_to())
             })
         });
-    match text {
-        Ok(text) => load_text(&name, &text, base, &Outside::new(&|name| std::env::var_os(name))),
+    let mut loaded = match text {
+        Ok(text) => load_text(&name, &text, &base, &Outside::new(&|name| std::env::var_os(name))),
         Err(message) => {
             let file = Arc::new(SourceFile::new(name, ""));
             let problems = vec![Problem::error(&Span::whole_file(&file), message)];
             Loaded { file, draft: None, problems, drawn_from: BTreeSet::new() }
         }
-    }
+    };
+    loaded.drawn_from.insert(absolute);
+    loaded
 }
 
 /// Reads `text` under the name `name`; relative paths are relative to `base`, which is absolute.

@@ -20,8 +20,6 @@ pub use reload::{ReloadFailure, ReloadReport, Trigger};
 pub use shutdown::{Outcome, run_to_end};
 pub use sockets::BindFailure;
 
-use crate::config::problem::Problem;
-use crate::config::settings::Settings;
 use crate::gateway::Gateway;
 use crate::observe::metrics::Metrics;
 use crate::server::threads::{Ended, Workers};
@@ -132,9 +130,4 @@ impl Control {
     pub fn config(&self) -> &Path {
         &self.config
     }
-}
-
-/// Reads the file: the settings, what is wrong with them, and every file that they were made of.
-fn load(_config: &Path) -> (Option<Settings>, Vec<Problem>, Vec<PathBuf>) {
-    (None, Vec::new(), Vec::new())
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::sockets::BindFailure;
 use super::systemd::{self, State};
 use super::{Control, Phase};
+use crate::config;
 use crate::config::problem::Problem;
 use crate::config::settings::Settings;
 use crate::gateway::Gateway;
@@ -130,9 +131,10 @@ impl Control {
     }
 
     fn build(&self, before: &Gateway) -> Built {
-        let (settings, mut problems, files) = super::load(&self.config);
-        let gateway =
-            settings.and_then(|settings| Gateway::build(settings, Some(before), &self.metrics, &mut problems));
+        let loaded = config::load(&self.config);
+        let files = loaded.files();
+        let (gateway, problems) =
+            loaded.build(|settings, problems| Gateway::build(settings, Some(before), &self.metrics, problems));
         Built { gateway, problems, files }
     }
 
