@@ -1,1 +1,81 @@
-//! The admin listener and the control socket.
+//! The gateway's own listener, probes and control socket: everything that `[admin]` names.
+//!
+//! All of it runs on the control runtime, so it can never delay a request; and as long as it answers, the control
+//! plane turns. [`Endpoints`] holds the sockets from configuration to configuration.
+
+mod answer;
+pub mod control;
+mod endpoints;
+mod guard;
+mod lifecycle;
+mod listener;
+mod ready;
+mod status;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::gateway::Gateway;
+use crate::observe::metrics::{Metrics, Readings, ServerReading};
+use crate::upstream::health::State;
+
+pub use self::endpoints::{Endpoints, Prepared, Unavailable};
+pub use self::lifecycle::{Lifecycle, Phase, ReloadOutcome};
+
+/// What `[admin]` tells of, and whom it asks to reload.
+pub struct Shared {
+    newest: Arc<ArcSwap<Gateway>>,
+    metrics: Arc<Metrics>,
+    lifecycle: Arc<Lifecycle>,
+    reloads: mpsc::Sender<ReloadRequest>,
+}
+
+/// Somebody asks for the configuration to be loaded again, and waits for what comes of it.
+#[derive(Debug)]
+pub struct ReloadRequest {
+    pub answer: oneshot::Sender<ReloadOutcome>,
+}
+
+impl Shared {
+    /// Reload requests come out of what is returned beside.
+    pub fn new(
+        newest: Arc<ArcSwap<Gateway>>,
+        metrics: Arc<Metrics>,
+        lifecycle: Arc<Lifecycle>,
+    ) -> (Arc<Shared>, mpsc::Receiver<ReloadRequest>) {
+        metrics.read_servers_from(Box::new(Servers(Arc::clone(&newest))));
+        let (reloads, requests) = mpsc::channel(4);
+        (Arc::new(Shared { newest, metrics, lifecycle, reloads }), requests)
+    }
+
+    /// Has the configuration loaded again; `None` when the gateway is about to end.
+    async fn reload(&self) -> Option<ReloadOutcome> {
+        let (answer, outcome) = oneshot::channel();
+        self.reloads.send(ReloadRequest { answer }).await.ok()?;
+        outcome.await.ok()
+    }
+}
+
+/// The gauges of servers, read from the snapshot in force.
+struct Servers(Arc<ArcSwap<Gateway>>);
+
+impl Readings for Servers {
+    fn servers(&self, each: &mut dyn FnMut(ServerReading<'_>)) {
+        for (name, upstream) in &self.0.load().upstreams {
+            for server in upstream.status() {
+                each(ServerReading {
+                    upstream: name,
+                    server: &server.label,
+                    up: server.state.is_usable(),
+                    ejected: server.state == State::Ejected,
+                    in_flight: server.in_flight,
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,230 @@
+//! The body of `/status`: what is configured and how it fares. Holds no value of the configuration that could be
+//! secret: no header, no body, no target of a redirect.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::Shared;
+use super::lifecycle::ReloadOutcome;
+use crate::config::settings::{
+    At, Balance, HashKey, HostPattern, PathPattern, PatternSegment, RouteAction, RouteSettings,
+};
+use crate::gateway::Gateway;
+use crate::observe::metrics::Protocol;
+use crate::observe::timestamp::rfc3339;
+use crate::server::listener::Listener;
+use crate::upstream::Upstream;
+
+#[derive(Serialize)]
+pub(super) struct Status<'a> {
+    version: &'static str,
+    phase: &'static str,
+    started: String,
+    uptime_seconds: u64,
+    workers: usize,
+    configuration: Configuration,
+    listeners: Vec<ListenerStatus<'a>>,
+    routes: Vec<RouteStatus<'a>>,
+    upstreams: Vec<UpstreamStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct Configuration {
+    generation: u64,
+    loaded: String,
+    /// Absent while there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_reload: Option<Reload>,
+}
+
+#[derive(Serialize)]
+struct Reload {
+    at: String,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problems: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ListenerStatus<'a> {
+    name: &'a str,
+    /// Those that are bound.
+    addresses: Vec<String>,
+    tls: bool,
+    connections: Connections,
+}
+
+#[derive(Serialize)]
+struct Connections {
+    http1: u64,
+    http2: u64,
+    upgraded: u64,
+}
+
+#[derive(Serialize)]
+struct RouteStatus<'a> {
+    name: &'a str,
+    hosts: Vec<String>,
+    path: String,
+    /// Absent: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    methods: Option<Vec<&'a str>>,
+    #[serde(flatten)]
+    action: Action<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+enum Action<'a> {
+    Upstream { upstream: &'a str },
+    Redirect { status: u16 },
+    Respond { status: u16 },
+}
+
+#[derive(Serialize)]
+struct UpstreamStatus<'a> {
+    name: &'a str,
+    balance: &'static str,
+    healthy: bool,
+    servers: Vec<ServerStatus>,
+}
+
+#[derive(Serialize)]
+struct ServerStatus {
+    server: String,
+    state: &'static str,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    in_flight: usize,
+    weight: u32,
+}
+
+pub(super) fn status<'a>(gateway: &'a Gateway, shared: &Shared) -> Status<'a> {
+    let lifecycle = &shared.lifecycle;
+    let configuration = lifecycle.configuration();
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        phase: lifecycle.phase().as_str(),
+        started: rfc3339(lifecycle.started()),
+        uptime_seconds: lifecycle.uptime().as_secs(),
+        workers: gateway.settings.server.workers.get(),
+        configuration: Configuration {
+            generation: configuration.generation,
+            loaded: rfc3339(configuration.loaded),
+            last_reload: lifecycle.last_reload().map(|reload| last_reload(reload.at, &reload.outcome)),
+        },
+        listeners: gateway.listeners.values().map(|listener| listener_status(listener, shared)).collect(),
+        routes: gateway.settings.routes.iter().map(|(name, route)| route_status(name, route)).collect(),
+        upstreams: gateway.upstreams.values().map(|upstream| upstream_status(upstream)).collect(),
+    }
+}
+
+fn last_reload(at: SystemTime, outcome: &ReloadOutcome) -> Reload {
+    let (result, problems) = match outcome {
+        ReloadOutcome::Loaded { .. } => ("success", None),
+        ReloadOutcome::Failed { problems } => ("failure", Some(problems.clone())),
+    };
+    Reload { at: rfc3339(at), result, problems }
+}
+
+fn listener_status<'a>(listener: &'a Listener, shared: &Shared) -> ListenerStatus<'a> {
+    let open = |protocol| listener.metrics.open(protocol);
+    ListenerStatus {
+        name: &listener.name,
+        addresses: shared.lifecycle.addresses(&listener.name).iter().map(ToString::to_string).collect(),
+        tls: listener.settings.tls.is_some(),
+        connections: Connections {
+            http1: open(Protocol::Http1),
+            http2: open(Protocol::Http2),
+            upgraded: open(Protocol::Upgraded),
+        },
+    }
+}
+
+fn route_status<'a>(name: &'a str, route: &'a RouteSettings) -> RouteStatus<'a> {
+    RouteStatus {
+        name,
+        hosts: route.hosts.iter().map(|host| shown(host, host_pattern)).collect(),
+        path: shown(&route.path, path_pattern),
+        methods: route.methods.as_ref().map(|methods| methods.iter().map(http::Method::as_str).collect()),
+        action: match &route.action {
+            RouteAction::Upstream(upstream) => Action::Upstream { upstream: &upstream.value },
+            RouteAction::Redirect(redirect) => Action::Redirect { status: redirect.status.as_u16() },
+            RouteAction::Respond(respond) => Action::Respond { status: respond.status.as_u16() },
+        },
+    }
+}
+
+/// A value as text, unless it was drawn from a secret.
+fn shown<T>(at: &At<T>, text: impl Fn(&T) -> String) -> String {
+    if at.span.is_secret() { "(secret)".to_owned() } else { text(&at.value) }
+}
+
+fn host_pattern(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(name) => name.clone(),
+        HostPattern::Suffix(name) => format!("*.{name}"),
+    }
+}
+
+/// The pattern as it is written in the file.
+fn path_pattern(pattern: &PathPattern) -> String {
+    let mut text = String::new();
+    for segment in &pattern.segments {
+        text.push('/');
+        match segment {
+            PatternSegment::Literal(literal) => text.push_str(literal),
+            PatternSegment::Parameter(name) => text.extend(["{", name, "}"]),
+            PatternSegment::Rest(name) => text.extend(["{*", name, "}"]),
+        }
+    }
+    if text.is_empty() { "/".to_owned() } else { text }
+}
+
+fn upstream_status(upstream: &Upstream) -> UpstreamStatus<'_> {
+    let servers = upstream.status().into_iter().map(|server| ServerStatus {
+        server: server.label.to_string(),
+        state: server.state.as_str(),
+        since: rfc3339(server.since),
+        reason: server.reason,
+        in_flight: server.in_flight,
+        weight: server.weight,
+    });
+    UpstreamStatus {
+        name: &upstream.name,
+        balance: balance(&upstream.settings.balance),
+        healthy: upstream.is_healthy(),
+        servers: servers.collect(),
+    }
+}
+
+fn balance(balance: &Balance) -> &'static str {
+    match balance {
+        Balance::LeastRequests => "least_requests",
+        Balance::RoundRobin => "round_robin",
+        Balance::RandomTwo => "random_two",
+        Balance::Hash(HashKey::ClientIp) => "hash:client_ip",
+        Balance::Hash(HashKey::Header(_)) => "hash:header",
+        Balance::Hash(HashKey::Cookie(_)) => "hash:cookie",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_told_as_they_are_written() {
+        let literal = |text: &str| PatternSegment::Literal(text.to_owned());
+        let path = |segments: Vec<PatternSegment>| path_pattern(&PathPattern { segments });
+        assert_eq!(path(vec![]), "/");
+        assert_eq!(path(vec![literal("")]), "/");
+        assert_eq!(path(vec![literal("orders"), literal("")]), "/orders/");
+        let segments =
+            vec![literal("a"), PatternSegment::Parameter("id".to_owned()), PatternSegment::Rest("rest".to_owned())];
+        assert_eq!(path(segments), "/a/{id}/{*rest}");
+        assert_eq!(host_pattern(&HostPattern::Suffix("example.com".to_owned())), "*.example.com");
+    }
+}
