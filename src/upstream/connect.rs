@@ -113,11 +113,9 @@ async fn reach_unix(path: &Path) -> io::Result<UnixStream> {
 
 /// Whether the gateway ran out of descriptors, ports or memory: no fault of the server's.
 fn is_own_shortage(error: &io::Error) -> bool {
-    match error.kind() {
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => true,
-        // EMFILE, ENFILE and ENOBUFS have no kind of their own.
-        _ => matches!(error.raw_os_error(), Some(24 | 23 | 105)),
-    }
+    // EMFILE, ENFILE and ENOBUFS have no kind of their own.
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
+        || matches!(error.raw_os_error(), Some(24 | 23 | 105))
 }
 
 impl AsyncRead for ServerStream {
@@ -169,5 +167,130 @@ impl AsyncWrite for ServerStream {
             ServerStream::Tls(s) => Pin::new(s).poll_shutdown(cx),
             ServerStream::Unix(s) => Pin::new(s).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    use tokio::net::TcpListener;
+
+    use super::super::Upstream;
+    use super::super::testing::{Backend, Behaviour, Certificates, build, settings};
+    use super::*;
+    use crate::config::settings::Balance;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    fn upstream(url: &str) -> Upstream {
+        build(&settings(&[(url, 1)], Balance::LeastRequests), None)
+    }
+
+    async fn reached(upstream: &Upstream, timeout: Duration) -> Result<ServerStream, ConnectError> {
+        connect(&upstream.servers()[0], timeout).await
+    }
+
+    fn error(result: Result<ServerStream, ConnectError>) -> ConnectError {
+        result.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_listens_is_reached() {
+        let backend = Backend::start(Behaviour::Hang).await;
+        let stream = reached(&upstream(&backend.url()), LONG).await.unwrap();
+        let ServerStream::Tcp(stream) = stream else { panic!("not plain TCP") };
+        assert!(stream.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_refuses() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let error = error(reached(&upstream(&format!("http://127.0.0.1:{port}")), LONG).await);
+        assert_eq!((error.cause, error.failure), (Cause::UpstreamConnectRefused, Some(Failure::Connect)));
+        assert!(error.to_string().starts_with("upstream_connect_refused: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_that_is_missing_or_closed_is_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let upstream = upstream(&format!("http+unix:{}", path.display()));
+        assert_eq!(error(reached(&upstream, LONG).await).cause, Cause::UpstreamConnectFailed);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert_eq!(error(reached(&upstream, LONG).await).cause, Cause::UpstreamConnectRefused);
+    }
+
+    #[tokio::test]
+    async fn a_full_backlog_of_a_unix_socket_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let upstream = upstream(&format!("http+unix:{}", path.display()));
+        let first = reached(&upstream, LONG).await.unwrap();
+        let error = error(reached(&upstream, Duration::from_millis(30)).await);
+        assert_eq!((error.cause, error.failure), (Cause::UpstreamConnectTimeout, Some(Failure::Timeout)));
+        let (second, ()) = tokio::join!(reached(&upstream, LONG), async {
+            tokio::task::yield_now().await;
+            listener.accept().unwrap();
+        });
+        second.unwrap();
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn tls_is_verified_against_the_own_ca_and_the_name() {
+        let files = Certificates::new();
+        let server = files.serve().await;
+        let mut settings = settings(&[(&format!("https://127.0.0.1:{}", server.port), 1)], Balance::LeastRequests);
+        settings.tls = files.settings("orders.test");
+        let stream = reached(&build(&settings, None), LONG).await.unwrap();
+        let ServerStream::Tls(stream) = stream else { panic!("not TLS") };
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+
+        settings.tls = files.settings("somebody.else");
+        let error = error(reached(&build(&settings, None), LONG).await);
+        assert_eq!((error.cause, error.failure), (Cause::UpstreamTlsFailed, Some(Failure::Connect)));
+        assert!(error.detail.unwrap().contains("certificate"));
+    }
+
+    #[tokio::test]
+    async fn sessions_are_resumed_across_snapshots() {
+        let files = Certificates::new();
+        let server = files.serve().await;
+        let mut settings = settings(&[(&format!("https://127.0.0.1:{}", server.port), 1)], Balance::LeastRequests);
+        settings.tls = files.settings("orders.test");
+        let before = build(&settings, None);
+        for resumed in [false, true] {
+            // The weight changes, the files do not.
+            settings.servers[0].value.weight = settings.servers[0].value.weight.saturating_add(1);
+            let after = build(&settings, Some(&before));
+            assert_eq!(after.servers()[0].id, before.servers()[0].id);
+            let ServerStream::Tls(mut stream) = reached(&after, LONG).await.unwrap() else { panic!("not TLS") };
+            // The server's tickets come with its first bytes.
+            tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap();
+            let kind = stream.get_ref().1.handshake_kind();
+            assert_eq!(kind == Some(rustls::HandshakeKind::Resumed), resumed, "{kind:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_goes_nowhere_times_out() {
+        let backend = Backend::start(Behaviour::Hang).await;
+        let files = Certificates::new();
+        let mut settings = settings(&[(&format!("https://127.0.0.1:{}", backend.port), 1)], Balance::LeastRequests);
+        settings.tls = files.settings("orders.test");
+        let error = error(reached(&build(&settings, None), Duration::from_millis(50)).await);
+        assert_eq!(error.cause, Cause::UpstreamConnectTimeout);
+    }
+
+    #[test]
+    fn what_the_gateway_lacks_is_no_fault_of_the_servers() {
+        for errno in [23, 24, 99, 105, 12] {
+            let error = ConnectError::of(&io::Error::from_raw_os_error(errno));
+            assert_eq!((error.cause, error.failure), (Cause::UpstreamConnectFailed, None), "{errno}");
+        }
+        assert_eq!(ConnectError::of(&io::Error::from_raw_os_error(113)).failure, Some(Failure::Connect));
     }
 }

@@ -150,6 +150,8 @@ pub(super) struct Members {
 pub(super) struct Member {
     pub(super) server: Arc<Server>,
     pub(super) weight: u32,
+    /// The name that its address came from.
+    pub(super) name: Option<Arc<str>>,
 }
 
 impl Members {
@@ -176,7 +178,7 @@ impl Members {
                     let host = entry.host.clone();
                     Arc::new(Server::new(Origin { upstream, metrics, label, address, tls, host }))
                 });
-                list.push(Member { server, weight: entry.weight });
+                list.push(Member { server, weight: entry.weight, name: entry.name().cloned() });
             }
         }
         let round = round_of(&list.iter().map(|member| member.weight).collect::<Vec<_>>());

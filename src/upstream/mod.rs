@@ -1,17 +1,21 @@
 //! Pools of Python workers: choosing a server, reaching it, speaking to it.
 
-pub mod balance;
+pub mod background;
+mod balance;
 mod clock;
 pub mod connect;
 pub mod health;
+mod keeper;
 mod members;
-pub mod names;
+mod names;
+mod probe;
 pub mod retry;
 mod server;
 #[cfg(test)]
 mod testing;
 pub mod tls;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -22,7 +26,7 @@ use crate::config::problem::Problem;
 use crate::config::settings::{Balance, Endpoint, HashKey, HostHeader, UpstreamSettings, UpstreamTimeouts};
 use crate::observe::metrics::{Metrics, UpstreamMetrics};
 use crate::request::rejection::Cause;
-use members::{Entry, Members};
+use members::{Addresses, Entry, Members};
 use tls::{Common, SystemRoots};
 
 pub use server::{Address, Lease, Server, ServerStatus};
@@ -125,6 +129,33 @@ impl Upstream {
         self.members.load().servers().any(|server| server.health.state().is_usable() && !server.health.is_unproven())
     }
 
+    /// The names that have to be resolved, each once.
+    fn names(&self) -> BTreeSet<Arc<str>> {
+        self.entries.iter().filter_map(|entry| entry.name().cloned()).collect()
+    }
+
+    /// The names of which a server is down or ejected.
+    fn names_in_trouble(&self) -> BTreeSet<Arc<str>> {
+        let members = self.members.load();
+        let troubled = members.list.iter().filter(|member| !member.server.health.state().is_usable());
+        troubled.filter_map(|member| member.name.clone()).collect()
+    }
+
+    /// The addresses that its names were last known to have.
+    fn addresses(&self) -> Addresses {
+        self.members.load().addresses.clone()
+    }
+
+    /// Names have these addresses now. Servers that are there already, here or in `before`, stay what they are.
+    /// Called by the upstream's keeper alone.
+    fn learn(&self, addresses: Addresses, before: Option<&Upstream>) {
+        let now = self.members.load_full();
+        let before = before.map(|before| before.members.load_full());
+        let known = now.servers().chain(before.iter().flat_map(|members| members.servers()));
+        let members = Members::assemble(&self.entries, addresses, known, &self.name, &self.metrics);
+        self.members.store(Arc::new(members));
+    }
+
     pub fn timeouts(&self) -> &UpstreamTimeouts {
         &self.settings.timeouts
     }
@@ -162,4 +193,125 @@ fn build_tls(
         );
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::health::{Failure, State};
+    use super::testing::{ANYONE, build, settings};
+    use super::*;
+    use crate::config::settings::RetrySettings;
+
+    const A: (&str, u32) = ("http://127.0.0.1:1", 1);
+    const B: (&str, u32) = ("http://127.0.0.1:2", 1);
+
+    fn addresses(name: &str, ips: &[&str]) -> Addresses {
+        Addresses::from([(Arc::from(name), ips.iter().map(|ip| ip.parse().unwrap()).collect())])
+    }
+
+    fn labels(upstream: &Upstream) -> Vec<String> {
+        upstream.servers().iter().map(|server| server.label.to_string()).collect()
+    }
+
+    #[test]
+    fn a_new_snapshot_takes_servers_over_with_all_that_is_known_of_them() {
+        let before = build(&settings(&[A, B], Balance::LeastRequests), None);
+        before.upgraded.fetch_add(1, Ordering::Relaxed);
+        let lease = before.choose(ANYONE, &[]).unwrap();
+        lease.server().health.failed(Failure::Connect);
+        lease.server().health.failed(Failure::Connect);
+        // Another weight, another order, another policy.
+        let after = build(&settings(&[B, (A.0, 5)], Balance::RoundRobin), Some(&before));
+        let (old, new) = (before.servers(), after.servers());
+        assert!(Arc::ptr_eq(&old[0], &new[1]) && Arc::ptr_eq(&old[1], &new[0]));
+        assert_eq!(new[1].in_flight(), 1);
+        assert_eq!(new[1].health.state(), State::Ejected);
+        assert_eq!(after.status()[1].weight, 5);
+        assert!(Arc::ptr_eq(&before.budget, &after.budget));
+        assert_eq!(after.upgraded.load(Ordering::Relaxed), 1);
+        drop(lease);
+        assert_eq!(after.servers()[1].in_flight(), 0);
+    }
+
+    #[test]
+    fn a_server_at_another_address_is_another() {
+        let before = build(&settings(&[A], Balance::LeastRequests), None);
+        let after = build(&settings(&[B], Balance::LeastRequests), Some(&before));
+        assert_ne!(before.servers()[0].id, after.servers()[0].id);
+    }
+
+    #[test]
+    fn another_share_is_another_budget() {
+        let mut settings = settings(&[A], Balance::LeastRequests);
+        let before = build(&settings, None);
+        settings.retry = RetrySettings { budget_percent: 50, ..settings.retry };
+        assert!(!Arc::ptr_eq(&before.budget, &build(&settings, Some(&before)).budget));
+    }
+
+    #[test]
+    fn names_are_servers_by_their_addresses() {
+        let settings = settings(&[("http://orders.internal:8001", 2), A], Balance::LeastRequests);
+        let upstream = build(&settings, None);
+        assert_eq!(labels(&upstream), [A.0]);
+        upstream.learn(addresses("orders.internal", &["10.0.0.1", "10.0.0.2"]), None);
+        let first = upstream.servers();
+        assert_eq!(
+            labels(&upstream),
+            ["http://orders.internal:8001 (10.0.0.1)", "http://orders.internal:8001 (10.0.0.2)", A.0]
+        );
+        assert_eq!(first[0].host, "orders.internal:8001");
+        assert_eq!(upstream.status()[0].weight, 2);
+        // One address leaves, another comes; what stays is the same server. Who runs on the lost one may finish.
+        let lease = Lease::new(Arc::clone(&first[0]));
+        upstream.learn(addresses("orders.internal", &["10.0.0.2", "10.0.0.3"]), None);
+        let second = upstream.servers();
+        assert_eq!(second[0].id, first[1].id);
+        assert!(first.iter().all(|server| server.id != second[1].id));
+        assert_eq!(lease.server().in_flight(), 1);
+        // The next snapshot knows the addresses at once, as long as it has the name.
+        let after = build(&settings, Some(&upstream));
+        assert_eq!(after.servers().iter().map(|server| server.id).collect::<Vec<_>>(), {
+            second.iter().map(|server| server.id).collect::<Vec<_>>()
+        });
+        let without = build(&testing::settings(&[A], Balance::LeastRequests), Some(&after));
+        assert_eq!(labels(&without), [A.0]);
+        assert!(without.addresses().is_empty());
+    }
+
+    #[test]
+    fn localhost_needs_no_resolver() {
+        let upstream = build(&settings(&[("http://localhost:8001", 1)], Balance::LeastRequests), None);
+        let server = &upstream.servers()[0];
+        assert_eq!(server.address, Address::Tcp("127.0.0.1:8001".parse().unwrap()));
+        assert_eq!(&*server.label, "http://localhost:8001");
+    }
+
+    #[test]
+    fn a_server_knows_its_own_host() {
+        let servers = [
+            ("http://127.0.0.1:80", 1),
+            ("http://127.0.0.1:443", 1),
+            ("http+unix:/run/orders.sock", 1),
+            ("http://::1:8001", 1),
+        ];
+        let upstream = build(&settings(&servers, Balance::LeastRequests), None);
+        let hosts: Vec<_> = upstream.servers().iter().map(|server| server.host.clone()).collect();
+        assert_eq!(hosts, ["127.0.0.1", "127.0.0.1:443", "localhost", "[::1]:8001"]);
+        assert_eq!(labels(&upstream)[2], "http+unix:/run/orders.sock");
+    }
+
+    #[test]
+    fn the_status_tells_why_and_how_much() {
+        let upstream = build(&settings(&[A], Balance::LeastRequests), None);
+        let lease = upstream.choose(ANYONE, &[]).unwrap();
+        let status = upstream.status().remove(0);
+        assert_eq!((status.state, status.reason, status.in_flight), (State::Up, None, 1));
+        lease.server().health.failed(Failure::Connect);
+        lease.server().health.failed(Failure::Connect);
+        let status = upstream.status().remove(0);
+        assert_eq!(status.state.as_str(), "ejected");
+        assert_eq!(status.reason.as_deref(), Some("it could not be connected to"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -66,15 +66,16 @@ impl Common {
         before: Option<&Arc<Common>>,
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<Common>> {
+        // Both are read even if one fails, so that every problem is told.
         let roots = match &settings.ca {
-            Some(ca) => read_roots(ca).map_err(|problem| problems.push(problem)),
-            None => system.load(upstream).map_err(|problem| problems.push(problem)),
+            Some(ca) => read_roots(ca, problems),
+            None => system.load(upstream, problems),
         };
         let client = match &settings.client {
-            Some(files) => read_client(files).map(Some).map_err(|problem| problems.push(problem)),
-            None => Ok(None),
+            Some(files) => read_client(files, problems).map(Some),
+            None => Some(None),
         };
-        let (Ok(roots), Ok(client)) = (roots, client) else { return None };
+        let (roots, client) = (roots?, client?);
         let chain = client.as_ref().map(|(chain, _)| chain.clone()).unwrap_or_default();
         if let Some(before) = before
             && before.roots.roots == roots.roots
@@ -107,41 +108,48 @@ fn configure(roots: &Arc<RootCertStore>, client: Option<Client>) -> Result<Clien
     Ok(config)
 }
 
-fn read_roots(ca: &At<std::path::PathBuf>) -> Result<Arc<RootCertStore>, Problem> {
+fn read_roots(ca: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(&ca.value, &ca.span)? {
-        roots.add(certificate).map_err(|error| {
-            Problem::error(&ca.span, format!("a certificate in {} cannot be used: {error}", ca.value.display()))
-        })?;
+    for certificate in read_certificates(&ca.value, &ca.span, problems)? {
+        if let Err(error) = roots.add(certificate) {
+            let message = format!("a certificate in {} cannot be used: {error}", ca.value.display());
+            problems.push(Problem::error(&ca.span, message));
+            return None;
+        }
     }
-    Ok(Arc::new(roots))
+    Some(Arc::new(roots))
 }
 
-fn read_client(files: &At<CertificateFiles>) -> Result<Client, Problem> {
-    let chain = read_certificates(&files.value.chain, &files.span)?;
+fn read_client(files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option<Client> {
+    let chain = read_certificates(&files.value.chain, &files.span, problems);
     let path = &files.value.key;
-    let text = read(path, &files.span)?;
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
-        Problem::error(&files.span, format!("{} holds no private key that can be read", path.display()))
-            .help("write an unencrypted PEM key in PKCS#8, PKCS#1 or SEC1 form")
-    })?;
-    Ok((chain, key))
+    let text = read(path, &files.span, problems)?;
+    let Ok(key) = PrivateKeyDer::from_pem_slice(&text) else {
+        let message = format!("{} holds no private key that can be read", path.display());
+        problems.push(
+            Problem::error(&files.span, message).help("write an unencrypted PEM key in PKCS#8, PKCS#1 or SEC1 form"),
+        );
+        return None;
+    };
+    Some((chain?, key))
 }
 
-fn read_certificates(path: &Path, span: &Span) -> Result<Vec<CertificateDer<'static>>, Problem> {
-    let text = read(path, span)?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Problem::error(span, format!("{} is not valid PEM: {error}", path.display())))?;
-    if certificates.is_empty() {
-        return Err(Problem::error(span, format!("{} holds no certificate", path.display()))
-            .help("certificates are written in PEM form, between BEGIN CERTIFICATE and END CERTIFICATE"));
-    }
-    Ok(certificates)
+fn read_certificates(path: &Path, span: &Span, problems: &mut Vec<Problem>) -> Option<Vec<CertificateDer<'static>>> {
+    let text = read(path, span, problems)?;
+    let problem = match CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
+        Ok(certificates) if !certificates.is_empty() => return Some(certificates),
+        Ok(_) => Problem::error(span, format!("{} holds no certificate", path.display()))
+            .help("certificates are written in PEM form, between BEGIN CERTIFICATE and END CERTIFICATE"),
+        Err(error) => Problem::error(span, format!("{} is not valid PEM: {error}", path.display())),
+    };
+    problems.push(problem);
+    None
 }
 
-fn read(path: &Path, span: &Span) -> Result<Vec<u8>, Problem> {
-    std::fs::read(path).map_err(|error| Problem::error(span, format!("{} cannot be read: {error}", path.display())))
+fn read(path: &Path, span: &Span, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| problems.push(Problem::error(span, format!("{} cannot be read: {error}", path.display()))))
+        .ok()
 }
 
 /// The certificates that the system trusts: read once for a snapshot, and only if an upstream needs them.
@@ -151,11 +159,18 @@ pub struct SystemRoots {
 }
 
 impl SystemRoots {
-    fn load(&self, upstream: &Span) -> Result<Arc<RootCertStore>, Problem> {
-        self.loaded.get_or_init(read_system_roots).clone().map_err(|why| {
-            Problem::error(upstream, format!("the system's trusted certificates cannot be read: {why}"))
-                .help("install the ca-certificates package, or name a file as ca in the upstream's tls")
-        })
+    fn load(&self, upstream: &Span, problems: &mut Vec<Problem>) -> Option<Arc<RootCertStore>> {
+        match self.loaded.get_or_init(read_system_roots) {
+            Ok(roots) => Some(Arc::clone(roots)),
+            Err(why) => {
+                let message = format!("the system's trusted certificates cannot be read: {why}");
+                problems.push(
+                    Problem::error(upstream, message)
+                        .help("install the ca-certificates package, or name a file as ca in the upstream's tls"),
+                );
+                None
+            }
+        }
     }
 }
 
@@ -169,4 +184,93 @@ fn read_system_roots() -> Result<Arc<RootCertStore>, String> {
         return Err(why);
     }
     Ok(Arc::new(roots))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Upstream;
+    use super::super::testing::{Certificates, at, settings, try_build};
+    use super::*;
+    use crate::config::problem::Severity;
+    use crate::config::settings::Balance;
+
+    fn build(tls: UpstreamTlsSettings, before: Option<&Upstream>) -> (Upstream, Vec<String>) {
+        let mut settings =
+            settings(&[("https://orders.test:8443", 1), ("https://10.0.0.1:8443", 1)], Balance::RoundRobin);
+        settings.tls = tls;
+        let (upstream, problems) = try_build(&settings, before);
+        (upstream, problems.into_iter().map(|problem| problem.message).collect())
+    }
+
+    fn the_problem(tls: UpstreamTlsSettings) -> String {
+        let (_, problems) = build(tls, None);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn good_files_make_no_problems() {
+        let files = Certificates::new();
+        assert_eq!(build(files.settings("orders.test"), None).1, [""; 0]);
+        let client = Some(at(CertificateFiles { chain: files.chain(), key: files.key() }));
+        assert_eq!(build(UpstreamTlsSettings { client, ..files.settings("orders.test") }, None).1, [""; 0]);
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_told() {
+        let files = Certificates::new();
+        let junk = files.write("junk.pem", "junk");
+        let broken = files.write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        let with_ca = |ca| UpstreamTlsSettings { ca: Some(at(ca)), ..UpstreamTlsSettings::default() };
+        assert!(the_problem(with_ca("/nowhere/ca.pem".into())).starts_with("/nowhere/ca.pem cannot be read: No such"));
+        assert!(the_problem(with_ca(junk.clone())).ends_with("junk.pem holds no certificate"));
+        assert!(the_problem(with_ca(broken)).contains("broken.pem cannot be used"));
+        let with_client = |chain, key| UpstreamTlsSettings {
+            client: Some(at(CertificateFiles { chain, key })),
+            ..files.settings("orders.test")
+        };
+        assert!(the_problem(with_client(junk.clone(), files.key())).ends_with("junk.pem holds no certificate"));
+        assert!(the_problem(with_client(files.chain(), junk)).contains("no private key that can be read"));
+        let other = Certificates::new();
+        assert!(the_problem(with_client(files.chain(), other.key())).contains("cannot be used"));
+    }
+
+    #[test]
+    fn a_server_name_must_be_one() {
+        let files = Certificates::new();
+        let (_, problems) = build(files.settings("not a name"), None);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].contains("not a name that a certificate can be for"));
+    }
+
+    #[test]
+    fn tls_that_no_server_uses_is_warned_of() {
+        let files = Certificates::new();
+        let mut settings = settings(&[("http://127.0.0.1:1", 1)], Balance::RoundRobin);
+        settings.tls = files.settings("orders.test");
+        let (_, problems) = try_build(&settings, None);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn new_certificates_make_new_servers() {
+        let (files, others) = (Certificates::new(), Certificates::new());
+        let ids = |upstream: &Upstream| upstream.servers().iter().map(|server| server.id).collect::<Vec<_>>();
+        let (before, _) = build(files.settings("orders.test"), None);
+        let (same, _) = build(files.settings("orders.test"), Some(&before));
+        assert_eq!(ids(&before), ids(&same));
+        let (other, _) = build(others.settings("orders.test"), Some(&before));
+        assert_ne!(ids(&before), ids(&other));
+        let (renamed, _) = build(files.settings("media.test"), Some(&before));
+        assert_ne!(ids(&before), ids(&renamed));
+    }
+
+    #[test]
+    fn keys_are_not_for_debug() {
+        let files = Certificates::new();
+        let (upstream, _) = build(files.settings("orders.test"), None);
+        let text = format!("{:?}", upstream.servers()[0].tls);
+        assert_eq!(text, "Some(ClientTls { name: DnsName(\"orders.test\"), .. })");
+    }
 }

@@ -224,10 +224,11 @@ impl Machine {
         self.back_at = at;
     }
 
-    /// Active checks begin: the state stays as it is until the first result.
+    /// Active checks begin, or begin again with other settings: the state stays as it is until a result.
     pub(super) fn check(&mut self) -> Option<Change> {
         self.checks = match self.checks {
-            Checks::Off | Checks::Unproven | Checks::Up { .. } => Checks::Unproven,
+            Checks::Off | Checks::Unproven => Checks::Unproven,
+            Checks::Up { .. } => Checks::Up { failures: 0 },
             // The next success alone brings it back, whatever `rise` was.
             Checks::Down { .. } => Checks::Down { passes: u32::MAX },
         };
@@ -481,6 +482,19 @@ mod tests {
         assert_eq!(machine.unchecked(T + 5), Some(Change::Up));
         assert_eq!(machine.state(T + 5), State::Returning);
         assert_eq!(machine.unchecked(T + 5), None);
+    }
+
+    #[test]
+    fn checks_that_begin_again_leave_a_server_up() {
+        let mut machine = Machine::new(T);
+        machine.check();
+        machine.probed(Verdict::Passed, RULES, T, T);
+        machine.probed(failed("x"), RULES, T, T);
+        machine.check();
+        assert!(!machine.is_unproven());
+        assert_eq!(machine.probed(failed("x"), RULES, T, T), None);
+        assert_eq!(machine.probed(failed("x"), RULES, T, T), None);
+        assert_eq!(machine.probed(failed("x"), RULES, T, T), Some(Change::Down));
     }
 
     #[test]

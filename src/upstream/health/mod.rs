@@ -166,7 +166,7 @@ impl Health {
         self.lock().is_unproven()
     }
 
-    /// Active checks begin, or begin again with other rules: the first alone decides.
+    /// Active checks begin, or begin again with other settings.
     pub(super) fn check(&self) {
         self.tell(Machine::check);
     }

@@ -1,0 +1,448 @@
+//! Active checks: a small request at every interval, and what its outcome says. One task a server, on the control
+//! plane; a check begins when the one before it has ended.
+//!
+//! A Python worker that runs a request cannot answer a check. So a check that times out counts for nothing while
+//! requests are being answered; only silence on both counts against a server.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::USER_AGENT;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::clock;
+use super::connect::{ServerStream, connect};
+use super::health::{Failure, Rules, Verdict};
+use super::server::Server;
+use crate::config::settings::HealthSettings;
+
+/// The shortest time from the beginning of one check to the next.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+/// A server that has requests in flight counts as busy for this long after its last sign of life, in milliseconds.
+const BUSY_FOR: u64 = 10_000;
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_FIELDS: usize = 256;
+/// An answer's body is read this far and no longer than this, so that the server is not cut off in mid-write.
+const MAX_BODY: usize = 64 * 1024;
+const BODY_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Checks `server` for ever.
+pub(super) async fn run(server: Arc<Server>, settings: HealthSettings) {
+    server.health.check();
+    let request = request(&server, &settings);
+    let rules = Rules { fall: settings.fall.get(), rise: settings.rise.get() };
+    let mut activity = Activity::new(server.health.answers());
+    loop {
+        let began = Instant::now();
+        let began_at = clock::now();
+        activity.begin(server.health.answers(), began_at);
+        let outcome = check(&server, &request, &settings).await;
+        let busy = activity.is_busy(server.health.answers(), server.in_flight(), clock::now());
+        let verdict = verdict(outcome, &settings, busy);
+        if verdict == Verdict::Passed {
+            activity.is_alive(clock::now());
+        }
+        server.health.probed(verdict, rules, began_at);
+        tokio::time::sleep_until(began + jittered(settings.interval)).await;
+    }
+}
+
+/// Within a tenth, so that checks of many servers and gateways do not fall into step.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * fastrand::f64()).max(SHORTEST_INTERVAL)
+}
+
+/// What came of one check.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Status(u16),
+    TimedOut,
+    Failed(String),
+    /// The gateway ran short of something: it says nothing of the server.
+    Unable,
+}
+
+fn verdict(outcome: Outcome, settings: &HealthSettings, busy: bool) -> Verdict {
+    match outcome {
+        Outcome::Status(status) if settings.status.iter().any(|range| range.contains(&status)) => Verdict::Passed,
+        Outcome::Status(status) => Verdict::Failed(format!("the check of {} got status {status}", settings.path)),
+        Outcome::TimedOut if busy => Verdict::Busy,
+        Outcome::TimedOut => {
+            Verdict::Failed(format!("the check of {} got no answer in {:?}", settings.path, settings.timeout))
+        }
+        Outcome::Failed(why) => Verdict::Failed(format!("the check of {} failed: {why}", settings.path)),
+        Outcome::Unable => Verdict::Busy,
+    }
+}
+
+/// What tells busy from dead: the movement of the count of answers.
+struct Activity {
+    /// The count when the previous check began, and when this one did.
+    previous: u64,
+    current: u64,
+    /// The highest count that was seen, and when a sign of life was last noticed.
+    seen: u64,
+    alive_at: Option<u64>,
+}
+
+impl Activity {
+    fn new(answers: u64) -> Activity {
+        Activity { previous: answers, current: answers, seen: answers, alive_at: None }
+    }
+
+    fn begin(&mut self, answers: u64, now: u64) {
+        self.previous = self.current;
+        self.current = answers;
+        self.notice(answers, now);
+    }
+
+    fn is_alive(&mut self, now: u64) {
+        self.alive_at = Some(now);
+    }
+
+    /// Whether requests explain why a check got no answer: some were answered since the check before it began, or
+    /// some are running and the server showed life not long ago.
+    fn is_busy(&mut self, answers: u64, in_flight: usize, now: u64) -> bool {
+        self.notice(answers, now);
+        let recently = self.alive_at.is_some_and(|at| now.saturating_sub(at) <= BUSY_FOR);
+        answers != self.previous || (in_flight > 0 && recently)
+    }
+
+    fn notice(&mut self, answers: u64, now: u64) {
+        if answers != self.seen {
+            self.seen = answers;
+            self.alive_at = Some(now);
+        }
+    }
+}
+
+/// The check's request, ready to be sent.
+fn request(server: &Server, settings: &HealthSettings) -> Vec<u8> {
+    let host = settings.host.as_ref().unwrap_or(&server.host);
+    let mut head = Vec::with_capacity(256);
+    let mut field = |name: &[u8], value: &[u8]| {
+        head.extend_from_slice(name);
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value);
+        head.extend_from_slice(b"\r\n");
+    };
+    field(b"Host", host.as_bytes());
+    for (name, value) in &settings.headers {
+        field(name.as_str().as_bytes(), value.as_bytes());
+    }
+    if !settings.headers.iter().any(|(name, _)| name == USER_AGENT) {
+        field(b"User-Agent", concat!("passerelle/", env!("CARGO_PKG_VERSION")).as_bytes());
+    }
+    field(b"Connection", b"close");
+    let mut line = String::with_capacity(64);
+    // Writing to a String cannot fail.
+    let _ = write!(line, "GET {} HTTP/1.1\r\n", settings.path);
+    [line.as_bytes(), &head, b"\r\n"].concat()
+}
+
+async fn check(server: &Server, request: &[u8], settings: &HealthSettings) -> Outcome {
+    let exchange = async {
+        let mut stream = match connect(server, settings.timeout).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                return match error.failure {
+                    None => Outcome::Unable,
+                    Some(Failure::Timeout) => Outcome::TimedOut,
+                    Some(Failure::Connect | Failure::Broken) => Outcome::Failed(error.to_string()),
+                };
+            }
+        };
+        if let Err(error) = send(&mut stream, request).await {
+            return Outcome::Failed(error.to_string());
+        }
+        receive(&mut stream).await
+    };
+    tokio::time::timeout(settings.timeout, exchange).await.unwrap_or(Outcome::TimedOut)
+}
+
+async fn send(stream: &mut ServerStream, request: &[u8]) -> std::io::Result<()> {
+    stream.write_all(request).await?;
+    stream.flush().await
+}
+
+/// Reads the final response's head, then what there is of its body.
+async fn receive(stream: &mut ServerStream) -> Outcome {
+    let mut buffer = Vec::with_capacity(4096);
+    loop {
+        match stream.read_buf(&mut buffer).await {
+            Ok(0) => return Outcome::Failed("it closed the connection before an answer".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Outcome::Failed(error.to_string()),
+        }
+        match parse(&mut buffer) {
+            Ok(Some(head)) => {
+                let left = head.body.saturating_sub(buffer.len()).min(MAX_BODY);
+                // Whether the rest comes or not, the answer is known.
+                let _ = tokio::time::timeout(BODY_PATIENCE, skip(stream, left)).await;
+                return Outcome::Status(head.status);
+            }
+            Ok(None) if buffer.len() > MAX_HEAD => {
+                return Outcome::Failed("its answer has too large a head".to_owned());
+            }
+            Ok(None) => {}
+            Err(error) => return Outcome::Failed(format!("its answer is not HTTP: {error}")),
+        }
+    }
+}
+
+struct Head {
+    status: u16,
+    /// Bytes that follow; as many as there may be when that is not told.
+    body: usize,
+}
+
+/// Takes a whole head off the front of `buffer`, interim ones first.
+fn parse(buffer: &mut Vec<u8>) -> Result<Option<Head>, httparse::Error> {
+    loop {
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut response = httparse::Response::new(&mut fields);
+        let length = match response.parse(buffer)? {
+            httparse::Status::Complete(length) => length,
+            httparse::Status::Partial => return Ok(None),
+        };
+        let status = response.code.unwrap_or_default();
+        let body = if matches!(status, 204 | 304) { Some(0) } else { content_length(response.headers) };
+        buffer.drain(..length);
+        if !(100..200).contains(&status) {
+            return Ok(Some(Head { status, body: body.unwrap_or(usize::MAX) }));
+        }
+    }
+}
+
+fn content_length(fields: &[httparse::Header<'_>]) -> Option<usize> {
+    let field = fields.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"))?;
+    std::str::from_utf8(field.value).ok()?.trim().parse().ok()
+}
+
+async fn skip(stream: &mut ServerStream, bytes: usize) {
+    let mut left = bytes;
+    let mut scratch = [0; 4096];
+    while left > 0 {
+        match stream.read(&mut scratch).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => left = left.saturating_sub(read),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::super::health::State;
+    use super::super::keeper::Task;
+    use super::super::testing::{ANYONE, Backend, Behaviour, build, eventually, settings};
+    use super::super::{Lease, Upstream};
+    use super::*;
+    use crate::config::settings::Balance;
+
+    const OK: Behaviour = Behaviour::Answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    const BROKEN: Behaviour = Behaviour::Answer("HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n");
+
+    fn checks(interval: u64, timeout: u64) -> HealthSettings {
+        HealthSettings {
+            path: "/healthz".to_owned(),
+            host: None,
+            headers: Vec::new(),
+            status: vec![200..=399],
+            interval: Duration::from_millis(interval),
+            timeout: Duration::from_millis(timeout),
+            fall: NonZeroU32::new(3).unwrap(),
+            rise: NonZeroU32::new(2).unwrap(),
+        }
+    }
+
+    fn upstream_of(backend: &Backend) -> Upstream {
+        build(&settings(&[(&backend.url(), 1)], Balance::LeastRequests), None)
+    }
+
+    fn start(upstream: &Upstream, checks: HealthSettings) -> (Arc<Server>, Task) {
+        let server = Arc::clone(&upstream.servers()[0]);
+        let task = Task::spawn(run(Arc::clone(&server), checks));
+        (server, task)
+    }
+
+    #[tokio::test]
+    async fn a_server_goes_down_and_comes_back() {
+        let backend = Backend::start(OK).await;
+        let upstream = upstream_of(&backend);
+        assert!(upstream.is_healthy(), "without checks a server is taken to be up");
+        let (server, _task) = start(&upstream, checks(10, 1000));
+        eventually("a check that passed", || backend.requests() > 0 && upstream.is_healthy()).await;
+        backend.behave(BROKEN);
+        eventually("down", || server.health.state() == State::Down).await;
+        assert_eq!(server.status(1).reason.as_deref(), Some("the check of /healthz got status 503"));
+        assert!(upstream.choose(ANYONE, &[]).is_err());
+        backend.behave(OK);
+        eventually("back", || server.health.state() == State::Returning).await;
+        assert!(upstream.choose(ANYONE, &[]).is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_request_is_what_the_settings_say() {
+        let backend = Backend::start(OK).await;
+        let upstream = upstream_of(&backend);
+        let mut checks = checks(10, 1000);
+        checks.host = Some("orders.internal".parse().unwrap());
+        checks.headers = vec![("x-probe".parse().unwrap(), "1".parse().unwrap())];
+        let (_server, _task) = start(&upstream, checks);
+        eventually("a request", || backend.requests() > 0).await;
+        let head = backend.heads.lock().unwrap()[0].clone();
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            head,
+            format!(
+                "GET /healthz HTTP/1.1\r\nHost: orders.internal\r\nx-probe: 1\r\nUser-Agent: passerelle/{version}\r\n\
+                 Connection: close\r\n\r\n"
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn by_default_a_check_asks_for_the_servers_own_host() {
+        let backend = Backend::start(OK).await;
+        let upstream = upstream_of(&backend);
+        let (_server, _task) = start(&upstream, checks(10, 1000));
+        eventually("a request", || backend.requests() > 0).await;
+        let head = backend.heads.lock().unwrap()[0].clone();
+        assert!(head.contains(&format!("Host: 127.0.0.1:{}\r\n", backend.port)), "{head}");
+    }
+
+    async fn outcome(behaviour: Behaviour) -> Outcome {
+        let backend = Backend::start(behaviour).await;
+        let upstream = upstream_of(&backend);
+        let server = Arc::clone(&upstream.servers()[0]);
+        let settings = checks(10, 200);
+        check(&server, &request(&server, &settings), &settings).await
+    }
+
+    #[tokio::test]
+    async fn outcomes_are_told_apart() {
+        assert_eq!(outcome(OK).await, Outcome::Status(200));
+        assert_eq!(outcome(BROKEN).await, Outcome::Status(503));
+        assert_eq!(outcome(Behaviour::Hang).await, Outcome::TimedOut);
+        assert!(matches!(outcome(Behaviour::Close).await, Outcome::Failed(_)));
+        assert!(matches!(outcome(Behaviour::Answer("not http\r\n\r\n")).await, Outcome::Failed(_)));
+        let interim = Behaviour::Answer("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.0 204 No Content\r\n\r\n");
+        assert_eq!(outcome(interim).await, Outcome::Status(204));
+        let cut = Behaviour::Answer("HTTP/1.1 200 OK\r\nContent-Len");
+        assert!(matches!(outcome(cut).await, Outcome::Failed(_)));
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_a_failure() {
+        let backend = Backend::start(OK).await;
+        let upstream = upstream_of(&backend);
+        drop(backend);
+        let server = Arc::clone(&upstream.servers()[0]);
+        let settings = checks(10, 1000);
+        let patience = std::time::Instant::now() + Duration::from_secs(5);
+        // The listener is closed when its task has been dropped.
+        loop {
+            let outcome = check(&server, &request(&server, &settings), &settings).await;
+            if matches!(&outcome, Outcome::Failed(why) if why.starts_with("upstream_connect_refused")) {
+                return;
+            }
+            assert!(std::time::Instant::now() < patience, "{outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn checks_go_over_unix_sockets_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let answer = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut head).await.unwrap();
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        let url = format!("http+unix:{}", path.display());
+        let upstream = build(&settings(&[(&url, 1)], Balance::LeastRequests), None);
+        let server = Arc::clone(&upstream.servers()[0]);
+        let settings = checks(10, 2000);
+        assert_eq!(check(&server, &request(&server, &settings), &settings).await, Outcome::Status(200));
+        assert!(answer.await.unwrap().contains("Host: localhost\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_hung_server_goes_down_but_a_busy_one_does_not() {
+        let backend = Backend::start(OK).await;
+        let upstream = upstream_of(&backend);
+        let (server, _task) = start(&upstream, checks(10, 50));
+        eventually("a check that passed", || backend.requests() > 0 && upstream.is_healthy()).await;
+        backend.behave(Behaviour::Hang);
+        // Requests are being answered all the while: checks time out and change nothing.
+        let from = backend.requests();
+        while backend.requests() < from + 10 {
+            server.health.answered();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(server.health.state().is_usable());
+        // Nothing is answered any more, and nothing runs.
+        eventually("down", || server.health.state() == State::Down).await;
+        assert_eq!(server.status(1).reason.as_deref(), Some("the check of /healthz got no answer in 50ms"));
+    }
+
+    #[tokio::test]
+    async fn a_server_with_a_long_request_is_busy_for_a_while() {
+        let backend = Backend::start(OK).await;
+        let upstream = upstream_of(&backend);
+        let (server, _task) = start(&upstream, checks(10, 50));
+        eventually("a check that passed", || backend.requests() > 0 && upstream.is_healthy()).await;
+        let lease = Lease::new(Arc::clone(&server));
+        backend.behave(Behaviour::Hang);
+        let from = backend.requests();
+        eventually("checks that time out", || backend.requests() > from + 10).await;
+        assert!(server.health.state().is_usable());
+        drop(lease);
+        eventually("down", || server.health.state() == State::Down).await;
+    }
+
+    #[test]
+    fn activity_tells_busy_from_dead() {
+        let mut activity = Activity::new(7);
+        activity.begin(7, 1_000);
+        assert!(!activity.is_busy(7, 0, 2_000), "nothing was answered");
+        assert!(!activity.is_busy(7, 5, 2_000), "requests in flight alone are no sign of life");
+        assert!(activity.is_busy(8, 0, 2_000), "answered during the check");
+        activity.begin(8, 3_000);
+        assert!(activity.is_busy(8, 0, 4_000), "answered since the check before began");
+        activity.begin(8, 5_000);
+        assert!(!activity.is_busy(8, 0, 6_000));
+        assert!(activity.is_busy(8, 1, 12_000), "one in flight, and life ten seconds ago");
+        assert!(!activity.is_busy(8, 1, 12_001));
+    }
+
+    #[test]
+    fn the_interval_is_jittered_and_never_nothing() {
+        for _ in 0..1000 {
+            let interval = jittered(Duration::from_secs(10));
+            assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&interval), "{interval:?}");
+        }
+        assert_eq!(jittered(Duration::ZERO), SHORTEST_INTERVAL);
+    }
+
+    #[tokio::test]
+    async fn a_passed_check_ends_an_ejection() {
+        let backend = Backend::start(OK).await;
+        let upstream = upstream_of(&backend);
+        let (server, _task) = start(&upstream, checks(10, 1000));
+        eventually("a check that passed", || backend.requests() > 0 && upstream.is_healthy()).await;
+        server.health.failed(Failure::Connect);
+        server.health.failed(Failure::Connect);
+        assert_eq!(server.health.state(), State::Ejected);
+        eventually("back", || server.health.state() == State::Returning).await;
+    }
+}
