@@ -8,6 +8,7 @@ use crate::config::settings::Settings;
 use crate::observe::metrics::Metrics;
 use crate::server::bind::SocketKey;
 use crate::server::listener::Listener;
+use crate::server::tls::Tickets;
 use crate::upstream::Upstream;
 use crate::upstream::tls::SystemRoots;
 
@@ -16,6 +17,8 @@ pub struct Gateway {
     pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     pub settings: Settings,
+    /// The keys of TLS session tickets.
+    tickets: Tickets,
     /// Which listener a socket's connections belong to.
     sockets: HashMap<SocketKey, Arc<Listener>>,
 }
@@ -41,12 +44,13 @@ impl Gateway {
                 )
             })
             .collect();
+        let tickets = before.map(|gateway| gateway.tickets.clone()).unwrap_or_default();
         let listeners: BTreeMap<Arc<str>, Arc<Listener>> = settings
             .listeners
             .iter()
             .map(|(name, listener)| {
                 let before = before.and_then(|gateway| gateway.listeners.get(name.as_str())).map(Arc::as_ref);
-                (Arc::from(name.as_str()), Arc::new(Listener::build(name, listener, before, metrics, problems)))
+                (Arc::from(name.as_str()), Arc::new(Listener::build(name, listener, before, &tickets, metrics, problems)))
             })
             .collect();
         let sockets = listeners
@@ -54,7 +58,7 @@ impl Gateway {
             .flat_map(|listener| listener.sockets().map(|socket| (socket, Arc::clone(listener))))
             .collect();
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-        (!failed).then_some(Gateway { listeners, upstreams, settings, sockets })
+        (!failed).then_some(Gateway { listeners, upstreams, settings, tickets, sockets })
     }
 
     /// The listener that holds the socket, if one does.

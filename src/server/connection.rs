@@ -5,30 +5,101 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::http1;
+use super::farewell;
 use super::listener::Listener;
+use super::proxy_protocol::{self, Proxied, canonical};
 use super::stream::{ClientStream, Peer};
+use super::tls;
 use super::worker::Worker;
-use crate::observe::metrics::{ListenerMetrics, Protocol};
+use super::{http1, http2};
+use crate::observe::metrics::{HandshakeFailure, ListenerMetrics, Protocol};
 
 /// Serves one accepted connection to its end.
-pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: TcpStream, from: SocketAddr) {
-    let Ok(local) = stream.local_addr() else { return };
-    let peer = Rc::new(Peer {
-        listener: Arc::clone(&listener.name),
-        remote: from,
-        local,
-        trusted: listener.trusts(from.ip()),
-        tls: false,
-    });
-    let _counted = Counted::new(&worker, &listener, Protocol::Http1);
-    http1::serve(worker, ClientStream::Plain(stream), peer).await;
+pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStream, from: SocketAddr) {
+    let Some(mut peer) = introduce(&worker, &listener, &mut stream, from).await else { return };
+    let Some(config) = &listener.tls else {
+        let _counted = Counted::new(&worker, &listener, Protocol::Http1);
+        return http1::serve(worker, ClientStream::Plain(stream), Rc::new(peer)).await;
+    };
+    peer.tls = true;
+    match tls::handshake(config, stream, listener.settings.header_timeout).await {
+        Ok(stream) => {
+            listener.metrics.handshake(worker.id);
+            let h2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
+            let (stream, peer) = (ClientStream::Tls(stream), Rc::new(peer));
+            if h2 {
+                let _counted = Counted::new(&worker, &listener, Protocol::Http2);
+                http2::serve(worker, listener, stream, peer).await;
+            } else {
+                let _counted = Counted::new(&worker, &listener, Protocol::Http1);
+                http1::serve(worker, stream, peer).await;
+            }
+        }
+        Err(failure) => {
+            listener.metrics.handshake_failed(worker.id, failure.label());
+            tracing::debug!(listener = &*listener.name, client = %peer.remote, reason = %failure,
+                "TLS handshake failed");
+            if let tls::Failure::PlainHttp(stream) = failure {
+                farewell::say(stream, farewell::SPEAKS_TLS).await;
+            }
+        }
+    }
 }
 
-/// Closes a connection that is one too many.
-pub(super) fn turn_away(_listener: &Listener, stream: TcpStream) {
-    drop(stream);
+/// Who is at the other end: the socket's own peer, or whoever a trusted proxy says is behind it.
+async fn introduce(
+    worker: &Worker,
+    listener: &Listener,
+    stream: &mut TcpStream,
+    from: SocketAddr,
+) -> Option<Peer> {
+    // Fails when the client has left already.
+    let local = canonical(stream.local_addr().ok()?);
+    let remote = canonical(from);
+    let mut peer = Peer { listener: Arc::clone(&listener.name), remote, local, trusted: false, tls: false };
+    if listener.settings.proxy_protocol {
+        match proxied(listener, stream, remote).await {
+            Ok(Proxied::Own) => {}
+            Ok(Proxied::Client { remote, local }) => (peer.remote, peer.local) = (remote, local),
+            Err((label, reason)) => {
+                listener.metrics.handshake_failed(worker.id, label);
+                tracing::debug!(listener = &*listener.name, peer = %remote, reason, "connection refused");
+                return None;
+            }
+        }
+    }
+    // Whoever speaks HTTP here must be trusted to speak for others. A proxy that relays bytes does not vouch for what
+    // its clients write into header fields.
+    peer.trusted = listener.trusts(peer.remote.ip());
+    Some(peer)
+}
+
+async fn proxied(
+    listener: &Listener,
+    stream: &mut TcpStream,
+    from: SocketAddr,
+) -> Result<Proxied, (HandshakeFailure, String)> {
+    if !listener.trusts(from.ip()) {
+        return Err((HandshakeFailure::ProxyProtocol, "the peer is not in trusted_proxies".to_owned()));
+    }
+    match timeout(listener.settings.header_timeout, proxy_protocol::read(stream)).await {
+        Ok(Ok(proxied)) => Ok(proxied),
+        // A load balancer that only looks whether the port is open says nothing.
+        Ok(Err(failure @ proxy_protocol::Failure::Read(_))) => Err((HandshakeFailure::Closed, failure.to_string())),
+        Ok(Err(failure @ proxy_protocol::Failure::Malformed)) => {
+            Err((HandshakeFailure::ProxyProtocol, failure.to_string()))
+        }
+        Err(_) => Err((HandshakeFailure::Timeout, "no PROXY protocol header came in time".to_owned())),
+    }
+}
+
+/// Tells a client that it is one too many. Over TLS that would take the very handshake that cannot be afforded.
+pub(super) fn turn_away(listener: &Listener, stream: TcpStream) {
+    if listener.tls.is_none() && !listener.settings.proxy_protocol {
+        farewell::say_if_few(stream, farewell::TOO_MANY_CONNECTIONS);
+    }
 }
 
 /// A connection in the listener's count of open ones.

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustls::ServerConfig;
+
 use super::bind::SocketKey;
+use super::tls::{self, Tickets};
 use crate::config::problem::Problem;
 use crate::config::settings::ListenerSettings;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
@@ -14,24 +17,29 @@ pub struct Listener {
     pub name: Arc<str>,
     pub settings: ListenerSettings,
     pub metrics: Arc<ListenerMetrics>,
+    /// `None`: plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Open connections over all workers, for `max_connections`; counted on from snapshot to snapshot.
     pub connections: Arc<AtomicUsize>,
 }
 
 impl Listener {
-    /// Binds nothing. The count of connections is taken over from `before`, the listener of the same name.
+    /// Binds nothing. Whatever is wrong with certificates goes to `problems`; with an error there the listener must not
+    /// be used, since it would speak plain HTTP. The count of connections is taken over from `before`, the listener of the same name.
     pub fn build(
         name: &str,
         settings: &ListenerSettings,
         before: Option<&Listener>,
+        tickets: &Tickets,
         metrics: &Metrics,
         problems: &mut Vec<Problem>,
     ) -> Listener {
-        let _ = problems;
+        let tls = settings.tls.as_ref().and_then(|tls| tls::compile(tls, tickets, problems));
         Listener {
             name: Arc::from(name),
             settings: settings.clone(),
             metrics: metrics.listener(name),
+            tls,
             connections: before.map(|listener| Arc::clone(&listener.connections)).unwrap_or_default(),
         }
     }

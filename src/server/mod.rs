@@ -2,13 +2,18 @@
 
 mod accept;
 pub mod bind;
+mod certificates;
 mod connection;
 pub mod drain;
+mod farewell;
 pub mod http1;
+mod http2;
 pub mod listener;
 mod open;
+mod proxy_protocol;
 pub mod stream;
 pub mod threads;
+pub mod tls;
 pub mod worker;
 
 /// The number of a data-plane thread, from zero: which metric cells it counts in.

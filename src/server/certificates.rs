@@ -1,0 +1,190 @@
+//! Server certificates: reading them, finding out what is wrong with them, and picking one by the name that the client
+//! asks for.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::config::problem::Problem;
+use crate::config::settings::{At, CertificateFiles};
+
+/// A chain with its key, and the names that it is for.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    key: Arc<CertifiedKey>,
+    /// Lower case; `*.` in front where it is a wildcard. Perhaps none.
+    names: Vec<String>,
+}
+
+impl Certificate {
+    /// Reads both files. `None`: an error was added to `problems`.
+    pub(super) fn load(
+        files: &At<CertificateFiles>,
+        provider: &CryptoProvider,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Certificate> {
+        let chain = read_chain(files, problems);
+        let key = read_key(files, problems);
+        let (chain, key) = (chain?, key?);
+        let certified = match CertifiedKey::from_der(chain, key, provider) {
+            Ok(certified) => certified,
+            Err(error) => {
+                problems.push(unusable(files, &error));
+                return None;
+            }
+        };
+        let names = certified.cert.first().and_then(|leaf| examine(leaf, files, problems))?;
+        Some(Certificate { key: Arc::new(certified), names })
+    }
+}
+
+fn read_chain(
+    files: &At<CertificateFiles>,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let path = &files.value.chain;
+    let bytes = read(path, "certificate chain", files, problems)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let wrong = match chain {
+        Ok(chain) if !chain.is_empty() => return Some(chain),
+        Ok(_) => format!("`{}` holds no certificate", path.display()),
+        Err(error) => format!("`{}` is not valid PEM: {error}", path.display()),
+    };
+    problems.push(Problem::error(&files.span, wrong).help(
+        "`chain` names a PEM file with the server's own certificate first, then those of the authorities in between",
+    ));
+    None
+}
+
+fn read_key(files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option<PrivateKeyDer<'static>> {
+    let path = &files.value.key;
+    let bytes = read(path, "private key", files, problems)?;
+    // Of what is wrong with a key file nothing is told that could hold a part of it.
+    if let Ok(key) = PrivateKeyDer::from_pem_slice(&bytes) {
+        return Some(key);
+    }
+    let help = if memchr::memmem::find(&bytes, b"ENCRYPTED").is_some() {
+        "It is encrypted: take the passphrase off (openssl pkey -in ... -out ...) and guard the file by its mode"
+    } else {
+        "`key` names a PEM file with one private key: PKCS#8, PKCS#1 (RSA) or SEC1 (EC)"
+    };
+    let wrong = format!("`{}` holds no private key that can be used", path.display());
+    problems.push(Problem::error(&files.span, wrong).help(help));
+    None
+}
+
+fn read(path: &Path, what: &str, files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            let message = format!("the {what} `{}` cannot be read: {error}", path.display());
+            let help = if error.kind() == std::io::ErrorKind::PermissionDenied {
+                "Let the user that the gateway runs as read it"
+            } else {
+                "Paths are relative to the configuration file"
+            };
+            problems.push(Problem::error(&files.span, message).help(help));
+            None
+        }
+    }
+}
+
+fn unusable(files: &At<CertificateFiles>, error: &rustls::Error) -> Problem {
+    let CertificateFiles { chain, key } = &files.value;
+    if matches!(error, rustls::Error::InconsistentKeys(_)) {
+        let message = format!("the key `{}` does not belong to the certificate `{}`", key.display(), chain.display());
+        return Problem::error(&files.span, message)
+            .help("The server's own certificate must come first in `chain`, and `key` must be the key it was made for");
+    }
+    let message = format!("the certificate `{}` or its key cannot be used: {error}", chain.display());
+    Problem::error(&files.span, message).help("Use an X.509 version 3 certificate with an RSA, ECDSA or Ed25519 key")
+}
+
+/// The certificate's names; warns of what clients will not accept. `None`: it cannot be read.
+fn examine(
+    leaf: &CertificateDer<'_>,
+    files: &At<CertificateFiles>,
+    problems: &mut Vec<Problem>,
+) -> Option<Vec<String>> {
+    let path = files.value.chain.display();
+    let certificate = match EndEntityCert::try_from(leaf) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            problems.push(
+                Problem::error(&files.span, format!("the certificate `{path}` cannot be read: {error}"))
+                    .help("Use an X.509 version 3 certificate"),
+            );
+            return None;
+        }
+    };
+    // Validity is judged before the issuer is looked for, so without any trust anchor this tells of the dates.
+    let verified =
+        certificate.verify_for_usage(&[], &[], &[], UnixTime::now(), KeyUsage::server_auth(), None, None);
+    if let Err(webpki::Error::CertExpired { .. }) = verified {
+        problems.push(
+            Problem::warning(&files.span, format!("the certificate `{path}` has expired")).help("Renew it"),
+        );
+    } else if let Err(webpki::Error::CertNotValidYet { .. }) = verified {
+        problems.push(
+            Problem::warning(&files.span, format!("the certificate `{path}` is not valid yet"))
+                .help("Check the clock of this machine"),
+        );
+    }
+    Some(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())
+}
+
+/// Picks a certificate by the server name that the client sends.
+#[derive(Debug)]
+pub(super) struct ByName {
+    exact: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// By what follows the `*.`, which stands for one label.
+    wildcard: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    /// For clients that send no name or one that no certificate is for: the first certificate, and those of its first
+    /// name with other keys.
+    fallback: Vec<Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    /// Earlier certificates come first where several are for a name.
+    pub(super) fn new(certificates: Vec<Certificate>) -> ByName {
+        let (mut exact, mut wildcard) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        let first_name = certificates.first().and_then(|first| first.names.first()).cloned();
+        let mut fallback = Vec::new();
+        for (index, Certificate { key, names }) in certificates.into_iter().enumerate() {
+            if index == 0 || first_name.as_ref().is_some_and(|name| names.contains(name)) {
+                fallback.push(Arc::clone(&key));
+            }
+            for name in names {
+                let keys = match name.strip_prefix("*.") {
+                    Some(parent) => wildcard.entry(parent.to_owned()).or_default(),
+                    None => exact.entry(name).or_default(),
+                };
+                keys.push(Arc::clone(&key));
+            }
+        }
+        ByName { exact, wildcard, fallback }
+    }
+
+    fn candidates(&self, name: &str) -> &[Arc<CertifiedKey>] {
+        self.exact
+            .get(name)
+            .or_else(|| self.wildcard.get(name.split_once('.')?.1))
+            .unwrap_or(&self.fallback)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let candidates = hello.server_name().map_or(&*self.fallback, |name| self.candidates(name));
+        let schemes = hello.signature_schemes();
+        let fits = candidates.iter().find(|candidate| candidate.key.choose_scheme(schemes).is_some());
+        fits.or(candidates.first()).cloned()
+    }
+}
