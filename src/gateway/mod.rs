@@ -50,7 +50,10 @@ impl Gateway {
             .iter()
             .map(|(name, listener)| {
                 let before = before.and_then(|gateway| gateway.listeners.get(name.as_str())).map(Arc::as_ref);
-                (Arc::from(name.as_str()), Arc::new(Listener::build(name, listener, before, &tickets, metrics, problems)))
+                (
+                    Arc::from(name.as_str()),
+                    Arc::new(Listener::build(name, listener, before, &tickets, metrics, problems)),
+                )
             })
             .collect();
         let sockets = listeners

@@ -31,6 +31,10 @@ impl Timer {
         self.deadline = Some(deadline);
     }
 
+    pub fn is_set(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     pub fn clear(&mut self) {
         self.deadline = None;
     }

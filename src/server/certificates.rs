@@ -45,10 +45,7 @@ impl Certificate {
     }
 }
 
-fn read_chain(
-    files: &At<CertificateFiles>,
-    problems: &mut Vec<Problem>,
-) -> Option<Vec<CertificateDer<'static>>> {
+fn read_chain(files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option<Vec<CertificateDer<'static>>> {
     let path = &files.value.chain;
     let bytes = read(path, "certificate chain", files, problems)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
@@ -100,8 +97,9 @@ fn unusable(files: &At<CertificateFiles>, error: &rustls::Error) -> Problem {
     let CertificateFiles { chain, key } = &files.value;
     if matches!(error, rustls::Error::InconsistentKeys(_)) {
         let message = format!("the key `{}` does not belong to the certificate `{}`", key.display(), chain.display());
-        return Problem::error(&files.span, message)
-            .help("The server's own certificate must come first in `chain`, and `key` must be the key it was made for");
+        return Problem::error(&files.span, message).help(
+            "The server's own certificate must come first in `chain`, and `key` must be the key it was made for",
+        );
     }
     let message = format!("the certificate `{}` or its key cannot be used: {error}", chain.display());
     Problem::error(&files.span, message).help("Use an X.509 version 3 certificate with an RSA, ECDSA or Ed25519 key")
@@ -125,12 +123,9 @@ fn examine(
         }
     };
     // Validity is judged before the issuer is looked for, so without any trust anchor this tells of the dates.
-    let verified =
-        certificate.verify_for_usage(&[], &[], &[], UnixTime::now(), KeyUsage::server_auth(), None, None);
+    let verified = certificate.verify_for_usage(&[], &[], &[], UnixTime::now(), KeyUsage::server_auth(), None, None);
     if let Err(webpki::Error::CertExpired { .. }) = verified {
-        problems.push(
-            Problem::warning(&files.span, format!("the certificate `{path}` has expired")).help("Renew it"),
-        );
+        problems.push(Problem::warning(&files.span, format!("the certificate `{path}` has expired")).help("Renew it"));
     } else if let Err(webpki::Error::CertNotValidYet { .. }) = verified {
         problems.push(
             Problem::warning(&files.span, format!("the certificate `{path}` is not valid yet"))
@@ -173,10 +168,7 @@ impl ByName {
     }
 
     fn candidates(&self, name: &str) -> &[Arc<CertifiedKey>] {
-        self.exact
-            .get(name)
-            .or_else(|| self.wildcard.get(name.split_once('.')?.1))
-            .unwrap_or(&self.fallback)
+        self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1)).unwrap_or(&self.fallback)
     }
 }
 

@@ -49,12 +49,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
 }
 
 /// Who is at the other end: the socket's own peer, or whoever a trusted proxy says is behind it.
-async fn introduce(
-    worker: &Worker,
-    listener: &Listener,
-    stream: &mut TcpStream,
-    from: SocketAddr,
-) -> Option<Peer> {
+async fn introduce(worker: &Worker, listener: &Listener, stream: &mut TcpStream, from: SocketAddr) -> Option<Peer> {
     // Fails when the client has left already.
     let local = canonical(stream.local_addr().ok()?);
     let remote = canonical(from);

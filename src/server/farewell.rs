@@ -24,7 +24,7 @@ pub(super) const SPEAKS_TLS: &str = "HTTP/1.1 400 Bad Request\r\n\
 
 /// The row `too_many_connections`, without a request ID: no request was read.
 pub(super) const TOO_MANY_CONNECTIONS: &str = "HTTP/1.1 503 Service Unavailable\r\n\
-     content-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\ncontent-length: 119\r\n\
+     content-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\ncontent-length: 122\r\n\
      connection: close\r\n\r\n\
      {\"status\":503,\"title\":\"The gateway holds as many connections as it may.\",\
      \"cause\":\"too_many_connections\",\"blame\":\"gateway\"}";

@@ -12,6 +12,8 @@ pub mod listener;
 mod open;
 mod proxy_protocol;
 pub mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod threads;
 pub mod tls;
 pub mod worker;

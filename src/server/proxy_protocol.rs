@@ -76,11 +76,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<Proxied, Failure> {
             return Err(Failure::Malformed);
         }
     }
-    if header.starts_with(V2_SIGNATURE) {
-        read_v2(stream, header).await
-    } else {
-        read_v1(stream, header).await
-    }
+    if header.starts_with(V2_SIGNATURE) { read_v2(stream, header).await } else { read_v1(stream, header).await }
 }
 
 /// Whether what came is the beginning of `prefix`, or begins with it.

@@ -145,3 +145,304 @@ async fn shake(config: &Arc<ServerConfig>, stream: TcpStream) -> Result<Box<TlsS
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::{Path, PathBuf};
+
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::config::problem::Severity;
+    use crate::config::settings::{At, CertificateFiles};
+    use crate::server::testing::span;
+
+    /// Takes any certificate, and only these kinds of signatures.
+    #[derive(Debug)]
+    struct Anyone(Vec<SignatureScheme>);
+
+    impl ServerCertVerifier for Anyone {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.clone()
+        }
+    }
+
+    fn client(schemes: &[SignatureScheme], versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(schemes.to_vec())))
+            .with_no_client_auth()
+    }
+
+    const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+    const RSA: &[SignatureScheme] = &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256];
+
+    struct Files {
+        directory: tempfile::TempDir,
+    }
+
+    impl Files {
+        fn new() -> Files {
+            Files { directory: tempfile::tempdir().unwrap() }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) -> PathBuf {
+            std::fs::write(self.path(name), text).unwrap();
+            self.path(name)
+        }
+
+        /// Makes a certificate for `names` and says where it is.
+        fn make(
+            &self,
+            id: &str,
+            names: &[&str],
+            algorithm: &'static rcgen::SignatureAlgorithm,
+            change: impl FnOnce(&mut rcgen::CertificateParams),
+        ) -> At<CertificateFiles> {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let mut params = rcgen::CertificateParams::new(names).unwrap();
+            change(&mut params);
+            let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            at(
+                &self.write(&format!("{id}.pem"), &certificate.pem()),
+                &self.write(&format!("{id}.key"), &key.serialize_pem()),
+            )
+        }
+
+        fn ecdsa(&self, id: &str, names: &[&str]) -> At<CertificateFiles> {
+            self.make(id, names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| {})
+        }
+    }
+
+    fn at(chain: &Path, key: &Path) -> At<CertificateFiles> {
+        At { value: CertificateFiles { chain: chain.to_owned(), key: key.to_owned() }, span: span() }
+    }
+
+    fn compiled(
+        certificates: Vec<At<CertificateFiles>>,
+        tickets: &Tickets,
+    ) -> (Option<Arc<ServerConfig>>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let settings = ListenerTlsSettings { certificates, min_version: TlsVersion::Tls12 };
+        (compile(&settings, tickets, &mut problems), problems)
+    }
+
+    fn good(certificates: Vec<At<CertificateFiles>>) -> Arc<ServerConfig> {
+        let (config, problems) = compiled(certificates, &Tickets::new());
+        assert_eq!(problems, []);
+        config.unwrap()
+    }
+
+    /// The certificate that a client gets, and how the handshake went for it.
+    async fn ask(
+        config: &Arc<ServerConfig>,
+        name: &str,
+        client: Arc<ClientConfig>,
+    ) -> (CertificateDer<'static>, Option<HandshakeKind>) {
+        let (listener, address) = listener().await;
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = handshake(config, stream, Duration::from_secs(30)).await.unwrap();
+            stream.write_all(b"hello").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let _ = stream.read(&mut [0]).await;
+        };
+        let connect = async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let name = ServerName::try_from(name.to_owned()).unwrap();
+            let mut stream = TlsConnector::from(client).connect(name, stream).await.unwrap();
+            // The ticket comes after the handshake.
+            let mut hello = Vec::new();
+            stream.read_to_end(&mut hello).await.unwrap();
+            let connection: &ClientConnection = stream.get_ref().1;
+            (connection.peer_certificates().unwrap()[0].clone().into_owned(), connection.handshake_kind())
+        };
+        tokio::join!(serve, connect).1
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn der(files: &At<CertificateFiles>) -> CertificateDer<'static> {
+        use rustls_pki_types::pem::PemObject;
+        CertificateDer::from_pem_file(&files.value.chain).unwrap()
+    }
+
+    #[tokio::test]
+    async fn certificates_are_picked_by_name() {
+        let files = Files::new();
+        let (first, exact) = (files.ecdsa("first", &["first.test"]), files.ecdsa("exact", &["a.wild.test"]));
+        let wild = files.ecdsa("wild", &["*.wild.test"]);
+        let config = good(vec![first.clone(), wild.clone(), exact.clone()]);
+        let client = Arc::new(client(ECDSA, &[&TLS13]));
+        for (name, expected) in [
+            ("first.test", &first),
+            ("A.WILD.test", &exact),
+            ("b.wild.test", &wild),
+            ("c.b.wild.test", &first),
+            ("wild.test", &first),
+            ("unknown.test", &first),
+            // No name is sent for an address.
+            ("127.0.0.1", &first),
+        ] {
+            assert_eq!(ask(&config, name, Arc::clone(&client)).await.0, der(expected), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_are_picked_by_what_the_client_can_verify() {
+        let files = Files::new();
+        let ecdsa = files.ecdsa("ecdsa", &["a.test"]);
+        let rsa = files.make("rsa", &["a.test"], &rcgen::PKCS_RSA_SHA256, |_| {});
+        let config = good(vec![ecdsa.clone(), rsa.clone()]);
+        for name in ["a.test", "unknown.test"] {
+            for version in [&TLS12, &TLS13] {
+                let got = ask(&config, name, Arc::new(client(ECDSA, &[version]))).await.0;
+                assert_eq!(got, der(&ecdsa), "{name}");
+                let got = ask(&config, name, Arc::new(client(RSA, &[version]))).await.0;
+                assert_eq!(got, der(&rsa), "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_resume_across_snapshots() {
+        let files = Files::new();
+        let tickets = Tickets::new();
+        let certificate = files.ecdsa("a", &["a.test"]);
+        for version in [&TLS12, &TLS13] {
+            let client = Arc::new(client(ECDSA, &[version]));
+            let mut kinds = Vec::new();
+            for _ in 0..2 {
+                let config = compiled(vec![certificate.clone()], &tickets).0.unwrap();
+                kinds.push(ask(&config, "a.test", Arc::clone(&client)).await.1.unwrap());
+            }
+            assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed]);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_files_is_told_all_at_once() {
+        let files = Files::new();
+        let (good, other) = (files.ecdsa("good", &["a.test"]), files.ecdsa("other", &["a.test"]));
+        let (chain, key) = (&good.value.chain, &good.value.key);
+        let missing = files.path("missing.pem");
+        let empty = files.write("empty.pem", "");
+        let broken = files.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
+        let garbage = files.write("garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        let locked = files
+            .write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        for (wrong, expected) in [
+            (at(&missing, key), "the certificate chain `"),
+            (at(chain, &missing), "the private key `"),
+            (at(&empty, key), "holds no certificate"),
+            (at(&broken, key), "is not valid PEM"),
+            (at(&garbage, key), "cannot be used"),
+            (at(chain, &empty), "holds no private key"),
+            (at(chain, &locked), "holds no private key"),
+            (at(chain, &other.value.key), "does not belong to the certificate"),
+        ] {
+            let (config, problems) = compiled(vec![wrong, good.clone()], &Tickets::new());
+            assert!(config.is_none());
+            let [problem] = &*problems else { panic!("{problems:?}") };
+            assert!(problem.message.contains(expected), "{problem:?}");
+            assert!(problem.help.is_some(), "{problem:?}");
+        }
+        let (_, problems) = compiled(vec![at(&missing, &missing), at(&empty, key)], &Tickets::new());
+        assert_eq!(problems.len(), 3);
+    }
+
+    #[test]
+    fn dates_are_warned_of() {
+        let files = Files::new();
+        for (year, expected) in [((2001, 2002), "has expired"), ((3001, 3002), "is not valid yet")] {
+            let certificate = files.make("dated", &["a.test"], &rcgen::PKCS_ECDSA_P256_SHA256, |params| {
+                params.not_before = rcgen::date_time_ymd(year.0, 1, 1);
+                params.not_after = rcgen::date_time_ymd(year.1, 1, 1);
+            });
+            let (config, problems) = compiled(vec![certificate], &Tickets::new());
+            assert!(config.is_some());
+            let [problem] = &*problems else { panic!("{problems:?}") };
+            assert_eq!(problem.severity, Severity::Warning);
+            assert!(problem.message.contains(expected), "{problem:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_handshake() {
+        let files = Files::new();
+        let config = good(vec![files.ecdsa("a", &["a.test"])]);
+        for (sent, expected) in [
+            (&b"GET / HTTP/1.1\r\n\r\n"[..], "the client spoke plain HTTP"),
+            (b"", "the client closed the connection"),
+            (b"\x16\x03", "the client closed the connection"),
+            (b"\x80garbage", "received corrupt message of type InvalidContentType"),
+        ] {
+            let (listener, address) = listener().await;
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let failure = handshake(&config, stream, Duration::from_secs(30)).await.unwrap_err();
+            assert_eq!(failure.to_string(), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_ended() {
+        let files = Files::new();
+        let config = good(vec![files.ecdsa("a", &["a.test"])]);
+        let (listener, address) = listener().await;
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let start = tokio::time::Instant::now();
+        let failure = handshake(&config, stream, Duration::from_secs(30)).await.unwrap_err();
+        assert!(matches!(failure, Failure::Timeout));
+        assert_eq!(start.elapsed().as_secs(), HANDSHAKE_AT_MOST.as_secs());
+    }
+}

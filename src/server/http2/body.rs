@@ -1,0 +1,104 @@
+//! Bodies between hyper's streams and ours.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::streams::Stream;
+use crate::body::{RequestBody, ResponseBody};
+use crate::http1::timer::Timer;
+use crate::request::rejection::Cause;
+
+/// A request's body on its way in.
+pub(super) struct FromClient {
+    incoming: Incoming,
+    body_timeout: Duration,
+    timer: Timer,
+}
+
+impl FromClient {
+    /// Fails with `BodyTimeout` when nothing has come for `body_timeout` while it was waited for.
+    pub(super) fn new(incoming: Incoming, body_timeout: Duration) -> RequestBody {
+        if incoming.is_end_stream() {
+            return RequestBody::Empty;
+        }
+        RequestBody::Stream(Box::pin(FromClient { incoming, body_timeout, timer: Timer::new() }))
+    }
+}
+
+impl Body for FromClient {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
+            this.timer.clear();
+            // Lengths that do not match, a reset, a lost connection: the stream is over whichever it was.
+            return Poll::Ready(frame.map(|frame| frame.map_err(|_| Cause::ClientClosed)));
+        }
+        if !this.timer.is_set() {
+            this.timer.set(this.body_timeout);
+        }
+        ready!(this.timer.poll_expired(cx));
+        Poll::Ready(Some(Err(Cause::BodyTimeout)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A response's body on its way out, which knows whether it waits for the upstream or for the client.
+pub(super) struct ToClient {
+    body: ResponseBody,
+    stream: Rc<Stream>,
+}
+
+impl ToClient {
+    pub(super) fn new(body: ResponseBody, stream: Rc<Stream>) -> ToClient {
+        ToClient { body, stream }
+    }
+}
+
+/// A response's body that broke off: hyper resets the stream, so that the client knows.
+#[derive(Debug)]
+pub(super) struct BrokenOff(Cause);
+
+impl std::fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.row().cause)
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
+impl Body for ToClient {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let this = self.get_mut();
+        this.stream.asked_for_more();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        this.stream.handed_over();
+        Poll::Ready(frame.map(|frame| frame.map_err(BrokenOff)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

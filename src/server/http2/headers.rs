@@ -1,0 +1,60 @@
+//! What of a request's head is bounded or put right before it is handled.
+
+use http::header::COOKIE;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+
+use crate::config::settings::ListenerSettings;
+
+/// What a field takes in HTTP/1.1 beside its name and value: a colon, a blank, a line break.
+const FIELD_EXTRA: usize = 4;
+
+/// What a request line takes beside method and target.
+const LINE_EXTRA: usize = 12;
+
+/// Whether the head, counted as it would be in HTTP/1.1, exceeds `max_header_bytes` or `max_headers`.
+pub(super) fn too_large(parts: &Parts, settings: &ListenerSettings) -> bool {
+    if parts.headers.len() > settings.max_headers {
+        return true;
+    }
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let host = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
+    let line = parts.method.as_str().len().saturating_add(target).saturating_add(host).saturating_add(LINE_EXTRA);
+    let fields = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_EXTRA);
+    fields.fold(line, usize::saturating_add) > settings.max_header_bytes
+}
+
+/// HTTP/2 lets clients send a cookie in crumbs; everything behind expects one field, RFC 9113 section 8.2.3.
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(_)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut cookie = first.as_bytes().to_vec();
+    for crumb in headers.get_all(COOKIE).iter().skip(1) {
+        cookie.extend_from_slice(b"; ");
+        cookie.extend_from_slice(crumb.as_bytes());
+    }
+    // Made of valid values and a valid separator.
+    if let Ok(cookie) = HeaderValue::from_maybe_shared(bytes::Bytes::from(cookie)) {
+        headers.insert(COOKIE, cookie);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let mut headers = HeaderMap::new();
+        join_cookies(&mut headers);
+        assert!(headers.is_empty());
+        headers.append(COOKIE, HeaderValue::from_static("a=1"));
+        join_cookies(&mut headers);
+        assert_eq!(headers[COOKIE], "a=1");
+        headers.append(COOKIE, HeaderValue::from_static("b=2"));
+        headers.append(COOKIE, HeaderValue::from_bytes(b"c=\xff").unwrap());
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(COOKIE).iter().count(), 1);
+        assert_eq!(headers[COOKIE].as_bytes(), b"a=1; b=2; c=\xff");
+    }
+}

@@ -1,0 +1,232 @@
+//! HTTP/2 towards clients, RFC 9113: hyper's connection, and around it the bounds that hyper leaves to us.
+//!
+//! A connection's settings are those of its beginning, since they were told to the client then; what a request is
+//! judged by comes from the snapshot of its own moment.
+
+mod body;
+mod gather;
+mod headers;
+mod resets;
+mod streams;
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2::{Builder, Connection};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+use self::body::{FromClient, ToClient};
+use self::gather::Gather;
+use self::streams::{Birth, Idle, Spawn, Streams};
+use super::listener::Listener;
+use super::stream::{ClientStream, Peer};
+use super::worker::Worker;
+use crate::body::{RequestBody, ResponseBody};
+use crate::config::settings::ListenerSettings;
+use crate::http1::timer::Timer;
+use crate::request::rejection::Cause;
+
+/// What a client may send of one body, and of all bodies of a connection, before the gateway has passed it on.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What is held of one response for a client that does not take it.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// RFC 9113 section 6.5.2 counts this for each field beside its name and value.
+const FIELD_OVERHEAD: usize = 32;
+
+/// How far a head may exceed `max_header_bytes` and still be answered from the table of rejections. hyper answers
+/// larger ones itself, with a bare 431.
+const HEAD_SLACK: usize = 16 * 1024;
+
+/// Serves one connection to its end.
+pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: ClientStream, peer: Rc<Peer>) {
+    let settings = &listener.settings;
+    let streams = Rc::new(Streams::new(settings.http2.max_resets, settings.body_timeout));
+    let io = Gather::new(stream);
+    let service = {
+        let (worker, peer, listener, streams) =
+            (Rc::clone(&worker), Rc::clone(&peer), Arc::clone(&listener), Rc::clone(&streams));
+        service_fn(move |request| {
+            let birth = streams.begin();
+            answer(Rc::clone(&worker), Rc::clone(&peer), Arc::clone(&listener), birth, request)
+        })
+    };
+    let connection = builder(settings, Spawn(Rc::clone(&streams))).serve_connection(TokioIo::new(io.clone()), service);
+    let mut course = Course {
+        worker: &worker,
+        settings,
+        streams: &streams,
+        io: &io,
+        stage: Stage::Open,
+        timer: Timer::new(),
+        place: worker.drain.join(),
+    };
+    course.timer.set(settings.header_timeout);
+    let mut connection = pin!(connection);
+    let reason = poll_fn(|cx| course.poll(connection.as_mut(), cx)).await;
+    tracing::debug!(listener = &*peer.listener, client = %peer.remote, reason, "HTTP/2 connection ended");
+}
+
+fn builder(settings: &ListenerSettings, executor: Spawn) -> Builder<Spawn> {
+    let head = settings
+        .max_header_bytes
+        .saturating_add(settings.max_headers.saturating_mul(FIELD_OVERHEAD))
+        .saturating_add(HEAD_SLACK);
+    let mut builder = Builder::new(executor);
+    builder
+        .max_concurrent_streams(settings.http2.max_streams.get())
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
+    builder
+}
+
+/// From a request as hyper hands it over to its response. Dropped before its end, it counts as a reset.
+async fn answer(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    listener: Arc<Listener>,
+    birth: Birth,
+    request: Request<Incoming>,
+) -> Result<Response<ToClient>, std::convert::Infallible> {
+    let (mut parts, incoming) = request.into_parts();
+    headers::join_cookies(&mut parts.headers);
+    let response = if headers::too_large(&parts, &listener.settings) {
+        refuse(&worker, &peer, Cause::HeadersTooLarge)
+    } else {
+        let body = FromClient::new(incoming, listener.settings.body_timeout);
+        handle(&worker, &peer, Request::from_parts(parts, body)).await
+    };
+    let stream = birth.answered();
+    Ok(response.map(|body| ToClient::new(body, stream)))
+}
+
+/// Whether a connection still takes new streams.
+enum Stage {
+    Open,
+    /// GOAWAY was sent: streams under way come to their end. `written` is what the client had taken when the timer
+    /// was last set.
+    Leaving {
+        written: u64,
+    },
+}
+
+/// A connection's way from its preface to its end.
+struct Course<'a> {
+    worker: &'a Worker,
+    settings: &'a ListenerSettings,
+    streams: &'a Streams,
+    io: &'a Gather,
+    stage: Stage,
+    timer: Timer,
+    /// Among those that are woken when the worker drains.
+    place: u64,
+}
+
+impl Drop for Course<'_> {
+    fn drop(&mut self) {
+        self.worker.drain.leave(self.place);
+    }
+}
+
+/// hyper's connection, as far as it is driven here.
+trait Driven: Future<Output = hyper::Result<()>> {
+    fn go_away(self: Pin<&mut Self>);
+}
+
+impl<S, B> Driven for Connection<TokioIo<Gather>, S, Spawn>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: 'static,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn go_away(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl Course<'_> {
+    /// Ready with why the connection ended.
+    fn poll<C: Driven>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<&'static str> {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                // What the last streams and GOAWAY wrote is still gathered.
+                let _ = self.io.poll_send(cx);
+                return Poll::Ready(if ended.is_ok() { "closed" } else { "failed" });
+            }
+            if let Poll::Ready(Err(_)) = self.io.poll_send(cx) {
+                return Poll::Ready("the client is gone");
+            }
+            if self.streams.too_many_resets() {
+                connection.as_mut().go_away();
+                let _ = connection.as_mut().poll(cx);
+                let _ = self.io.poll_send(cx);
+                return Poll::Ready("more streams were reset than max_resets allows");
+            }
+            match self.stage {
+                Stage::Open => {
+                    self.worker.drain.wake_on_drain(self.place, cx.waker());
+                    self.streams.wake_when_idle(cx.waker());
+                    let expired = self.idle_for_too_long(cx);
+                    if !expired && !self.worker.drain.is_draining() {
+                        return Poll::Pending;
+                    }
+                    connection.as_mut().go_away();
+                    if expired && self.streams.idle_since() == Idle::NoStreamYet {
+                        let _ = connection.as_mut().poll(cx);
+                        let _ = self.io.poll_send(cx);
+                        return Poll::Ready("no request came within header_timeout");
+                    }
+                    self.stage = Stage::Leaving { written: self.io.written() };
+                    self.timer.set(self.settings.body_timeout);
+                }
+                Stage::Leaving { written } => {
+                    if self.timer.poll_expired(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    // A slow client may take its time as long as it takes something, and a slow upstream its own.
+                    if self.streams.active() == 0 && self.io.written() == written {
+                        return Poll::Ready("the client takes nothing more");
+                    }
+                    self.stage = Stage::Leaving { written: self.io.written() };
+                    self.timer.set(self.settings.body_timeout);
+                }
+            }
+        }
+    }
+
+    /// Whether no stream has been open for `idle_timeout`, or none has come at all within `header_timeout`.
+    fn idle_for_too_long(&mut self, cx: &mut Context<'_>) -> bool {
+        match self.streams.idle_since() {
+            Idle::Never => self.timer.clear(),
+            Idle::NoStreamYet => {}
+            Idle::Since(moment) => match moment.checked_add(self.settings.idle_timeout) {
+                Some(end) => self.timer.set_at(end),
+                None => self.timer.clear(),
+            },
+        }
+        self.timer.poll_expired(cx).is_ready()
+    }
+}
+
+async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, request: Request<RequestBody>) -> Response<ResponseBody> {
+    let _ = request;
+    refuse(worker, peer, Cause::NoRoute)
+}
+
+fn refuse(_worker: &Rc<Worker>, _peer: &Rc<Peer>, cause: Cause) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::new(crate::body::Content::Empty));
+    *response.status_mut() = cause.row().status;
+    response
+}
