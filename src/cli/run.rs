@@ -1,10 +1,71 @@
-//! `passerelle run`.
+//! `passerelle run`: from the configuration file to a process that serves, and to its end.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Exit, print_error};
+use super::{Exit, print_error, print_problems};
+use crate::config;
+use crate::control::systemd::PassedSockets;
+use crate::control::{self, Control, Outcome, Signals, StartFailure};
+use crate::gateway::Gateway;
+use crate::observe::log;
+use crate::observe::metrics::Metrics;
 
-pub(super) fn run(_config: &Path) -> Exit {
-    print_error("passerelle: `run` is not part of this build yet\n");
+pub(super) fn run(path: &Path) -> Exit {
+    // Before anything else opens a descriptor.
+    let passed = PassedSockets::take();
+    let loaded = config::load(path);
+    let files = loaded.files();
+    let (built, problems) = loaded.build(|settings, problems| {
+        let metrics = Metrics::new(settings.server.workers.get());
+        Gateway::build(settings, None, &metrics, problems).map(|gateway| (gateway, metrics))
+    });
+    print_problems(&problems);
+    let Some((gateway, metrics)) = built else { return Exit::Wrong };
+    let passed = match passed {
+        Ok(passed) => passed,
+        Err(message) => return failed(&message),
+    };
+    let log = match log::init(&gateway.settings.log, Arc::clone(&metrics)) {
+        Ok(log) => log,
+        Err(error) => return failed(&error.to_string()),
+    };
+    log_panics();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("the control plane's runtime could not be made: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        let signals = Signals::new().map_err(StartFailure::Signals)?;
+        let (control, ended) = Control::start(path, gateway, files, metrics, passed, log.log())?;
+        Ok(control::run_to_end(&control, signals, ended).await)
+    });
+    // A task that blocks, a slow disk under a reload, must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Outcome::Orderly) => Exit::Fine,
+        Ok(Outcome::Failed) => Exit::Failed,
+        Err(failure) => failed_to_start(&failure),
+    }
+}
+
+fn failed(message: &str) -> Exit {
+    print_error(&format!("passerelle: {message}\n"));
     Exit::Failed
+}
+
+/// Told on standard error, where whoever starts a process by hand looks, and in the log.
+fn failed_to_start(failure: &StartFailure) -> Exit {
+    tracing::error!(reason = %failure, "not started");
+    failed(&failure.to_string())
+}
+
+/// A panic is a defect. It ends one connection or one task, never the process, so the log must tell of it.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let thread = std::thread::current();
+        let message = panic.payload_as_str().unwrap_or("without a message");
+        tracing::error!(place, thread = thread.name(), message, "panic: a defect of the gateway, please report it");
+    }));
 }

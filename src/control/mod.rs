@@ -17,10 +17,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, mpsc, watch as latest};
 
 pub use reload::{ReloadFailure, ReloadReport, Trigger};
-pub use shutdown::{Outcome, run_to_end};
+pub use shutdown::{Outcome, Signals, run_to_end};
 pub use sockets::BindFailure;
 
 use crate::gateway::Gateway;
+use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 use crate::server::threads::{Ended, Workers};
 use sockets::Sockets;
@@ -38,6 +39,7 @@ pub struct Control {
     listening: ArcSwap<Vec<Listening>>,
     /// What to watch for changes.
     files: latest::Sender<Vec<PathBuf>>,
+    log: Log,
 }
 
 /// Where the process is on its way.
@@ -70,6 +72,7 @@ struct Plane {
 pub enum StartFailure {
     Bind(BindFailure),
     Thread(io::Error),
+    Signals(io::Error),
 }
 
 impl std::fmt::Display for StartFailure {
@@ -77,6 +80,7 @@ impl std::fmt::Display for StartFailure {
         match self {
             StartFailure::Bind(failure) => failure.fmt(f),
             StartFailure::Thread(error) => write!(f, "a worker thread could not be started: {error}"),
+            StartFailure::Signals(error) => write!(f, "signals cannot be handled: {error}"),
         }
     }
 }
@@ -93,6 +97,7 @@ impl Control {
         files: Vec<PathBuf>,
         metrics: Arc<Metrics>,
         passed: PassedSockets,
+        log: Log,
     ) -> Result<(Arc<Control>, mpsc::UnboundedReceiver<Ended>), StartFailure> {
         let workers = gateway.settings.server.workers.get();
         let mut sockets = Sockets::new(workers, passed);
@@ -108,6 +113,7 @@ impl Control {
             plane: Mutex::new(Plane { sockets, workers }),
             listening: ArcSwap::from_pointee(listening),
             files: latest::Sender::new(files),
+            log,
         };
         Ok((Arc::new(control), ended))
     }

@@ -9,9 +9,12 @@ use super::sockets::BindFailure;
 use super::systemd::{self, State};
 use super::{Control, Phase};
 use crate::config;
-use crate::config::problem::Problem;
+use crate::config::problem::{Problem, Severity};
 use crate::config::settings::Settings;
+use crate::config::source::{SourceFile, Span};
 use crate::gateway::Gateway;
+use crate::observe::log::LogError;
+use crate::observe::metrics::ReloadResult;
 
 /// A reload that took effect.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub enum ReloadFailure {
     /// Everything that is wrong with the configuration, warnings too.
     Configuration(Vec<Problem>),
     Bind(BindFailure),
+    /// `[log]` cannot be put in force.
+    Log(LogError),
     /// The gateway is about to end.
     Leaving,
     /// Building the snapshot panicked.
@@ -40,6 +45,7 @@ impl fmt::Display for ReloadFailure {
         match self {
             ReloadFailure::Configuration(_) => f.write_str("the configuration has errors"),
             ReloadFailure::Bind(failure) => failure.fmt(f),
+            ReloadFailure::Log(error) => error.fmt(f),
             ReloadFailure::Leaving => f.write_str("the gateway is about to end"),
             ReloadFailure::Internal => f.write_str("the gateway failed to build the new configuration"),
         }
@@ -66,6 +72,7 @@ impl Trigger {
 
 /// A configuration read and compiled, or what is wrong with it.
 struct Built {
+    file: Arc<SourceFile>,
     gateway: Option<Gateway>,
     problems: Vec<Problem>,
     files: Vec<PathBuf>,
@@ -83,11 +90,13 @@ impl Control {
         systemd::notify(State::Ready);
         match &result {
             Ok(report) => {
+                self.metrics.reloaded(ReloadResult::Success);
                 tell(&report.warnings);
                 tracing::info!(trigger = trigger.as_str(), opened = ?report.opened, closed = ?report.closed,
                     milliseconds = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX), "reloaded");
             }
             Err(failure) => {
+                self.metrics.reloaded(ReloadResult::Failure);
                 if let ReloadFailure::Configuration(problems) = failure {
                     tell(problems);
                 }
@@ -108,20 +117,24 @@ impl Control {
         // Reading files and compiling may take long; probes and /metrics go on meanwhile.
         let this = Arc::clone(self);
         let built = tokio::task::spawn_blocking(move || this.build(&before)).await;
-        let Built { gateway, mut problems, files } = built.map_err(|_| ReloadFailure::Internal)?;
+        let Built { file, gateway, mut problems, files } = built.map_err(|_| ReloadFailure::Internal)?;
         // A file that the broken configuration was made of may be the one that is mended next.
         self.watch(files, gateway.is_some());
         let Some(gateway) = gateway else { return Err(ReloadFailure::Configuration(problems)) };
         let opened = plane.sockets.open(&gateway).map_err(ReloadFailure::Bind)?;
         let names = opened.names();
+        if gateway.settings.log != self.snapshot().settings.log {
+            self.log.apply(&gateway.settings.log).map_err(ReloadFailure::Log)?;
+        }
 
+        // Nothing fails from here on.
         let gateway = Arc::new(gateway);
-        let before = self.newest.swap(Arc::clone(&gateway));
+        self.newest.store(Arc::clone(&gateway));
         let plane = &mut *plane;
         self.listening.store(Arc::new(plane.sockets.commit(opened, &gateway, &plane.workers)));
         let superfluous = plane.sockets.superfluous(&gateway);
         plane.workers.give_up(&superfluous).await;
-        problems.extend(unchangeable(&before.settings, &gateway.settings));
+        problems.extend(unchanged(plane.workers.count(), &gateway.settings, &file));
         Ok(ReloadReport {
             warnings: problems,
             opened: names,
@@ -132,10 +145,10 @@ impl Control {
 
     fn build(&self, before: &Gateway) -> Built {
         let loaded = config::load(&self.config);
-        let files = loaded.files();
+        let (file, files) = (Arc::clone(&loaded.file), loaded.files());
         let (gateway, problems) =
             loaded.build(|settings, problems| Gateway::build(settings, Some(before), &self.metrics, problems));
-        Built { gateway, problems, files }
+        Built { file, gateway, problems, files }
     }
 
     /// Replaces what is watched; where the configuration could not be used, adds to it.
@@ -155,19 +168,22 @@ impl Control {
 }
 
 /// Logs each problem on a line of its own.
-pub(super) fn tell(problems: &[Problem]) {
-    use crate::config::problem::Severity;
+fn tell(problems: &[Problem]) {
     for problem in problems {
         let (file, help) = (&problem.span.file.name, problem.help.as_deref());
+        let line = (!problem.span.is_whole_file()).then(|| problem.span.file.position(problem.span.start).0);
         match problem.severity {
-            Severity::Error => tracing::error!(file, help, "{}", problem.message),
-            Severity::Warning => tracing::warn!(file, help, "{}", problem.message),
+            Severity::Error => tracing::error!(file, line, help, "{}", problem.message),
+            Severity::Warning => tracing::warn!(file, line, help, "{}", problem.message),
         }
     }
 }
 
-/// What differs and only a new start can change.
-fn unchangeable(before: &Settings, after: &Settings) -> Vec<Problem> {
-    let _ = (before, after);
-    Vec::new()
+/// What the new configuration asks for and only a new start can give.
+fn unchanged(workers: usize, settings: &Settings, file: &Arc<SourceFile>) -> Option<Problem> {
+    let wanted = settings.server.workers.get();
+    (wanted != workers).then(|| {
+        let message = format!("`workers` of [server] is {wanted}, but {workers} are running");
+        Problem::warning(&Span::whole_file(file), message).help("It takes effect at the next start")
+    })
 }

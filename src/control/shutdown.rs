@@ -25,8 +25,8 @@ pub enum Outcome {
     Failed,
 }
 
-/// The signals that mean something.
-struct Signals {
+/// The signals that mean something. From here on they no longer end the process by themselves.
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -34,7 +34,11 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> io::Result<Signals> {
+    /// Within a runtime.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new() -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -53,11 +57,11 @@ impl Signals {
 }
 
 /// Serves until a signal or a failure, then brings everything to its end. `ended` tells of workers that end.
-///
-/// # Errors
-/// Signals cannot be handled.
-pub async fn run_to_end(control: &Arc<Control>, mut ended: mpsc::UnboundedReceiver<Ended>) -> io::Result<Outcome> {
-    let mut signals = Signals::new()?;
+pub async fn run_to_end(
+    control: &Arc<Control>,
+    mut signals: Signals,
+    mut ended: mpsc::UnboundedReceiver<Ended>,
+) -> Outcome {
     let watching = tokio::spawn(watch::run(Arc::clone(control)));
     systemd::notify(State::Ready);
     let outcome = serve(control, &mut signals, &mut ended).await;
@@ -79,7 +83,7 @@ pub async fn run_to_end(control: &Arc<Control>, mut ended: mpsc::UnboundedReceiv
     if cut_short {
         tracing::warn!("told to end a second time: ending at once");
     }
-    Ok(outcome)
+    outcome
 }
 
 /// Obeys the signals that do not end the process, until one does.
@@ -93,7 +97,7 @@ async fn serve(control: &Arc<Control>, signals: &mut Signals, ended: &mut mpsc::
                 // Beside the signals, which must not wait for it. How it went is logged there.
                 tokio::spawn(async move { control.reload(Trigger::Signal).await });
             }
-            _ = signals.reopen.recv() => {}
+            _ = signals.reopen.recv() => control.log.reopen(),
             worker = ended.recv() => {
                 tracing::error!(worker = worker.map(|ended| ended.worker.0), "a worker thread failed: ending");
                 return Outcome::Failed;

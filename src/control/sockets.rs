@@ -107,6 +107,9 @@ impl Sockets {
     pub(super) fn commit(&mut self, opened: Opened, gateway: &Gateway, workers: &Workers) -> Vec<Listening> {
         for (key, bound) in opened.new {
             workers.listen(&key, bound.sockets);
+            if let Some(listener) = gateway.listener_of(&key) {
+                tracing::info!(listener = &*listener.name, address = %bound.address, "listening");
+            }
             self.held.insert(key, bound.address);
         }
         let mut listening: Vec<_> = gateway

@@ -23,7 +23,7 @@ pub(super) struct FromClient {
 
 impl FromClient {
     /// Fails with `BodyTimeout` when nothing has come for `body_timeout` while it was waited for.
-    pub(super) fn new(incoming: Incoming, body_timeout: Duration) -> RequestBody {
+    pub(super) fn body(incoming: Incoming, body_timeout: Duration) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }

@@ -103,7 +103,7 @@ async fn answer(
     let response = if headers::too_large(&parts, &listener.settings) {
         refuse(&worker, &peer, Cause::HeadersTooLarge)
     } else {
-        let body = FromClient::new(incoming, listener.settings.body_timeout);
+        let body = FromClient::body(incoming, listener.settings.body_timeout);
         handle(&worker, &peer, Request::from_parts(parts, body)).await
     };
     let stream = birth.answered();
