@@ -65,7 +65,8 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         let thread = std::thread::current();
-        let message = panic.payload_as_str().unwrap_or("without a message");
+        let payload = panic.payload();
+        let message = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
         tracing::error!(place, thread = thread.name(), message, "panic: a defect of the gateway, please report it");
     }));
 }

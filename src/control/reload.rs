@@ -92,8 +92,13 @@ impl Control {
             Ok(report) => {
                 self.metrics.reloaded(ReloadResult::Success);
                 tell(&report.warnings);
-                tracing::info!(trigger = trigger.as_str(), opened = ?report.opened, closed = ?report.closed,
-                    milliseconds = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX), "reloaded");
+                tracing::info!(
+                    trigger = trigger.as_str(),
+                    opened = report.opened.join(" "),
+                    closed = report.closed.join(" "),
+                    milliseconds = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
+                    "reloaded"
+                );
             }
             Err(failure) => {
                 self.metrics.reloaded(ReloadResult::Failure);
