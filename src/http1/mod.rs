@@ -8,4 +8,5 @@ pub mod chunked;
 pub mod encode;
 pub mod framing;
 pub mod head;
+pub mod queue;
 pub mod timer;

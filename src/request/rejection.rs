@@ -161,7 +161,7 @@ causes! {
         "See what the server sends: ambiguous lengths and malformed heads are refused.";
     UpstreamHeadersTooLarge BAD_GATEWAY Upstream "upstream_headers_too_large"
         "The server's answer has too large a head."
-        "The service sends more than 256 KiB or 256 fields of headers: look at its cookies.";
+        "The service sends more than 64 KiB or 256 fields of headers: look at its cookies.";
 }
 
 impl Cause {

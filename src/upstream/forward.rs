@@ -1,0 +1,158 @@
+//! Sending a request to a server of an upstream, and again to another where that is safe.
+//!
+//! Safe means: no byte of it was written; or it is idempotent, no byte of a response was seen, and all that was read
+//! of its body is still held. Nothing else is ever replayed, and replays stay within the upstream's budget.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use http::{Method, StatusCode};
+
+use super::connect::connect;
+use super::health::Failure;
+use super::http1::{Answer, Connection, Exchange, ExchangeTimeouts, Failed, Interim};
+use super::journey::Journey;
+use super::pool::Pool;
+use super::replay::Replay;
+use super::upgrade::{Open, Upgraded};
+use super::{ChooseBy, Lease, Server, Upstream};
+use crate::body::{Content, RequestBody};
+use crate::config::settings::UpstreamTimeouts;
+use crate::http1::head::ResponseHead;
+use crate::request::rejection::{Blame, Cause};
+use crate::server::WorkerId;
+
+/// One request, as far as its forwarding goes.
+pub struct Call<'a> {
+    pub worker: WorkerId,
+    pub pool: &'a Rc<Pool>,
+    pub upstream: &'a Arc<Upstream>,
+    pub timeouts: UpstreamTimeouts,
+    pub by: ChooseBy<'a>,
+    pub method: &'a Method,
+    /// Writes the head for a server.
+    pub write_head: &'a dyn Fn(&Server, &mut BytesMut),
+    pub framing: SentFraming,
+    /// Whether the head asks for an upgrade.
+    pub upgrade: bool,
+    pub interim: &'a dyn Interim,
+    pub journey: &'a Rc<Journey>,
+}
+
+/// How the request's body is framed towards the server; the head says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentFraming {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// What came of it.
+pub enum Forwarded {
+    Response(ResponseHead, Content),
+    Upgraded(ResponseHead, Box<Upgraded>),
+}
+
+/// Forwards a request.
+///
+/// # Errors
+/// The cause of the last attempt's failure; its detail is left in the journey.
+pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
+    let open = if call.upgrade { Some(Open::count(call.upstream)?) } else { None };
+    let idempotent = call.method.is_idempotent();
+    let mut body = Replay::new(body);
+    let mut tried = Vec::new();
+    let mut left = call.upstream.settings.retry.attempts;
+    let mut last = None;
+    call.upstream.budget.request();
+    loop {
+        let lease = match call.upstream.choose(call.by, &tried) {
+            Ok(lease) => lease,
+            // What became of the attempt before says more.
+            Err(cause) => return Err(last.unwrap_or(cause)),
+        };
+        let server = Arc::clone(lease.server());
+        call.journey.attempt(&server);
+        match attempt(call, lease, &mut body, tried.is_empty()).await {
+            Ok(answer) => {
+                server.health.answered();
+                return finish(call, answer, body, open);
+            }
+            Err(failed) => {
+                call.journey.detail(failed.detail);
+                let unseen = !failed.wrote || (idempotent && !failed.answered && failed.cause == Cause::UpstreamClosedEarly);
+                let again = unseen && failed.cause.row().blame == Blame::Upstream && body.rewind();
+                if !again || left == 0 {
+                    return Err(failed.cause);
+                }
+                if !call.upstream.budget.take() {
+                    call.upstream.metrics.retry_refused(call.worker);
+                    return Err(failed.cause);
+                }
+                call.upstream.metrics.retried(call.worker);
+                left = left.saturating_sub(1);
+                last = Some(failed.cause);
+                tried.push(server.id);
+            }
+        }
+    }
+}
+
+/// One attempt on one server; only the first uses a kept connection, since one that fails hints at more that will.
+async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) -> Result<Answer, Failed> {
+    let server = Arc::clone(lease.server());
+    let kept = if first { call.pool.take(server.id) } else { None };
+    let reused = kept.is_some();
+    let connection = match kept {
+        Some(connection) => connection,
+        None => match connect(&server, call.timeouts.connect).await {
+            Ok(stream) => Connection::new(stream),
+            Err(error) => {
+                server.metrics.connect_failed(call.worker);
+                server.health.failed(Failure::Connect);
+                return Err(Failed { cause: error.cause, wrote: false, answered: false, detail: error.detail });
+            }
+        },
+    };
+    server.metrics.connection_used(call.worker, reused);
+    let timeouts = ExchangeTimeouts {
+        response: call.timeouts.response,
+        between_bytes: call.timeouts.between_bytes,
+        keep_alive: call.timeouts.keep_alive,
+    };
+    let write_head = |out: &mut BytesMut| (call.write_head)(&server, out);
+    let journey = Rc::clone(call.journey);
+    let pool = Rc::clone(call.pool);
+    let exchange = Exchange::new(connection, lease, journey, pool, timeouts, call.framing, write_head);
+    let answer = exchange.answer(body, call.interim).await;
+    if let Err(failed) = &answer {
+        report(&server, failed, reused);
+    }
+    answer
+}
+
+/// Tells the server's health of a failure that is the server's.
+fn report(server: &Server, failed: &Failed, reused: bool) {
+    match failed.cause {
+        // A kept connection that ends just as it is used says nothing: the backend was free to close it.
+        Cause::UpstreamClosedEarly if reused && !failed.answered => {}
+        Cause::UpstreamClosedEarly | Cause::UpstreamInvalidResponse => server.health.failed(Failure::Broken),
+        Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout => server.health.failed(Failure::Timeout),
+        cause => debug_assert!(cause.row().blame != Blame::Upstream || cause == Cause::UpstreamHeadersTooLarge),
+    }
+}
+
+fn finish(call: &Call<'_>, answer: Answer, body: Replay, open: Option<Open>) -> Result<Forwarded, Cause> {
+    let Answer { head, exchange } = answer;
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        let content = exchange.into_content(call.method, &head, body).map_err(|failed| failed.cause)?;
+        return Ok(Forwarded::Response(head, content));
+    }
+    // A switch that nobody asked for would be a tunnel that nobody checks.
+    let Some(open) = open else { return Err(Cause::UpstreamInvalidResponse) };
+    call.journey.ended();
+    let (stream, early, lease) = exchange.into_upgraded();
+    Ok(Forwarded::Upgraded(head, Box::new(Upgraded { stream, early, silence: call.timeouts.upgraded, _lease: lease, _open: open })))
+}

@@ -1,0 +1,398 @@
+//! HTTP/1.1 towards a server: one request on one connection, its body and the response's streaming at once.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONNECTION;
+use http::{HeaderMap, Method, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use super::Lease;
+use super::connect::ServerStream;
+use super::journey::Journey;
+use super::pool::Pool;
+use super::replay::Replay;
+use crate::body::Content;
+use crate::http1::buffer::poll_read;
+use crate::http1::chunked::{Decoded, Decoder};
+use crate::http1::encode;
+use crate::http1::framing::{self, Framing};
+use crate::http1::head::{HeadError, HeadScan, Kind, Limits, ResponseHead, take_response};
+use crate::http1::queue::Queue;
+use crate::http1::timer::Timer;
+use crate::request::rejection::Cause;
+
+/// Bounds on a response's head; the remedy of `upstream_headers_too_large` states them.
+const HEAD_LIMITS: Limits = Limits { bytes: 64 * 1024, target: 0, fields: 256 };
+
+/// Informational responses before the final one; more is no honest server.
+const MOST_INTERIM: u32 = 16;
+
+/// Bytes of a response read at once.
+const READ: usize = 64 * 1024;
+
+/// A connection to a server.
+pub struct Connection {
+    pub stream: ServerStream,
+    /// What was read and not yet taken.
+    pub read: BytesMut,
+    out: Queue,
+    timer: Timer,
+}
+
+impl Connection {
+    pub fn new(stream: ServerStream) -> Box<Connection> {
+        Box::new(Connection { stream, read: BytesMut::new(), out: Queue::default(), timer: Timer::new() })
+    }
+
+    /// Whether nothing came since the last response: neither bytes, which nobody asked for, nor the end.
+    pub fn is_silent(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.read.is_empty() && poll_read(&mut self.stream, &mut cx, &mut self.read, 1).is_pending()
+    }
+}
+
+/// The time-outs of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeTimeouts {
+    pub response: Duration,
+    pub between_bytes: Duration,
+    /// How long the connection may be kept afterwards.
+    pub keep_alive: Duration,
+}
+
+/// Takes informational responses.
+pub trait Interim {
+    fn interim(&self, status: StatusCode, headers: &HeaderMap);
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub struct Failed {
+    pub cause: Cause,
+    /// Whether any byte of the request was written.
+    pub wrote: bool,
+    /// Whether any byte of the response was seen.
+    pub answered: bool,
+    pub detail: Option<String>,
+}
+
+/// What is sent of the request's body.
+enum Sending {
+    Body { chunked: bool },
+    Done,
+    /// The server takes no more; it may have answered all the same.
+    Refused(std::io::ErrorKind),
+}
+
+/// One request on its way.
+pub struct Exchange {
+    connection: Box<Connection>,
+    lease: Lease,
+    journey: Rc<Journey>,
+    pool: Rc<Pool>,
+    timeouts: ExchangeTimeouts,
+    sending: Sending,
+    /// Whether `sending` has reached its end and the response is timed.
+    waiting: bool,
+    wrote: bool,
+    answered: bool,
+}
+
+/// The response's head, and the exchange that its body continues.
+pub struct Answer {
+    pub head: ResponseHead,
+    pub exchange: Exchange,
+}
+
+impl Exchange {
+    /// `write_head` puts the request's head into the buffer that it is given.
+    pub fn new(
+        mut connection: Box<Connection>,
+        lease: Lease,
+        journey: Rc<Journey>,
+        pool: Rc<Pool>,
+        timeouts: ExchangeTimeouts,
+        chunked: Option<bool>,
+        write_head: impl FnOnce(&mut BytesMut),
+    ) -> Exchange {
+        write_head(connection.out.gather());
+        journey.began();
+        connection.timer.set(timeouts.between_bytes);
+        let sending = chunked.map_or(Sending::Done, |chunked| Sending::Body { chunked });
+        Exchange { connection, lease, journey, pool, timeouts, sending, waiting: false, wrote: false, answered: false }
+    }
+
+    /// Sends the request and reads the head of its answer.
+    ///
+    /// # Errors
+    /// [`Failed`], which tells what is needed to decide whether the request may be replayed.
+    pub async fn answer(mut self, body: &mut Replay, interim: &dyn Interim) -> Result<Answer, Failed> {
+        let mut scan = HeadScan::default();
+        let mut left = MOST_INTERIM;
+        loop {
+            let length = std::future::poll_fn(|cx| self.poll_head(cx, &mut scan, body)).await?;
+            let head = take_response(&mut self.connection.read, length, &HEAD_LIMITS).map_err(|e| self.bad_head(e))?;
+            if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+                left = left.checked_sub(1).ok_or_else(|| self.failed(Cause::UpstreamInvalidResponse))?;
+                interim.interim(head.status, &head.headers);
+                scan = HeadScan::default();
+                continue;
+            }
+            return Ok(Answer { head, exchange: self });
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, scan: &mut HeadScan, body: &mut Replay) -> Poll<Result<usize, Failed>> {
+        if let Poll::Ready(Err(cause)) = self.poll_send(cx, body) {
+            return Poll::Ready(Err(self.failed(cause)));
+        }
+        loop {
+            match scan.advance(&self.connection.read, &HEAD_LIMITS, Kind::Response) {
+                Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(self.bad_head(error))),
+            }
+            let connection = &mut *self.connection;
+            match poll_read(&mut connection.stream, cx, &mut connection.read, READ) {
+                Poll::Ready(Ok(1..)) => {
+                    self.answered = true;
+                    connection.timer.set(self.timeouts.between_bytes);
+                }
+                Poll::Ready(Ok(0)) => {
+                    let detail = match self.sending {
+                        Sending::Refused(kind) => Some(format!("sending: {kind}")),
+                        Sending::Body { .. } | Sending::Done => None,
+                    };
+                    return Poll::Ready(Err(Failed { detail, ..self.failed(Cause::UpstreamClosedEarly) }));
+                }
+                Poll::Ready(Err(error)) => {
+                    let detail = Some(error.kind().to_string());
+                    return Poll::Ready(Err(Failed { detail, ..self.failed(Cause::UpstreamClosedEarly) }));
+                }
+                Poll::Pending => {
+                    ready!(connection.timer.poll_expired(cx));
+                    let stalled = !self.waiting || self.answered;
+                    let cause = if stalled { Cause::UpstreamBodyTimeout } else { Cause::UpstreamTimeout };
+                    return Poll::Ready(Err(self.failed(cause)));
+                }
+            }
+        }
+    }
+
+    /// Sends as much as can be sent. Ready once all is, or the server takes no more.
+    ///
+    /// Errors are the client's: reading its body failed.
+    fn poll_send(&mut self, cx: &mut Context<'_>, body: &mut Replay) -> Poll<Result<(), Cause>> {
+        loop {
+            let connection = &mut *self.connection;
+            let mut body_pending = false;
+            while let Sending::Body { chunked } = self.sending {
+                if !connection.out.has_room() {
+                    break;
+                }
+                match body.poll_frame(cx) {
+                    Poll::Pending => {
+                        body_pending = true;
+                        break;
+                    }
+                    Poll::Ready(Some(Err(cause))) => return Poll::Ready(Err(cause)),
+                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                        Ok(data) if chunked => connection.out.push_chunk(data),
+                        Ok(data) => connection.out.push_data(data),
+                        Err(frame) => {
+                            if chunked {
+                                encode::last_chunk(connection.out.gather(), frame.trailers_ref());
+                            }
+                            self.sending = Sending::Done;
+                        }
+                    },
+                    Poll::Ready(None) => {
+                        if chunked {
+                            encode::last_chunk(connection.out.gather(), None);
+                        }
+                        self.sending = Sending::Done;
+                    }
+                }
+            }
+            if connection.out.is_empty() {
+                if body_pending {
+                    // The client is timed where its body is read.
+                    connection.timer.clear();
+                    return Poll::Pending;
+                }
+                if !std::mem::replace(&mut self.waiting, true) {
+                    connection.timer.set(self.timeouts.response);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(connection.out.poll_write(&mut connection.stream, cx)) {
+                Ok(_) => {
+                    self.wrote = true;
+                    connection.timer.set(self.timeouts.between_bytes);
+                }
+                Err(error) => {
+                    connection.out.clear();
+                    self.sending = Sending::Refused(error.kind());
+                }
+            }
+        }
+    }
+
+    /// Turns the rest of the exchange into the content of a response to `method`.
+    ///
+    /// # Errors
+    /// `UpstreamInvalidResponse` when the head states an ambiguous length.
+    pub fn into_content(mut self, method: &Method, head: &ResponseHead, body: Replay) -> Result<Content, Failed> {
+        let framing = framing::of_response(method, head.status, head.version, &head.headers)
+            .map_err(|_| self.failed(Cause::UpstreamInvalidResponse))?;
+        let keep = keeps_connection(head.version, &head.headers) && framing != Framing::UntilClose;
+        let decoder = Decoder::new(framing);
+        let all_here = match framing {
+            Framing::None => Some(0),
+            Framing::Length(length) => usize::try_from(length).ok().filter(|&n| n <= self.connection.read.len()),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        if let (Some(length), Sending::Done, true) = (all_here, &self.sending, self.connection.out.is_empty()) {
+            let content = self.connection.read.split_to(length).freeze();
+            self.finish(keep);
+            return Ok(if content.is_empty() { Content::Empty } else { Content::Full(content) });
+        }
+        self.connection.timer.set(self.timeouts.between_bytes);
+        Ok(Content::Stream(Box::pin(ServerBody { exchange: Some(self), body, decoder, keep, taken: false })))
+    }
+
+    /// The response is complete: the connection may serve again, unless more came than was asked for, or the request
+    /// was not sent whole.
+    fn finish(mut self, keep: bool) {
+        self.journey.ended();
+        let sent = matches!(self.sending, Sending::Done) && self.connection.out.is_empty();
+        if keep && sent && self.connection.read.is_empty() {
+            self.connection.timer.clear();
+            self.connection.read = BytesMut::new();
+            self.pool.put(self.lease.server().id, self.connection, self.timeouts.keep_alive);
+        }
+    }
+
+    /// The connection after a 101, and what came behind the head.
+    pub fn into_upgraded(self) -> (ServerStream, Bytes, Lease) {
+        let connection = *self.connection;
+        (connection.stream, connection.read.freeze(), self.lease)
+    }
+
+    fn bad_head(&self, error: HeadError) -> Failed {
+        let cause = match error {
+            HeadError::TooLarge | HeadError::TargetTooLong => Cause::UpstreamHeadersTooLarge,
+            HeadError::Malformed | HeadError::Version => Cause::UpstreamInvalidResponse,
+        };
+        self.failed(cause)
+    }
+
+    fn failed(&self, cause: Cause) -> Failed {
+        Failed { cause, wrote: self.wrote, answered: self.answered, detail: None }
+    }
+}
+
+/// Whether the server will take another request on this connection.
+fn keeps_connection(version: Version, headers: &HeaderMap) -> bool {
+    let mut close = !encode::keeps_alive(version);
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            close &= !token.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    !close
+}
+
+/// The body of a server's response; goes on sending the request's while it is read.
+struct ServerBody {
+    /// Taken when it is complete.
+    exchange: Option<Exchange>,
+    body: Replay,
+    decoder: Decoder,
+    keep: bool,
+    /// Whether the client took something since the server was last waited for: only then is the server timed anew.
+    taken: bool,
+}
+
+impl ServerBody {
+    fn finish(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish(self.keep);
+        }
+    }
+
+    fn fail(&mut self, cause: Cause) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.journey.ended();
+            if cause != Cause::UpstreamBodyTimeout {
+                exchange.lease.server().health.failed(super::health::Failure::Broken);
+            }
+        }
+        Poll::Ready(Some(Err(cause)))
+    }
+}
+
+impl Body for ServerBody {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let this = self.get_mut();
+        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+        // A client that breaks its own body off still gets the answer that was already on its way.
+        if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
+            exchange.sending = Sending::Refused(std::io::ErrorKind::ConnectionAborted);
+        }
+        loop {
+            let connection = &mut *exchange.connection;
+            match this.decoder.decode(&mut connection.read) {
+                Ok(Decoded::Data(data)) => {
+                    this.taken = true;
+                    if this.decoder.is_end() {
+                        this.finish();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Decoded::Trailers(trailers)) => {
+                    this.finish();
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Ok(Decoded::End) => {
+                    this.finish();
+                    return Poll::Ready(None);
+                }
+                Ok(Decoded::NeedMore) => {}
+                Err(_) => return this.fail(Cause::UpstreamInvalidResponse),
+            }
+            match poll_read(&mut connection.stream, cx, &mut connection.read, READ) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) if this.decoder.closed() => {
+                    this.finish();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return this.fail(Cause::UpstreamClosedEarly),
+                Poll::Pending => {
+                    if std::mem::take(&mut this.taken) {
+                        connection.timer.set(exchange.timeouts.between_bytes);
+                    }
+                    ready!(connection.timer.poll_expired(cx));
+                    return this.fail(Cause::UpstreamBodyTimeout);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.exchange.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

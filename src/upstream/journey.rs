@@ -1,0 +1,64 @@
+//! What a request met on its way to a server and back, for its record.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Server;
+
+/// Filled in by the forwarder, read once the response has ended.
+#[derive(Default)]
+pub struct Journey {
+    attempts: Cell<u32>,
+    server: RefCell<Option<Arc<Server>>>,
+    began: Cell<Option<Instant>>,
+    took: Cell<Option<Duration>>,
+    detail: RefCell<Option<String>>,
+}
+
+impl Journey {
+    /// A server was chosen for one more attempt.
+    pub fn attempt(&self, server: &Arc<Server>) {
+        self.attempts.set(self.attempts.get().saturating_add(1));
+        *self.server.borrow_mut() = Some(Arc::clone(server));
+    }
+
+    /// The first byte to the server.
+    pub fn began(&self) {
+        self.began.set(Some(Instant::now()));
+    }
+
+    /// The last byte from it.
+    pub fn ended(&self) {
+        if let Some(began) = self.began.get() {
+            self.took.set(Some(began.elapsed()));
+        }
+    }
+
+    /// What the operating system or the TLS library said of a failure; for the log alone.
+    pub fn detail(&self, detail: Option<String>) {
+        if detail.is_some() {
+            *self.detail.borrow_mut() = detail;
+        }
+    }
+
+    pub fn attempts(&self) -> u32 {
+        self.attempts.get()
+    }
+
+    /// The server of the last attempt.
+    pub fn server(&self) -> Option<Arc<Server>> {
+        self.server.borrow().clone()
+    }
+
+    /// From the request's first byte to the response's last, if it came.
+    pub fn took(&self) -> Option<Duration> {
+        self.took.get()
+    }
+
+    pub fn take_detail(&self) -> Option<String> {
+        self.detail.borrow_mut().take()
+    }
+}

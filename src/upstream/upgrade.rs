@@ -1,0 +1,167 @@
+//! After a 101: bytes copied both ways, each direction closing by itself.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::connect::ServerStream;
+use super::{Lease, Upstream};
+use crate::http1::buffer::poll_read;
+use crate::http1::timer::Timer;
+use crate::request::rejection::Cause;
+
+/// Bytes copied at once.
+const PIECE: usize = 64 * 1024;
+
+/// A place among an upstream's `max_upgraded`, given back when dropped.
+pub struct Open {
+    count: Arc<AtomicUsize>,
+}
+
+impl Open {
+    /// # Errors
+    /// `TooManyUpgraded`.
+    pub fn count(upstream: &Upstream) -> Result<Open, Cause> {
+        let open = Open { count: Arc::clone(&upstream.upgraded) };
+        let before = open.count.fetch_add(1, Ordering::Relaxed);
+        if before >= upstream.settings.max_upgraded.get() { Err(Cause::TooManyUpgraded) } else { Ok(open) }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A server's side of an upgraded connection.
+pub struct Upgraded {
+    pub stream: ServerStream,
+    /// What the server sent right behind its 101.
+    pub early: Bytes,
+    /// How long both may be silent.
+    pub silence: Duration,
+    pub(super) _lease: Lease,
+    pub(super) _open: Open,
+}
+
+/// Bytes copied in an upgraded connection's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    pub from_client: u64,
+    pub to_client: u64,
+}
+
+/// Copies until both directions have ended, one has failed, or both were silent for too long. `early` is what the
+/// client sent behind its request.
+pub async fn tunnel<C: AsyncRead + AsyncWrite + Unpin>(client: &mut C, early: BytesMut, upgraded: &mut Upgraded) -> Copied {
+    let mut to_server = Direction { pending: early, ..Direction::default() };
+    let mut to_client = Direction { pending: BytesMut::from(upgraded.early.as_ref()), ..Direction::default() };
+    let mut timer = Timer::new();
+    timer.set(upgraded.silence);
+    std::future::poll_fn(|cx| {
+        let before = (to_server.moved, to_client.moved);
+        let there = to_server.poll(client, &mut upgraded.stream, cx);
+        let back = to_client.poll(&mut upgraded.stream, client, cx);
+        if matches!(there, Poll::Ready(Err(_))) || matches!(back, Poll::Ready(Err(_))) || (there.is_ready() && back.is_ready()) {
+            return Poll::Ready(());
+        }
+        if before != (to_server.moved, to_client.moved) {
+            timer.set(upgraded.silence);
+        }
+        timer.poll_expired(cx)
+    })
+    .await;
+    Copied { from_client: to_server.copied, to_client: to_client.copied }
+}
+
+#[derive(Default)]
+struct Direction {
+    /// Read and not yet written.
+    pending: BytesMut,
+    ended: bool,
+    shut: bool,
+    copied: u64,
+    /// Reads and writes that got anywhere.
+    moved: u64,
+}
+
+impl Direction {
+    /// Ready once the end was passed on.
+    fn poll<R, W>(&mut self, from: &mut R, to: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            while !self.pending.is_empty() {
+                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.pending.advance(written);
+                self.copied = self.copied.wrapping_add(written as u64);
+                self.moved = self.moved.wrapping_add(1);
+            }
+            // An idle tunnel holds no buffer.
+            self.pending = BytesMut::new();
+            if self.shut {
+                return Poll::Ready(Ok(()));
+            }
+            if self.ended {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                self.shut = true;
+                return Poll::Ready(Ok(()));
+            }
+            // What is written must not lie in a TLS buffer while nothing more comes.
+            let read = poll_read(from, cx, &mut self.pending, PIECE);
+            if read.is_pending() {
+                ready!(Pin::new(&mut *to).poll_flush(cx))?;
+            }
+            if ready!(read)? == 0 {
+                self.ended = true;
+            }
+            self.moved = self.moved.wrapping_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    #[tokio::test]
+    async fn a_direction_ends_by_itself() {
+        let (mut client, mut client_far) = duplex(16);
+        let (mut server, mut server_far) = duplex(16);
+        let copy = async {
+            let (mut there, mut back) = (Direction::default(), Direction::default());
+            std::future::poll_fn(|cx| {
+                let there = there.poll(&mut client, &mut server, cx);
+                let back = back.poll(&mut server, &mut client, cx);
+                if there.is_ready() && back.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+        };
+        let talk = async {
+            client_far.write_all(b"question").await.expect("open");
+            client_far.shutdown().await.expect("open");
+            let mut got = String::new();
+            server_far.read_to_string(&mut got).await.expect("open");
+            assert_eq!(got, "question");
+            server_far.write_all(b"an answer after the other side has ended").await.expect("open");
+            server_far.shutdown().await.expect("open");
+            got.clear();
+            client_far.read_to_string(&mut got).await.expect("open");
+            assert_eq!(got, "an answer after the other side has ended");
+        };
+        tokio::join!(copy, talk);
+    }
+}
