@@ -5,14 +5,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use http::{Method, StatusCode};
 
 use super::connect::connect;
 use super::health::Failure;
-use super::http1::{Answer, Connection, Exchange, ExchangeTimeouts, Failed, Interim};
+use super::http1::{Answer, Connection, Exchange, ExchangeTimeouts, Failed, Interim, SentFraming};
 use super::journey::Journey;
 use super::pool::Pool;
 use super::replay::Replay;
@@ -39,14 +38,6 @@ pub struct Call<'a> {
     pub upgrade: bool,
     pub interim: &'a dyn Interim,
     pub journey: &'a Rc<Journey>,
-}
-
-/// How the request's body is framed towards the server; the head says the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SentFraming {
-    None,
-    Length(u64),
-    Chunked,
 }
 
 /// What came of it.

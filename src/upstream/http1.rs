@@ -79,6 +79,14 @@ pub struct Failed {
     pub detail: Option<String>,
 }
 
+/// How the request's body is framed towards the server; the request's head says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentFraming {
+    None,
+    Length(u64),
+    Chunked,
+}
+
 /// What is sent of the request's body.
 enum Sending {
     Body { chunked: bool },
@@ -115,13 +123,17 @@ impl Exchange {
         journey: Rc<Journey>,
         pool: Rc<Pool>,
         timeouts: ExchangeTimeouts,
-        chunked: Option<bool>,
+        framing: SentFraming,
         write_head: impl FnOnce(&mut BytesMut),
     ) -> Exchange {
         write_head(connection.out.gather());
         journey.began();
         connection.timer.set(timeouts.between_bytes);
-        let sending = chunked.map_or(Sending::Done, |chunked| Sending::Body { chunked });
+        let sending = match framing {
+            SentFraming::None => Sending::Done,
+            SentFraming::Length(_) => Sending::Body { chunked: false },
+            SentFraming::Chunked => Sending::Body { chunked: true },
+        };
         Exchange { connection, lease, journey, pool, timeouts, sending, waiting: false, wrote: false, answered: false }
     }
 

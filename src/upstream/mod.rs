@@ -4,16 +4,22 @@ pub mod background;
 mod balance;
 mod clock;
 pub mod connect;
+pub mod forward;
 pub mod health;
+pub mod http1;
+pub mod journey;
 mod keeper;
 mod members;
 mod names;
+pub mod pool;
 mod probe;
+mod replay;
 pub mod retry;
 mod server;
 #[cfg(test)]
 mod testing;
 pub mod tls;
+pub mod upgrade;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,0 +1,52 @@
+//! A request as a connection hands it over, whatever protocol it came by.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderMap, Method, Version};
+
+use super::rejection::Cause;
+use super::target::{Host, Target};
+use crate::body::RequestBody;
+
+/// A request with nothing read into it yet.
+pub struct Inbound {
+    pub method: Method,
+    pub version: Version,
+    /// As it stood in the request line, or `:path`.
+    pub target: Bytes,
+    /// HTTP/2's `:authority`.
+    pub authority: Option<Bytes>,
+    pub headers: HeaderMap,
+    pub body: RequestBody,
+    /// Whether the connection can become a tunnel.
+    pub upgradable: bool,
+}
+
+/// The authority that a request is for (RFC 9110 section 7.2).
+///
+/// # Errors
+/// `BadHost` when it is missing where it must not, doubled, malformed, or two places contradict each other.
+pub fn authority(inbound: &Inbound, target: &Target) -> Result<Option<Host>, Cause> {
+    let mut fields = inbound.headers.get_all(HOST).iter();
+    let field = fields.next().map(|value| Bytes::copy_from_slice(value.as_bytes())).map(Host::parse).transpose()?;
+    if fields.next().is_some() {
+        return Err(Cause::BadHost);
+    }
+    if let Some(authority) = &inbound.authority {
+        let authority = Host::parse(authority.clone())?;
+        let contradicts = field.is_some_and(|field| !field.as_str().eq_ignore_ascii_case(authority.as_str()));
+        return if contradicts { Err(Cause::BadHost) } else { Ok(Some(authority)) };
+    }
+    if field.is_none() && inbound.version > Version::HTTP_10 {
+        return Err(Cause::BadHost);
+    }
+    // RFC 9112 section 3.2.2: the authority of an absolute-form target goes before Host.
+    Ok(target.authority.clone().or(field))
+}
+
+/// An address in its own family: IPv4 even when it came mapped into IPv6.
+pub fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}

@@ -1,0 +1,60 @@
+//! A request's body under the route's `max_body`, counted.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::rejection::Cause;
+use crate::body::{RequestBody, Source};
+
+struct Limited {
+    source: Source,
+    left: u64,
+    count: Rc<Cell<u64>>,
+}
+
+/// Fails with `BodyTooLarge` past `limit` bytes and tells `count` of every byte.
+///
+/// # Errors
+/// `BodyTooLarge` at once when the stated length is past the limit.
+pub fn limit(body: RequestBody, limit: u64, count: &Rc<Cell<u64>>) -> Result<RequestBody, Cause> {
+    match body {
+        RequestBody::Empty => Ok(RequestBody::Empty),
+        RequestBody::Stream(source) if source.size_hint().exact().is_some_and(|length| length > limit) => {
+            Err(Cause::BodyTooLarge)
+        }
+        RequestBody::Stream(source) => {
+            Ok(RequestBody::Stream(Box::pin(Limited { source, left: limit, count: Rc::clone(count) })))
+        }
+    }
+}
+
+impl Body for Limited {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let frame = ready!(self.source.as_mut().poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.count.set(self.count.get().saturating_add(length));
+            match self.left.checked_sub(length) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err(Cause::BodyTooLarge))),
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.size_hint()
+    }
+}

@@ -1,0 +1,175 @@
+//! The head that a server gets: what of the client's fields goes on, and what the gateway adds.
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, UPGRADE, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use super::client::{Told, is_forwarding_field};
+use super::inbound::Inbound;
+use super::route::Route;
+use super::target::{Host, NormalPath};
+use crate::config::settings::HostHeader;
+use crate::http1::encode::{content_length, field};
+use crate::upstream::Server;
+use crate::upstream::http1::SentFraming;
+
+/// The fields that one message's `Connection` names (RFC 9110 section 7.6.1).
+pub struct ConnectionNamed<'a> {
+    names: Vec<&'a [u8]>,
+}
+
+impl<'a> ConnectionNamed<'a> {
+    pub fn of(headers: &'a HeaderMap) -> ConnectionNamed<'a> {
+        let values = headers.get_all(CONNECTION).iter();
+        let tokens = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
+        ConnectionNamed { names: tokens.filter(|token| !token.is_empty()).collect() }
+    }
+
+    pub fn has(&self, token: &str) -> bool {
+        self.names.iter().any(|name| name.eq_ignore_ascii_case(token.as_bytes()))
+    }
+}
+
+/// Fields that belong to one connection, never to the message (RFC 9110 section 7.6.1), and their old relatives.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// The upgrade that a request asks for and that may be passed on. One to HTTP/2 may not: behind it requests would
+/// pass unseen.
+pub fn wanted_upgrade(inbound: &Inbound) -> Option<HeaderValue> {
+    let possible = inbound.upgradable
+        && inbound.version == Version::HTTP_11
+        && inbound.method == Method::GET
+        && inbound.body.length() == Some(0)
+        && ConnectionNamed::of(&inbound.headers).has("upgrade");
+    let mut values = inbound.headers.get_all(UPGRADE).iter();
+    let value = values.next().filter(|_| possible)?;
+    let is_http = |token: &[u8]| {
+        let start = token.trim_ascii_start();
+        ["h2", "http/"].iter().any(|http| start.get(..http.len()).is_some_and(|s| s.eq_ignore_ascii_case(http.as_bytes())))
+    };
+    let refused = values.next().is_some() || value.as_bytes().split(|&byte| byte == b',').any(is_http);
+    (!refused).then(|| value.clone())
+}
+
+/// Everything of a request that its head towards a server is written from.
+pub struct Outgoing<'a> {
+    pub method: &'a Method,
+    pub version: Version,
+    pub path: &'a NormalPath,
+    pub query: Option<&'a [u8]>,
+    pub host: Option<&'a Host>,
+    pub headers: &'a HeaderMap,
+    pub route: &'a Route,
+    pub host_rule: &'a HostHeader,
+    pub told: Told<'a>,
+    pub request_id: &'a HeaderValue,
+    pub upgrade: Option<&'a HeaderValue>,
+    pub framing: SentFraming,
+}
+
+impl Outgoing<'_> {
+    /// Writes the whole head for `server`.
+    pub fn write(&self, server: &Server, out: &mut BytesMut) {
+        out.reserve(1024);
+        self.write_request_line(out);
+        let host = match (self.host_rule, self.host) {
+            (HostHeader::Preserve, Some(host)) => host.as_str().as_bytes(),
+            (HostHeader::Preserve, None) | (HostHeader::Server, _) => server.host.as_bytes(),
+            (HostHeader::Literal(host), _) => host.as_bytes(),
+        };
+        field(out, b"host", host);
+        let named = ConnectionNamed::of(self.headers);
+        for (name, value) in self.headers {
+            if self.goes_on(name, &named) {
+                field(out, name.as_str().as_bytes(), value.as_bytes());
+            }
+        }
+        for (name, value) in &self.route.settings.request_headers.set {
+            field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+        self.told.write(out);
+        field(out, b"x-request-id", self.request_id.as_bytes());
+        self.write_via(out);
+        match self.framing {
+            SentFraming::None => {}
+            SentFraming::Length(length) => content_length(out, length),
+            SentFraming::Chunked => field(out, b"transfer-encoding", b"chunked"),
+        }
+        if let Some(upgrade) = self.upgrade {
+            field(out, b"connection", b"upgrade");
+            field(out, b"upgrade", upgrade.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_request_line(&self, out: &mut BytesMut) {
+        out.extend_from_slice(self.method.as_str().as_bytes());
+        out.extend_from_slice(b" ");
+        let path = self.path.as_str();
+        let prefix = self.route.settings.strip_prefix.as_deref().unwrap_or_default();
+        let rest = path.strip_prefix(prefix).unwrap_or(path);
+        if !rest.starts_with('/') {
+            out.extend_from_slice(b"/");
+        }
+        out.extend_from_slice(rest.as_bytes());
+        if let Some(query) = self.query {
+            out.extend_from_slice(b"?");
+            out.extend_from_slice(query);
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+    }
+
+    fn goes_on(&self, name: &HeaderName, named: &ConnectionNamed<'_>) -> bool {
+        let text = name.as_str();
+        let changes = &self.route.settings.request_headers;
+        // Python servers turn both dashes and underscores into underscores: what one guards, the other could forge.
+        // `Proxy` becomes HTTP_PROXY there.
+        let dropped = matches!(text, "host" | "content-length" | "expect" | "via" | "x-request-id" | "proxy")
+            || is_hop_by_hop(name)
+            || is_forwarding_field(name)
+            || text.contains('_')
+            || (!named.names.is_empty() && named.has(text));
+        !dropped && !changes.remove.contains(name) && !changes.set.iter().any(|(set, _)| set == name)
+    }
+
+    /// RFC 9110 section 7.6.3.
+    fn write_via(&self, out: &mut BytesMut) {
+        let mut text = Vec::with_capacity(32);
+        for value in self.headers.get_all(VIA) {
+            text.extend_from_slice(value.as_bytes());
+            text.extend_from_slice(b", ");
+        }
+        let version: &[u8] = match self.version {
+            Version::HTTP_10 => b"1.0",
+            Version::HTTP_2 => b"2.0",
+            _ => b"1.1",
+        };
+        text.extend_from_slice(version);
+        text.extend_from_slice(b" passerelle");
+        field(out, b"via", &text);
+    }
+}
+
+/// The framing towards the server of a body of this length; a method that means to send one says so even of none.
+pub fn sent_framing(method: &Method, stated: bool, length: Option<u64>) -> SentFraming {
+    let expects = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    match length {
+        None => SentFraming::Chunked,
+        Some(0) if !expects && !stated => SentFraming::None,
+        Some(length) => SentFraming::Length(length),
+    }
+}

@@ -1,0 +1,223 @@
+//! What is remembered of a request until it has ended: then it is counted and told, once, however it ended.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::USER_AGENT;
+use http::{HeaderValue, Method, StatusCode, Version};
+use tokio::time::Instant;
+
+use super::inbound::Inbound;
+use super::names::{TRACEPARENT, X_REQUEST_ID};
+use super::rejection::Cause;
+use super::route::{Action, Route};
+use super::target::{Host, NormalPath};
+use crate::body::{OnEnd, Outcome};
+use crate::observe::access::{self, AccessRecord};
+use crate::observe::metrics::{Finished, InFlight, RouteMetrics};
+use crate::server::stream::Peer;
+use crate::server::worker::Worker;
+use crate::upstream::journey::Journey;
+
+/// The longest request ID that is taken over from a trusted peer.
+const LONGEST_ID: usize = 128;
+
+/// What a request that its client left is recorded with; no client ever sees it.
+const CLIENT_CLOSED: u16 = 499;
+
+/// A request in the making of its record; written when dropped.
+pub struct Record {
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    in_flight: Option<InFlight<Arc<RouteMetrics>>>,
+    began: Instant,
+    pub request_id: HeaderValue,
+    pub client: IpAddr,
+    method: Method,
+    version: Version,
+    pub host: Option<Host>,
+    pub path: Option<NormalPath>,
+    pub route: Option<Arc<Route>>,
+    user_agent: Option<HeaderValue>,
+    traceparent: Option<HeaderValue>,
+    pub journey: Rc<Journey>,
+    pub received: Rc<Cell<u64>>,
+    pub sent: u64,
+    pub status: Option<StatusCode>,
+    pub cause: Option<Cause>,
+}
+
+impl Record {
+    /// For a request whose head was read.
+    pub fn begin(worker: &Rc<Worker>, peer: &Rc<Peer>, inbound: &Inbound) -> Box<Record> {
+        let given = inbound.headers.get(X_REQUEST_ID).filter(|id| peer.trusted && is_plain(id));
+        let mut record = Record::new(worker, peer, given.cloned());
+        record.method = inbound.method.clone();
+        record.version = inbound.version;
+        if access::enabled() {
+            record.user_agent = inbound.headers.get(USER_AGENT).cloned();
+            record.traceparent = inbound.headers.get(TRACEPARENT).filter(|value| is_traceparent(value)).cloned();
+        }
+        record
+    }
+
+    /// For what never became a request.
+    pub fn headless(worker: &Rc<Worker>, peer: &Rc<Peer>) -> Box<Record> {
+        Record::new(worker, peer, None)
+    }
+
+    fn new(worker: &Rc<Worker>, peer: &Rc<Peer>, request_id: Option<HeaderValue>) -> Box<Record> {
+        Box::new(Record {
+            worker: Rc::clone(worker),
+            peer: Rc::clone(peer),
+            in_flight: None,
+            began: Instant::now(),
+            request_id: request_id.unwrap_or_else(fresh_id),
+            client: peer.remote.ip().to_canonical(),
+            method: Method::default(),
+            version: Version::HTTP_11,
+            host: None,
+            path: None,
+            route: None,
+            user_agent: None,
+            traceparent: None,
+            journey: Rc::default(),
+            received: Rc::default(),
+            sent: 0,
+            status: None,
+            cause: None,
+        })
+    }
+
+    /// The request entered a route.
+    pub fn enter(&mut self, route: &Arc<Route>) {
+        self.in_flight = Some(InFlight::begin(Arc::clone(&route.metrics), self.worker.id));
+        self.route = Some(Arc::clone(route));
+    }
+
+    fn write(&mut self) {
+        let cause = match (self.cause, self.status) {
+            (None, None) => Some(Cause::ClientClosed),
+            (cause, _) => cause,
+        };
+        let left = cause == Some(Cause::ClientClosed);
+        let closed = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(StatusCode::BAD_REQUEST);
+        let status = if left { closed } else { self.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR) };
+        let duration = self.began.elapsed();
+        let worker = self.worker.id;
+        if let Some(cause) = cause {
+            self.worker.metrics.rejected(worker, cause);
+        }
+        let in_flight = self.in_flight.take();
+        let in_flight = in_flight.unwrap_or_else(|| InFlight::begin(Arc::clone(self.worker.metrics.no_route()), worker));
+        in_flight.finish(Finished {
+            method: &self.method,
+            status,
+            duration,
+            upstream_duration: self.journey.took(),
+            received: self.received.get(),
+            sent: self.sent,
+        });
+        if !access::enabled() {
+            return;
+        }
+        let upstream = self.route.as_ref().and_then(|route| match &route.action {
+            Action::Forward { upstream, .. } => Some(&upstream.name),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        });
+        let (server, detail) = (self.journey.server(), self.journey.take_detail());
+        access::record(&AccessRecord {
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            client: self.client,
+            listener: &self.peer.listener,
+            route: self.route.as_ref().map(|route| &*route.name),
+            upstream: upstream.map(|name| &**name),
+            server: server.as_ref().map(|server| &*server.label),
+            method: self.method.as_str(),
+            host: self.host.as_ref().map(Host::as_str).unwrap_or_default(),
+            path: self.path.as_ref().map(NormalPath::as_str).unwrap_or_default(),
+            version: self.version,
+            status: status.as_u16(),
+            cause,
+            detail: detail.as_deref(),
+            duration,
+            upstream_duration: self.journey.took(),
+            received: self.received.get(),
+            sent: self.sent,
+            attempts: self.journey.attempts(),
+            traceparent: self.traceparent.as_ref().and_then(|value| value.to_str().ok()),
+            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
+impl OnEnd for Record {
+    fn ended(mut self: Box<Self>, sent: u64, outcome: Outcome) {
+        self.sent = sent;
+        match outcome {
+            Outcome::Complete => {}
+            Outcome::Failed(cause) => self.cause = Some(cause),
+            Outcome::Abandoned => self.cause = self.cause.or(Some(Cause::ClientClosed)),
+        }
+    }
+}
+
+/// 128 random bits in hexadecimal.
+fn fresh_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut random = fastrand::u128(..);
+    let mut text = [b'0'; 32];
+    for place in &mut text {
+        *place = DIGITS.get((random & 0xf) as usize).copied().unwrap_or(b'0');
+        random >>= 4;
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+}
+
+/// Short, and of characters that no log and no shell takes for anything else.
+fn is_plain(id: &HeaderValue) -> bool {
+    let id = id.as_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !id.is_empty() && id.len() <= LONGEST_ID && id.iter().all(plain)
+}
+
+/// W3C Trace Context section 3.2: `00-TRACE-PARENT-FLAGS`.
+fn is_traceparent(value: &HeaderValue) -> bool {
+    let mut parts = value.as_bytes().split(|&byte| byte == b'-');
+    let mut is_hex = |length: usize| {
+        let hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        parts.next().is_some_and(|part| part.len() == length && part.iter().all(hex))
+    };
+    is_hex(2) && is_hex(32) && is_hex(16) && is_hex(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_plain_and_differ() {
+        let (one, other) = (fresh_id(), fresh_id());
+        assert!(is_plain(&one) && one != other && one.len() == 32);
+        for id in ["", "a b", "a\"b", "a\u{e9}", &"a".repeat(129)] {
+            assert!(!is_plain(&HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static(""))), "{id}");
+        }
+    }
+
+    #[test]
+    fn traceparents() {
+        let is = |text: &'static str| is_traceparent(&HeaderValue::from_static(text));
+        assert!(is("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        assert!(!is("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"));
+        assert!(!is("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"));
+        assert!(!is("\"injected\""));
+    }
+}

@@ -1,0 +1,161 @@
+//! The answer that a rejection becomes: status, cause and request ID for the client, nothing internal.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::names::X_REQUEST_ID;
+use super::rejection::{Rejection, Row};
+use crate::body::{Content, ResponseBody};
+use crate::config::settings::ErrorFormat;
+
+/// Seconds after which a client may try again what was unavailable.
+const RETRY_SECONDS: u32 = 1;
+
+/// Builds the answer. `request` holds the request's fields, if it came so far.
+pub fn answer(
+    rejection: &Rejection,
+    format: ErrorFormat,
+    request: Option<&HeaderMap>,
+    request_id: &HeaderValue,
+) -> Response<ResponseBody> {
+    let row = rejection.cause.row();
+    let id = request_id.to_str().unwrap_or_default();
+    let (content_type, body) = if request.is_some_and(prefers_html) {
+        ("text/html; charset=utf-8", html(&row, id))
+    } else {
+        match format {
+            ErrorFormat::Problem => ("application/problem+json", problem(&row, id)),
+            ErrorFormat::FastApi | ErrorFormat::Drf => ("application/json", detail(&row, id)),
+            ErrorFormat::Plain => ("text/plain; charset=utf-8", format!("{} ({}, request {id})\n", row.title, row.cause)),
+        }
+    };
+    let mut response = Response::new(ResponseBody::new(Content::Full(Bytes::from(body))));
+    *response.status_mut() = row.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_REQUEST_ID, request_id.clone());
+    if let Some(allow) = &rejection.allow {
+        headers.insert(ALLOW, allow.clone());
+    }
+    if row.status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+    }
+    response
+}
+
+/// RFC 9457. Causes, titles and request IDs are of plain characters, so nothing needs escaping.
+fn problem(row: &Row, id: &str) -> String {
+    let mut text = String::with_capacity(256);
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        r#"{{"type":"about:blank","title":"{}","status":{},"detail":"{}","cause":"{}","blame":"{}","request_id":"{id}"}}"#,
+        phrase(row),
+        row.status.as_u16(),
+        row.title,
+        row.cause,
+        row.blame.as_str(),
+    );
+    text
+}
+
+/// What FastAPI and the Django REST framework answer: clients look at `detail`.
+fn detail(row: &Row, id: &str) -> String {
+    format!("{{\"detail\":\"{}\",\"cause\":\"{}\",\"request_id\":\"{id}\"}}\n", row.title, row.cause)
+}
+
+fn html(row: &Row, id: &str) -> String {
+    let (status, phrase) = (row.status.as_u16(), phrase(row));
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
+         <title>{status} {phrase}</title>\n\
+         <body style=\"font-family: sans-serif; max-width: 40em; margin: 4em auto; padding: 0 1em\">\n\
+         <h1>{status} {phrase}</h1>\n<p>{}</p>\n<p><small>{} &middot; request {id}</small></p>\n</html>\n",
+        row.title, row.cause
+    )
+}
+
+fn phrase(row: &Row) -> &'static str {
+    row.status.canonical_reason().unwrap_or("Error")
+}
+
+/// Whether HTML is accepted by name and no form of JSON or plain text is liked as much (RFC 9110 section 12.5.1).
+fn prefers_html(request: &HeaderMap) -> bool {
+    let (mut html, mut other) = (0u16, 0u16);
+    for value in request.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+        for range in value.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
+            match kind.as_str() {
+                "text/html" | "application/xhtml+xml" => html = html.max(quality),
+                "application/json" | "application/problem+json" | "application/*" | "text/plain" => other = other.max(quality),
+                _ => {}
+            }
+        }
+    }
+    html > other
+}
+
+/// `0.8` as 800.
+fn thousandths(text: &str) -> u16 {
+    let quality = text.parse::<f32>().unwrap_or(0.0).clamp(0.0, 1.0);
+    // Within 0 to 1000 by the clamp.
+    (quality * 1000.0) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::rejection::Cause;
+
+    fn accept(text: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(text))])
+    }
+
+    fn body(cause: Cause, format: ErrorFormat, request: &HeaderMap) -> (String, String) {
+        let mut response = answer(&cause.into(), format, Some(request), &HeaderValue::from_static("abc"));
+        let kind = response.headers()[CONTENT_TYPE].to_str().expect("ASCII").to_owned();
+        let body = response.body_mut().take_full().expect("all there");
+        (kind, String::from_utf8(body.to_vec()).expect("UTF-8"))
+    }
+
+    #[test]
+    fn every_cause_makes_valid_json() {
+        for &cause in Cause::ALL {
+            for format in [ErrorFormat::Problem, ErrorFormat::FastApi, ErrorFormat::Drf] {
+                let (_, text) = body(cause, format, &HeaderMap::new());
+                let parsed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                assert_eq!(parsed["cause"], cause.row().cause);
+                assert_eq!(parsed["request_id"], "abc");
+            }
+        }
+    }
+
+    #[test]
+    fn html_is_for_those_who_prefer_it() {
+        for (text, html) in [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
+            ("*/*", false),
+            ("application/json", false),
+            ("application/json, text/html;q=0.9", false),
+            ("text/html;q=0.9, application/json;q=0.5", true),
+            ("", false),
+        ] {
+            let (kind, _) = body(Cause::NoRoute, ErrorFormat::Problem, &accept(text));
+            assert_eq!(kind.starts_with("text/html"), html, "{text}");
+        }
+    }
+
+    #[test]
+    fn unavailable_says_when_to_come_again() {
+        let response = answer(&Cause::NoHealthyServer.into(), ErrorFormat::Problem, None, &HeaderValue::from_static("abc"));
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+    }
+}

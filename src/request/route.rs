@@ -1,0 +1,207 @@
+//! A route of a snapshot, compiled, and all of them in one table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+use super::cors::Cors;
+use super::routes::{RouteTable, Unmatched, captures};
+use crate::config::settings::{
+    HostPattern, PathPattern, RedirectPart, RedirectSettings, RespondSettings, RouteAction, RouteSettings, UpstreamTimeouts,
+};
+use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::upstream::Upstream;
+
+/// One `[route.NAME]`, compiled.
+pub struct Route {
+    pub name: Arc<str>,
+    pub settings: RouteSettings,
+    pub action: Action,
+    pub metrics: Arc<RouteMetrics>,
+    pub cors: Option<Cors>,
+    /// Set on every answer that does not have them yet; `Strict-Transport-Security` is apart, being for TLS alone.
+    pub security_headers: &'static [(HeaderName, HeaderValue)],
+    pub hsts: Option<HeaderValue>,
+}
+
+/// What a route does with a request.
+pub enum Action {
+    Forward { upstream: Arc<Upstream>, timeouts: UpstreamTimeouts },
+    Redirect(RedirectSettings),
+    Respond(FixedAnswer),
+}
+
+/// A `respond`, ready to be sent.
+pub struct FixedAnswer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// All routes of a snapshot.
+#[derive(Default)]
+pub struct Routes {
+    table: RouteTable,
+    list: Vec<Arc<Route>>,
+    /// Whether any route names a host.
+    name_hosts: bool,
+}
+
+static SECURITY_HEADERS: [(HeaderName, HeaderValue); 3] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin")),
+];
+
+impl Routes {
+    /// Routes to an upstream that does not exist were refused when the configuration was read; any that is left is
+    /// left out.
+    pub fn build(
+        settings: &BTreeMap<String, RouteSettings>,
+        upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+        metrics: &Metrics,
+    ) -> Routes {
+        let mut routes = Routes::default();
+        for (name, settings) in settings {
+            let Some(route) = Route::build(name, settings, upstreams, metrics) else { continue };
+            let hosts: Vec<HostPattern> = settings.hosts.iter().map(|host| host.value.clone()).collect();
+            routes.name_hosts |= !hosts.is_empty();
+            routes.table.add(&hosts, &settings.path.value, settings.methods.as_deref(), routes.list.len());
+            routes.list.push(Arc::new(route));
+        }
+        routes
+    }
+
+    /// # Errors
+    /// What did not match.
+    pub fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Result<&Arc<Route>, Unmatched> {
+        let index = self.table.find(host, path, method)?;
+        self.list.get(index).ok_or(Unmatched::Path)
+    }
+
+    /// Whether a redirect to this host leads to a route: one names it, or none names any.
+    pub fn serve_host(&self, host: &str) -> bool {
+        !self.name_hosts || self.table.names_host(host)
+    }
+
+    /// In the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.list.iter()
+    }
+}
+
+impl Route {
+    fn build(
+        name: &str,
+        settings: &RouteSettings,
+        upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+        metrics: &Metrics,
+    ) -> Option<Route> {
+        let action = match &settings.action {
+            RouteAction::Upstream(name) => {
+                let upstream = Arc::clone(upstreams.get(name.value.as_str())?);
+                let timeouts = merged(upstream.timeouts(), settings);
+                Action::Forward { upstream, timeouts }
+            }
+            RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
+            RouteAction::Respond(respond) => Action::Respond(FixedAnswer::build(respond)),
+        };
+        let hsts = settings.hsts.and_then(|age| HeaderValue::try_from(format!("max-age={}", age.as_secs())).ok());
+        Some(Route {
+            name: Arc::from(name),
+            settings: settings.clone(),
+            action,
+            metrics: metrics.route(name),
+            cors: settings.cors.as_ref().map(|cors| Cors::build(cors, settings.methods.as_deref())),
+            security_headers: if settings.security_headers { &SECURITY_HEADERS } else { &[] },
+            hsts,
+        })
+    }
+
+    /// Whether `allow` and `deny` let this client in.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        let (allow, deny) = (&self.settings.allow, &self.settings.deny);
+        !deny.iter().any(|net| net.contains(&client)) && (allow.is_empty() || allow.iter().any(|net| net.contains(&client)))
+    }
+
+    /// Puts the route's own fields onto an answer.
+    pub fn finish_headers(&self, headers: &mut HeaderMap, tls: bool) {
+        let changes = &self.settings.response_headers;
+        for name in &changes.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &changes.set {
+            headers.insert(name, value.clone());
+        }
+        let hsts = self.hsts.as_ref().filter(|_| tls).map(|value| (&header::STRICT_TRANSPORT_SECURITY, value));
+        for (name, value) in self.security_headers.iter().map(|(name, value)| (name, value)).chain(hsts) {
+            if !headers.contains_key(name) && !changes.remove.contains(name) {
+                headers.insert(name, value.clone());
+            }
+        }
+    }
+}
+
+fn merged(upstream: &UpstreamTimeouts, route: &RouteSettings) -> UpstreamTimeouts {
+    let over = &route.timeouts;
+    UpstreamTimeouts {
+        connect: over.connect.unwrap_or(upstream.connect),
+        response: over.response.unwrap_or(upstream.response),
+        between_bytes: over.between_bytes.unwrap_or(upstream.between_bytes),
+        upgraded: over.upgraded.unwrap_or(upstream.upgraded),
+        keep_alive: upstream.keep_alive,
+    }
+}
+
+impl FixedAnswer {
+    fn build(settings: &RespondSettings) -> FixedAnswer {
+        let mut headers = HeaderMap::new();
+        if !settings.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, settings.content_type.clone());
+        }
+        for (name, value) in &settings.headers {
+            headers.insert(name, value.clone());
+        }
+        FixedAnswer { status: settings.status, headers, body: Bytes::from(settings.body.clone()) }
+    }
+}
+
+/// Where a redirect leads: parameters filled in from the path, the query kept unless the target has one.
+pub fn location(redirect: &RedirectSettings, pattern: &PathPattern, path: &str, query: Option<&str>) -> Option<HeaderValue> {
+    let mut text = String::new();
+    for part in &redirect.to {
+        match part {
+            RedirectPart::Text(literal) => text.push_str(literal),
+            RedirectPart::Parameter(wanted) => {
+                let value = captures(pattern, path).find(|(name, _)| name == wanted).map(|(_, value)| value);
+                text.push_str(value.unwrap_or_default());
+            }
+        }
+    }
+    if let Some(query) = query.filter(|_| !text.contains('?')) {
+        // Writing to a string does not fail.
+        let _ = write!(text, "?{query}");
+    }
+    HeaderValue::try_from(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::PatternSegment;
+
+    #[test]
+    fn redirects_fill_in_parameters_and_keep_the_query() {
+        let pattern = PathPattern { segments: vec![PatternSegment::Literal("a".into()), PatternSegment::Rest("rest".into())] };
+        let to = |parts: &[RedirectPart]| RedirectSettings { to: parts.to_vec(), status: StatusCode::PERMANENT_REDIRECT };
+        let with_rest = to(&[RedirectPart::Text("https://b/".into()), RedirectPart::Parameter("rest".into())]);
+        assert_eq!(location(&with_rest, &pattern, "/a/x/y", Some("q=1")).expect("a value"), "https://b/x/y?q=1");
+        assert_eq!(location(&with_rest, &pattern, "/a", None).expect("a value"), "https://b/");
+        let own_query = to(&[RedirectPart::Text("/c?d".into())]);
+        assert_eq!(location(&own_query, &pattern, "/a", Some("q=1")).expect("a value"), "/c?d");
+    }
+}
