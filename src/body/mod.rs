@@ -85,6 +85,11 @@ impl ResponseBody {
         self
     }
 
+    /// Whether it comes from a server, which may still be taking the request's body meanwhile.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.content, Content::Stream(_))
+    }
+
     /// For an answer whose content is not sent (to HEAD, 204, 304): being dropped unread is its proper end.
     pub fn discard(mut self) -> ResponseBody {
         self.content = Content::Empty;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::problem::{Problem, Severity};
 use crate::config::settings::Settings;
 use crate::observe::metrics::Metrics;
+use crate::request::route::Routes;
 use crate::server::bind::SocketKey;
 use crate::server::listener::Listener;
 use crate::server::tls::Tickets;
@@ -16,6 +17,7 @@ use crate::upstream::tls::SystemRoots;
 pub struct Gateway {
     pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub routes: Routes,
     pub settings: Settings,
     /// The keys of TLS session tickets.
     tickets: Tickets,
@@ -33,7 +35,7 @@ impl Gateway {
         problems: &mut Vec<Problem>,
     ) -> Option<Gateway> {
         let system_roots = SystemRoots::default();
-        let upstreams = settings
+        let upstreams: BTreeMap<Arc<str>, Arc<Upstream>> = settings
             .upstreams
             .iter()
             .map(|(name, upstream)| {
@@ -45,6 +47,7 @@ impl Gateway {
             })
             .collect();
         let tickets = before.map(|gateway| gateway.tickets.clone()).unwrap_or_default();
+        let routes = Routes::build(&settings.routes, &upstreams, metrics);
         let listeners: BTreeMap<Arc<str>, Arc<Listener>> = settings
             .listeners
             .iter()
@@ -61,7 +64,7 @@ impl Gateway {
             .flat_map(|listener| listener.sockets().map(|socket| (socket, Arc::clone(listener))))
             .collect();
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-        (!failed).then_some(Gateway { listeners, upstreams, settings, tickets, sockets })
+        (!failed).then_some(Gateway { listeners, upstreams, routes, settings, tickets, sockets })
     }
 
     /// The listener that holds the socket, if one does.

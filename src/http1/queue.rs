@@ -71,7 +71,11 @@ impl Queue {
     ///
     /// # Errors
     /// Those of the stream; `WriteZero` when it takes nothing.
-    pub fn poll_write<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if self.is_empty() {
             return Poll::Ready(Ok(0));
         }

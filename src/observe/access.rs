@@ -13,6 +13,7 @@ use crate::request::rejection::{Blame, Cause};
 pub const TARGET: &str = "access";
 
 // The longest of what a client chooses, in bytes; the rest is cut off.
+const LONGEST_DETAIL: usize = 512;
 const LONGEST_ID: usize = 128;
 const LONGEST_METHOD: usize = 32;
 const LONGEST_HOST: usize = 256;
@@ -36,6 +37,8 @@ pub struct AccessRecord<'a> {
     pub version: Version,
     pub status: u16,
     pub cause: Option<Cause>,
+    /// What the operating system or a library said of the failure.
+    pub detail: Option<&'a str>,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
     pub received: u64,
@@ -78,6 +81,7 @@ pub fn record(record: &AccessRecord<'_>) {
         status = u64::from(record.status),
         cause = row.map(|row| row.cause),
         blame = row.map(|row| row.blame.as_str()),
+        detail = record.detail.map(|detail| cut(detail, LONGEST_DETAIL)),
         remedy,
         duration = seconds(record.duration),
         upstream_duration = record.upstream_duration.map(seconds),
@@ -149,6 +153,7 @@ mod tests {
             version: Version::HTTP_11,
             status: 200,
             cause: None,
+            detail: None,
             duration: Duration::from_nanos(1_234_567),
             upstream_duration: None,
             received: 0,

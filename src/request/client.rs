@@ -45,7 +45,10 @@ pub fn address(peer: &Peer, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {
 /// The `for` of one element of `Forwarded`.
 fn forwarded_for(element: &str) -> &str {
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
-    let node = pairs.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map_or("-", |(_, value)| value.trim());
+    let node = pairs
+        .into_iter()
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))
+        .map_or("-", |(_, value)| value.trim());
     node.trim_matches('"')
 }
 

@@ -3,10 +3,11 @@
 //! The order of the steps is fixed: normalise, route, admit, validate, choose and forward, finish. A step yields what
 //! the next one needs or a [`Rejection`]; one place turns rejections into answers.
 
-use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use http::header::{ALLOW, CONNECTION, EXPECT, HOST, LOCATION, UPGRADE};
+use bytes::BytesMut;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::client::{self, Told};
@@ -14,7 +15,7 @@ use super::cors::preflight_method;
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::names::X_REQUEST_ID;
-use super::outgoing::{ConnectionNamed, Outgoing, is_hop_by_hop, sent_framing, wanted_upgrade};
+use super::outgoing::{Outgoing, remove_hop_by_hop, sent_framing, wanted_upgrade};
 use super::record::Record;
 use super::refusal;
 use super::rejection::{Cause, Rejection};
@@ -22,7 +23,7 @@ use super::route::{Action, Route, location};
 use super::routes::Unmatched;
 use super::target::{Host, NormalPath, Path, Target};
 use crate::body::{Content, RequestBody, ResponseBody};
-use crate::config::settings::{Balance, ErrorFormat, HashKey, UpstreamTimeouts};
+use crate::config::settings::{ErrorFormat, HashKey, UpstreamTimeouts};
 use crate::gateway::Gateway;
 use crate::http1::head::ResponseHead;
 use crate::server::stream::Peer;
@@ -39,19 +40,26 @@ const SERVED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATC
 pub enum Answer {
     Response(Response<ResponseBody>),
     /// Sends the head and becomes a tunnel. Only when the request was `upgradable`.
-    Upgrade { head: Response<()>, upgraded: Box<Upgraded>, record: Box<Record> },
+    Upgrade {
+        head: Response<()>,
+        upgraded: Box<Upgraded>,
+        record: Box<Record>,
+    },
 }
 
 /// Answers a request.
 pub async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, inbound: Inbound, interim: &dyn Interim) -> Answer {
     let gateway = worker.gateway();
     let mut record = Record::begin(worker, peer, &inbound);
-    let mut passage = Passage { worker, peer, gateway: &gateway, interim, record: &mut record };
-    let body = RequestBody::Empty;
     let mut inbound = inbound;
-    let body = std::mem::replace(&mut inbound.body, body);
+    let body = std::mem::replace(&mut inbound.body, RequestBody::Empty);
+    let mut passage = Passage { worker, peer, gateway: &gateway, interim, record: &mut record };
     match passage.pass(&inbound, body).await {
-        Ok(Passed::Response(response)) => Answer::Response(finish(response, &inbound.headers, peer, record)),
+        Ok(Passed::Response(mut response)) => {
+            mark_origin(&record, &inbound.headers, response.headers_mut());
+            Answer::Response(finish(response, peer, record))
+        }
+        Ok(Passed::Preflight(response)) => Answer::Response(finish(response, peer, record)),
         Ok(Passed::Upgrade(mut head, upgraded)) => {
             head.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
             record.status = Some(head.status());
@@ -66,24 +74,31 @@ pub fn refuse_head(worker: &Rc<Worker>, peer: &Rc<Peer>, cause: Cause) -> Respon
     refuse(&cause.into(), None, peer, Record::headless(worker, peer))
 }
 
-fn refuse(rejection: &Rejection, request: Option<&HeaderMap>, peer: &Peer, mut record: Box<Record>) -> Response<ResponseBody> {
-    record.cause = Some(rejection.cause);
-    let format = record.route.as_ref().map_or(ErrorFormat::Problem, |route| route.settings.errors);
-    let response = refusal::answer(rejection, format, request, &record.request_id);
-    finish(response, request.unwrap_or(&HeaderMap::new()), peer, record)
-}
-
-/// The last step: the fields that every answer of a route carries, and the record that its end will write.
-fn finish(
-    mut response: Response<ResponseBody>,
-    request: &HeaderMap,
+fn refuse(
+    rejection: &Rejection,
+    request: Option<&HeaderMap>,
     peer: &Peer,
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
+    record.cause = Some(rejection.cause);
+    let format = record.route.as_ref().map_or(ErrorFormat::Problem, |route| route.settings.errors);
+    let mut response = refusal::answer(rejection, format, request, &record.request_id);
+    if let Some(request) = request {
+        mark_origin(&record, request, response.headers_mut());
+    }
+    finish(response, peer, record)
+}
+
+/// What a browser must see on any answer, an error too, before it shows it to another origin's script.
+fn mark_origin(record: &Record, request: &HeaderMap, answer: &mut HeaderMap) {
+    if let Some(cors) = record.route.as_ref().and_then(|route| route.cors.as_ref()) {
+        cors.mark(request, answer);
+    }
+}
+
+/// The last step: the fields that every answer of a route carries, and the record that its end will write.
+fn finish(mut response: Response<ResponseBody>, peer: &Peer, mut record: Box<Record>) -> Response<ResponseBody> {
     if let Some(route) = &record.route {
-        if let Some(cors) = route.cors.as_ref().filter(|_| record.cause.is_some() || !is_preflight_answer(&response)) {
-            cors.mark(request, response.headers_mut());
-        }
         route.finish_headers(response.headers_mut(), peer.tls);
     }
     response.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
@@ -91,16 +106,10 @@ fn finish(
     response.map(|body| body.on_end(record))
 }
 
-/// A preflight that the gateway answered is marked already.
-fn is_preflight_answer(response: &Response<ResponseBody>) -> bool {
-    response.extensions().get::<PreflightAnswer>().is_some()
-}
-
-#[derive(Clone, Copy)]
-struct PreflightAnswer;
-
 enum Passed {
     Response(Response<ResponseBody>),
+    /// A preflight's answer, marked for its origin already.
+    Preflight(Response<ResponseBody>),
     Upgrade(Response<()>, Box<Upgraded>),
 }
 
@@ -130,8 +139,7 @@ impl Passage<'_> {
             let mut response = Response::new(ResponseBody::new(Content::Empty));
             *response.status_mut() = StatusCode::NO_CONTENT;
             cors.answer_preflight(&inbound.headers, response.headers_mut());
-            response.extensions_mut().insert(PreflightAnswer);
-            return Ok(Passed::Response(response));
+            return Ok(Passed::Preflight(response));
         }
         match &route.action {
             Action::Respond(fixed) => {
@@ -142,7 +150,8 @@ impl Passage<'_> {
             }
             Action::Redirect(redirect) => {
                 let query = target.query.as_deref().and_then(|query| std::str::from_utf8(query).ok());
-                let location = location(redirect, &route.settings.path.value, path.as_str(), query).ok_or(Cause::Internal)?;
+                let location =
+                    location(redirect, &route.settings.path.value, path.as_str(), query).ok_or(Cause::Internal)?;
                 Ok(Passed::Response(redirection(redirect.status, location)))
             }
             Action::Forward { upstream, timeouts } => {
@@ -159,7 +168,8 @@ impl Passage<'_> {
         }
         let target = Target::parse(&inbound.method, &inbound.target)?;
         self.record.host = authority(inbound, &target)?;
-        let trusted = self.gateway.listeners.get(&self.peer.listener).map(|listener| &listener.settings.trusted_proxies);
+        let trusted =
+            self.gateway.listeners.get(&self.peer.listener).map(|listener| &listener.settings.trusted_proxies);
         self.record.client = client::address(self.peer, trusted.map_or(&[], |nets| nets), &inbound.headers);
         let mut expectations = inbound.headers.get_all(EXPECT).iter();
         if !expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
@@ -174,7 +184,12 @@ impl Passage<'_> {
     }
 
     /// Only to hosts that lead to a route: a made-up `Host` must not decide where a browser goes.
-    fn redirect_to_https(&self, port: u16, path: &NormalPath, query: Option<&[u8]>) -> Result<Response<ResponseBody>, Rejection> {
+    fn redirect_to_https(
+        &self,
+        port: u16,
+        path: &NormalPath,
+        query: Option<&[u8]>,
+    ) -> Result<Response<ResponseBody>, Rejection> {
         let host = self.record.host.as_ref().map(Host::name).ok_or(Cause::BadHost)?;
         if !self.gateway.routes.serve_host(host) {
             return Err(Cause::NoRoute.into());
@@ -188,7 +203,143 @@ impl Passage<'_> {
     }
 
     /// Step 2: host, path, method. `%2F` is refused wherever no route allows it.
-    fn route(&mut self, inbound: &Inbound, path: &NormalPath) -> Result<Rc<Route>, Rejection> {
-        todo!()
+    fn route(&mut self, inbound: &Inbound, path: &NormalPath) -> Result<Arc<Route>, Rejection> {
+        let asked = preflight_method(&inbound.method, &inbound.headers);
+        let method = asked.as_ref().unwrap_or(&inbound.method);
+        let host = self.record.host.as_ref().map(Host::name);
+        let mut found = self.gateway.routes.find(host, path.as_str(), method);
+        if asked.is_some() && found.as_ref().is_ok_and(|route| route.cors.is_none()) {
+            // Nothing of ours to answer a preflight with: it is an OPTIONS like any other.
+            found = self.gateway.routes.find(host, path.as_str(), &inbound.method);
+        }
+        match found {
+            Ok(route) if path.encoded_slash && !route.settings.encoded_slashes => Err(Cause::BadTarget.into()),
+            Ok(route) => {
+                self.record.enter(route);
+                Ok(Arc::clone(route))
+            }
+            Err(_) if path.encoded_slash => Err(Cause::BadTarget.into()),
+            Err(Unmatched::Path) => Err(Cause::NoRoute.into()),
+            Err(Unmatched::Method(allow)) => Err(Rejection { cause: Cause::MethodNotAllowed, allow: Some(allow) }),
+        }
+    }
+
+    /// Step 3: who may come in.
+    fn admit(&self, route: &Route) -> Result<(), Rejection> {
+        if route.admits(self.record.client) { Ok(()) } else { Err(Cause::AddressDenied.into()) }
+    }
+
+    /// Steps 4 to 6: the body's bounds, a server, the answer.
+    async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: Way<'_>) -> Result<Passed, Rejection> {
+        let Way { route, upstream, timeouts, path, query } = way;
+        let body = limit(body, route.settings.max_body, &self.record.received)?;
+        let framing = sent_framing(&inbound.method, inbound.headers.contains_key(CONTENT_LENGTH), body.length());
+        let upgrade = wanted_upgrade(inbound, &body);
+        let told = Told {
+            peer: self.peer,
+            host: self.record.host.as_ref(),
+            prefix: route.settings.strip_prefix.as_deref(),
+            headers: &inbound.headers,
+        };
+        let outgoing = Outgoing {
+            method: &inbound.method,
+            version: inbound.version,
+            path,
+            query,
+            host: self.record.host.as_ref(),
+            headers: &inbound.headers,
+            route,
+            host_rule: upstream.host(),
+            told,
+            request_id: &self.record.request_id,
+            upgrade: upgrade.as_ref(),
+            framing,
+        };
+        let write_head = |server: &Server, out: &mut BytesMut| outgoing.write(server, out);
+        let call = Call {
+            worker: self.worker.id,
+            pool: &self.worker.pool,
+            upstream,
+            timeouts: *timeouts,
+            by: ChooseBy { client: self.record.client, key: hash_value(upstream, &inbound.headers) },
+            method: &inbound.method,
+            write_head: &write_head,
+            framing,
+            upgrade: upgrade.is_some(),
+            interim: self.interim,
+            journey: &self.record.journey,
+        };
+        Ok(match forward(&call, body).await? {
+            Forwarded::Response(head, content) => Passed::Response(from_server(head, content)),
+            Forwarded::Upgraded(head, upgraded) => {
+                let mut response = from_server(head, Content::Empty).map(|_| ());
+                let Some(protocol) = upgrade else { return Err(Cause::UpstreamInvalidResponse.into()) };
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                response.headers_mut().insert(UPGRADE, protocol);
+                Passed::Upgrade(response, upgraded)
+            }
+        })
+    }
+}
+
+/// Where a request is forwarded to.
+struct Way<'a> {
+    route: &'a Route,
+    upstream: &'a Arc<Upstream>,
+    timeouts: &'a UpstreamTimeouts,
+    path: &'a NormalPath,
+    query: Option<&'a [u8]>,
+}
+
+/// A server's answer without what belonged to its connection.
+fn from_server(head: ResponseHead, content: Content) -> Response<ResponseBody> {
+    let mut headers = head.headers;
+    remove_hop_by_hop(&mut headers);
+    let mut response = Response::new(ResponseBody::new(content));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The value that an upstream balances by.
+fn hash_value<'a>(upstream: &Upstream, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    match upstream.hash_key()? {
+        HashKey::ClientIp => None,
+        HashKey::Header(name) => headers.get(name).map(HeaderValue::as_bytes),
+        HashKey::Cookie(name) => headers.get_all(COOKIE).iter().find_map(|value| cookie(value.as_bytes(), name)),
+    }
+}
+
+/// A cookie's value in one `Cookie` field (RFC 6265 section 4.2.1).
+fn cookie<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    field
+        .split(|&byte| byte == b';')
+        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+fn redirection(status: StatusCode, location: HeaderValue) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::new(Content::Empty));
+    *response.status_mut() = status;
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// `OPTIONS *` (RFC 9110 section 9.3.7).
+fn about_the_server() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::new(Content::Empty));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, SERVED);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_are_found_by_their_whole_name() {
+        assert_eq!(cookie(b"a=1; session=x=y; b=2", "session"), Some(&b"x=y"[..]));
+        assert_eq!(cookie(b"mysession=1", "session"), None);
+        assert_eq!(cookie(b"session", "session"), None);
     }
 }

@@ -1,7 +1,5 @@
 //! A request as a connection hands it over, whatever protocol it came by.
 
-use std::net::IpAddr;
-
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, Method, Version};
@@ -44,9 +42,4 @@ pub fn authority(inbound: &Inbound, target: &Target) -> Result<Option<Host>, Cau
     }
     // RFC 9112 section 3.2.2: the authority of an absolute-form target goes before Host.
     Ok(target.authority.clone().or(field))
-}
-
-/// An address in its own family: IPv4 even when it came mapped into IPv6.
-pub fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
 }

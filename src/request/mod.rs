@@ -1,5 +1,15 @@
 //! What happens to a request between a connection and an upstream.
 
+pub mod client;
+pub mod cors;
+pub mod handle;
+pub mod inbound;
+pub mod limited;
+pub mod names;
+pub mod outgoing;
+pub mod record;
+pub mod refusal;
 pub mod rejection;
+pub mod route;
 pub mod routes;
 pub mod target;

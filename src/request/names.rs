@@ -11,3 +11,5 @@ pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+pub const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
+pub const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");

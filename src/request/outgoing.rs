@@ -1,13 +1,15 @@
 //! The head that a server gets: what of the client's fields goes on, and what the gateway adds.
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, UPGRADE, VIA};
+use http::header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::client::{Told, is_forwarding_field};
 use super::inbound::Inbound;
+use super::names;
 use super::route::Route;
 use super::target::{Host, NormalPath};
+use crate::body::RequestBody;
 use crate::config::settings::HostHeader;
 use crate::http1::encode::{content_length, field};
 use crate::upstream::Server;
@@ -31,35 +33,52 @@ impl<'a> ConnectionNamed<'a> {
 }
 
 /// Fields that belong to one connection, never to the message (RFC 9110 section 7.6.1), and their old relatives.
-pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-authentication-info"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
-    )
+static HOP_BY_HOP: [HeaderName; 10] = [
+    CONNECTION,
+    names::KEEP_ALIVE,
+    names::PROXY_CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    names::PROXY_AUTHENTICATION_INFO,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    names::HTTP2_SETTINGS,
+];
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
+/// Removes from a server's answer what belonged to its connection.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !is_hop_by_hop(name))
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
 }
 
 /// The upgrade that a request asks for and that may be passed on. One to HTTP/2 may not: behind it requests would
 /// pass unseen.
-pub fn wanted_upgrade(inbound: &Inbound) -> Option<HeaderValue> {
+pub fn wanted_upgrade(inbound: &Inbound, body: &RequestBody) -> Option<HeaderValue> {
     let possible = inbound.upgradable
         && inbound.version == Version::HTTP_11
         && inbound.method == Method::GET
-        && inbound.body.length() == Some(0)
+        && body.length() == Some(0)
         && ConnectionNamed::of(&inbound.headers).has("upgrade");
     let mut values = inbound.headers.get_all(UPGRADE).iter();
     let value = values.next().filter(|_| possible)?;
     let is_http = |token: &[u8]| {
         let start = token.trim_ascii_start();
-        ["h2", "http/"].iter().any(|http| start.get(..http.len()).is_some_and(|s| s.eq_ignore_ascii_case(http.as_bytes())))
+        ["h2", "http/"]
+            .iter()
+            .any(|http| start.get(..http.len()).is_some_and(|s| s.eq_ignore_ascii_case(http.as_bytes())))
     };
     let refused = values.next().is_some() || value.as_bytes().split(|&byte| byte == b',').any(is_http);
     (!refused).then(|| value.clone())

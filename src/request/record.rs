@@ -111,7 +111,8 @@ impl Record {
             self.worker.metrics.rejected(worker, cause);
         }
         let in_flight = self.in_flight.take();
-        let in_flight = in_flight.unwrap_or_else(|| InFlight::begin(Arc::clone(self.worker.metrics.no_route()), worker));
+        let in_flight =
+            in_flight.unwrap_or_else(|| InFlight::begin(Arc::clone(self.worker.metrics.no_route()), worker));
         in_flight.finish(Finished {
             method: &self.method,
             status,

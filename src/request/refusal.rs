@@ -29,7 +29,9 @@ pub fn answer(
         match format {
             ErrorFormat::Problem => ("application/problem+json", problem(&row, id)),
             ErrorFormat::FastApi | ErrorFormat::Drf => ("application/json", detail(&row, id)),
-            ErrorFormat::Plain => ("text/plain; charset=utf-8", format!("{} ({}, request {id})\n", row.title, row.cause)),
+            ErrorFormat::Plain => {
+                ("text/plain; charset=utf-8", format!("{} ({}, request {id})\n", row.title, row.cause))
+            }
         }
     };
     let mut response = Response::new(ResponseBody::new(Content::Full(Bytes::from(body))));
@@ -94,7 +96,9 @@ fn prefers_html(request: &HeaderMap) -> bool {
             let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, thousandths);
             match kind.as_str() {
                 "text/html" | "application/xhtml+xml" => html = html.max(quality),
-                "application/json" | "application/problem+json" | "application/*" | "text/plain" => other = other.max(quality),
+                "application/json" | "application/problem+json" | "application/*" | "text/plain" => {
+                    other = other.max(quality)
+                }
                 _ => {}
             }
         }
@@ -154,7 +158,8 @@ mod tests {
 
     #[test]
     fn unavailable_says_when_to_come_again() {
-        let response = answer(&Cause::NoHealthyServer.into(), ErrorFormat::Problem, None, &HeaderValue::from_static("abc"));
+        let response =
+            answer(&Cause::NoHealthyServer.into(), ErrorFormat::Problem, None, &HeaderValue::from_static("abc"));
         assert_eq!(response.headers()[RETRY_AFTER], "1");
         assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
     }

@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use super::cors::Cors;
 use super::routes::{RouteTable, Unmatched, captures};
 use crate::config::settings::{
-    HostPattern, PathPattern, RedirectPart, RedirectSettings, RespondSettings, RouteAction, RouteSettings, UpstreamTimeouts,
+    HostPattern, PathPattern, RedirectPart, RedirectSettings, RespondSettings, RouteAction, RouteSettings,
+    UpstreamTimeouts,
 };
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
@@ -125,7 +126,8 @@ impl Route {
     /// Whether `allow` and `deny` let this client in.
     pub fn admits(&self, client: IpAddr) -> bool {
         let (allow, deny) = (&self.settings.allow, &self.settings.deny);
-        !deny.iter().any(|net| net.contains(&client)) && (allow.is_empty() || allow.iter().any(|net| net.contains(&client)))
+        !deny.iter().any(|net| net.contains(&client))
+            && (allow.is_empty() || allow.iter().any(|net| net.contains(&client)))
     }
 
     /// Puts the route's own fields onto an answer.
@@ -171,7 +173,12 @@ impl FixedAnswer {
 }
 
 /// Where a redirect leads: parameters filled in from the path, the query kept unless the target has one.
-pub fn location(redirect: &RedirectSettings, pattern: &PathPattern, path: &str, query: Option<&str>) -> Option<HeaderValue> {
+pub fn location(
+    redirect: &RedirectSettings,
+    pattern: &PathPattern,
+    path: &str,
+    query: Option<&str>,
+) -> Option<HeaderValue> {
     let mut text = String::new();
     for part in &redirect.to {
         match part {
@@ -196,8 +203,10 @@ mod tests {
 
     #[test]
     fn redirects_fill_in_parameters_and_keep_the_query() {
-        let pattern = PathPattern { segments: vec![PatternSegment::Literal("a".into()), PatternSegment::Rest("rest".into())] };
-        let to = |parts: &[RedirectPart]| RedirectSettings { to: parts.to_vec(), status: StatusCode::PERMANENT_REDIRECT };
+        let pattern =
+            PathPattern { segments: vec![PatternSegment::Literal("a".into()), PatternSegment::Rest("rest".into())] };
+        let to =
+            |parts: &[RedirectPart]| RedirectSettings { to: parts.to_vec(), status: StatusCode::PERMANENT_REDIRECT };
         let with_rest = to(&[RedirectPart::Text("https://b/".into()), RedirectPart::Parameter("rest".into())]);
         assert_eq!(location(&with_rest, &pattern, "/a/x/y", Some("q=1")).expect("a value"), "https://b/x/y?q=1");
         assert_eq!(location(&with_rest, &pattern, "/a", None).expect("a value"), "https://b/");

@@ -16,6 +16,16 @@ pub enum ClientStream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl ClientStream {
+    /// The socket below, for its options.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            ClientStream::Plain(stream) => stream,
+            ClientStream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
 /// Who is at the other end of a connection and where it arrived.
 #[derive(Clone, Debug)]
 pub struct Peer {

@@ -10,6 +10,7 @@ use super::WorkerId;
 use super::drain::Drain;
 use crate::gateway::Gateway;
 use crate::observe::metrics::Metrics;
+use crate::upstream::pool::Pool;
 
 /// What every connection of a worker shares. Lives on its thread.
 pub struct Worker {
@@ -17,6 +18,7 @@ pub struct Worker {
     pub metrics: Arc<Metrics>,
     pub drain: Drain,
     /// Kept connections to servers.
+    pub pool: Rc<Pool>,
     snapshot: RefCell<Snapshot>,
     newest: Arc<ArcSwap<Gateway>>,
 }
@@ -30,7 +32,14 @@ struct Snapshot {
 impl Worker {
     pub fn new(id: WorkerId, newest: Arc<ArcSwap<Gateway>>, metrics: Arc<Metrics>) -> Worker {
         let seen = Rc::new(newest.load_full());
-        Worker { id, metrics, drain: Drain::default(), snapshot: RefCell::new(Snapshot { seen }), newest }
+        Worker {
+            id,
+            metrics,
+            drain: Drain::default(),
+            pool: Rc::default(),
+            snapshot: RefCell::new(Snapshot { seen }),
+            newest,
+        }
     }
 
     /// The configuration of this moment, to be kept to the end of what it is taken for.

@@ -73,7 +73,8 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
             }
             Err(failed) => {
                 call.journey.detail(failed.detail);
-                let unseen = !failed.wrote || (idempotent && !failed.answered && failed.cause == Cause::UpstreamClosedEarly);
+                let unseen =
+                    !failed.wrote || (idempotent && !failed.answered && failed.cause == Cause::UpstreamClosedEarly);
                 let again = unseen && failed.cause.row().blame == Blame::Upstream && body.rewind();
                 if !again || left == 0 {
                     return Err(failed.cause);
@@ -102,7 +103,9 @@ async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) 
             Ok(stream) => Connection::new(stream),
             Err(error) => {
                 server.metrics.connect_failed(call.worker);
-                server.health.failed(Failure::Connect);
+                if let Some(failure) = error.failure {
+                    server.health.failed(failure);
+                }
                 return Err(Failed { cause: error.cause, wrote: false, answered: false, detail: error.detail });
             }
         },
@@ -145,5 +148,8 @@ fn finish(call: &Call<'_>, answer: Answer, body: Replay, open: Option<Open>) -> 
     let Some(open) = open else { return Err(Cause::UpstreamInvalidResponse) };
     call.journey.ended();
     let (stream, early, lease) = exchange.into_upgraded();
-    Ok(Forwarded::Upgraded(head, Box::new(Upgraded { stream, early, silence: call.timeouts.upgraded, _lease: lease, _open: open })))
+    Ok(Forwarded::Upgraded(
+        head,
+        Box::new(Upgraded { stream, early, silence: call.timeouts.upgraded, _lease: lease, _open: open }),
+    ))
 }

@@ -5,10 +5,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::header::CONNECTION;
-use http::{HeaderMap, Method, StatusCode, Version};
-use http_body::{Body, Frame, SizeHint};
 use super::Lease;
 use super::connect::ServerStream;
 use super::journey::Journey;
@@ -23,6 +19,10 @@ use crate::http1::head::{HeadError, HeadScan, Kind, Limits, ResponseHead, take_r
 use crate::http1::queue::Queue;
 use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
+use bytes::{Bytes, BytesMut};
+use http::header::CONNECTION;
+use http::{HeaderMap, Method, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
 
 /// Bounds on a response's head; the remedy of `upstream_headers_too_large` states them.
 const HEAD_LIMITS: Limits = Limits { bytes: 64 * 1024, target: 0, fields: 256 };
@@ -89,7 +89,9 @@ pub enum SentFraming {
 
 /// What is sent of the request's body.
 enum Sending {
-    Body { chunked: bool },
+    Body {
+        chunked: bool,
+    },
     Done,
     /// The server takes no more; it may have answered all the same.
     Refused(std::io::ErrorKind),
@@ -157,7 +159,12 @@ impl Exchange {
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, scan: &mut HeadScan, body: &mut Replay) -> Poll<Result<usize, Failed>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        scan: &mut HeadScan,
+        body: &mut Replay,
+    ) -> Poll<Result<usize, Failed>> {
         if let Poll::Ready(Err(cause)) = self.poll_send(cx, body) {
             return Poll::Ready(Err(self.failed(cause)));
         }

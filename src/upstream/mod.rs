@@ -13,7 +13,7 @@ mod members;
 mod names;
 pub mod pool;
 mod probe;
-mod replay;
+pub mod replay;
 pub mod retry;
 mod server;
 #[cfg(test)]

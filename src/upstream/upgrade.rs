@@ -60,7 +60,11 @@ pub struct Copied {
 
 /// Copies until both directions have ended, one has failed, or both were silent for too long. `early` is what the
 /// client sent behind its request.
-pub async fn tunnel<C: AsyncRead + AsyncWrite + Unpin>(client: &mut C, early: BytesMut, upgraded: &mut Upgraded) -> Copied {
+pub async fn tunnel<C: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut C,
+    early: BytesMut,
+    upgraded: &mut Upgraded,
+) -> Copied {
     let mut to_server = Direction { pending: early, ..Direction::default() };
     let mut to_client = Direction { pending: BytesMut::from(upgraded.early.as_ref()), ..Direction::default() };
     let mut timer = Timer::new();
@@ -69,7 +73,10 @@ pub async fn tunnel<C: AsyncRead + AsyncWrite + Unpin>(client: &mut C, early: By
         let before = (to_server.moved, to_client.moved);
         let there = to_server.poll(client, &mut upgraded.stream, cx);
         let back = to_client.poll(&mut upgraded.stream, client, cx);
-        if matches!(there, Poll::Ready(Err(_))) || matches!(back, Poll::Ready(Err(_))) || (there.is_ready() && back.is_ready()) {
+        if matches!(there, Poll::Ready(Err(_)))
+            || matches!(back, Poll::Ready(Err(_)))
+            || (there.is_ready() && back.is_ready())
+        {
             return Poll::Ready(());
         }
         if before != (to_server.moved, to_client.moved) {

@@ -1,9 +1,344 @@
-//! HTTP/1.1 towards clients.
+//! HTTP/1.1 towards clients: heads in, answers out, one request after the other.
 
+mod respond;
+mod wire;
+
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use bytes::Buf;
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderMap, Method, Version};
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+
+use self::respond::{After, Asked, respond};
+use self::wire::{Gone, Wire, WireInterim, request_body};
 use super::stream::{ClientStream, Peer};
 use super::worker::Worker;
+use crate::http1::chunked::Decoder;
+use crate::http1::encode;
+use crate::http1::framing;
+use crate::http1::head::{HeadError, HeadScan, Kind, Limits, RequestHead, take_request};
+use crate::http1::timer::Timer;
+use crate::observe::metrics::Protocol;
+use crate::request::handle::{Answer, handle, refuse_head};
+use crate::request::inbound::Inbound;
+use crate::request::record::Record;
+use crate::request::rejection::Cause;
+use crate::upstream::upgrade::{Upgraded, tunnel};
+
+/// The longest target; `target_too_long` states it.
+const TARGET: usize = 8 * 1024;
+
+/// How long an answer that was given before the request was read whole is protected from a reset: in all, and
+/// between two reads.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
 /// Serves one connection to its end.
-pub async fn serve(_worker: Rc<Worker>, _stream: ClientStream, _peer: Rc<Peer>) {}
+pub async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Peer>) {
+    let drain = worker.drain.join();
+    let wire = Rc::new(RefCell::new(Wire::new(stream)));
+    let mut connection = Connection { worker, peer, wire, drain, timer: Timer::new(), served: 0 };
+    let mut next = Next::Request;
+    while let Next::Request = next {
+        next = connection.serve_one().await;
+    }
+    connection.end(next).await;
+}
+
+/// What becomes of the connection.
+enum Next {
+    Request,
+    /// Everything was said: an orderly end.
+    Close,
+    /// The same, but the client may still be sending: what it sends is read and thrown away for a while.
+    Linger,
+    /// Nothing more can be said.
+    Drop,
+    /// The client must see that the answer is not whole.
+    Break,
+    Tunnel(Box<Upgraded>, Box<Record>),
+}
+
+struct Connection {
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    wire: Rc<RefCell<Wire>>,
+    /// The place among those that a drain wakes.
+    drain: u64,
+    timer: Timer,
+    /// Requests so far.
+    served: u64,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.worker.drain.leave(self.drain);
+    }
+}
+
+/// What the listener's settings of this moment say of the next request.
+#[derive(Clone, Copy)]
+struct Rules {
+    limits: Limits,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    body_timeout: Duration,
+}
+
+/// Why there is no head.
+enum NoHead {
+    /// Nothing came; the connection ends without a word.
+    Silence,
+    Refused(Cause),
+}
+
+impl Connection {
+    async fn serve_one(&mut self) -> Next {
+        let rules = self.rules();
+        let head = match self.read_head(&rules).await {
+            Ok(head) => head,
+            Err(NoHead::Silence) => return Next::Close,
+            Err(NoHead::Refused(cause)) => return self.refuse(cause).await,
+        };
+        self.served = self.served.saturating_add(1);
+        let Ok(framing) = framing::of_request(head.version, &head.headers) else {
+            return self.refuse(Cause::AmbiguousFraming).await;
+        };
+        {
+            let mut wire = self.wire.borrow_mut();
+            wire.body = Decoder::new(framing);
+            wire.awaits_continue = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
+            wire.body_timeout = rules.body_timeout;
+        }
+        let (method, version) = (head.method.clone(), head.version);
+        let keep = wants_to_keep(version, &head.headers);
+        match self.answer(head).await {
+            Err(Gone) => Next::Drop,
+            Ok(Answer::Upgrade { head, upgraded, record }) => self.switch(head, upgraded, record).await,
+            Ok(Answer::Response(response)) => {
+                let asked = Asked { method: &method, version, keep };
+                self.respond(response, asked).await
+            }
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        let gateway = self.worker.gateway();
+        match gateway.listeners.get(&self.peer.listener).map(|listener| &listener.settings) {
+            Some(settings) => Rules {
+                limits: Limits {
+                    bytes: settings.max_header_bytes,
+                    target: TARGET.min(settings.max_header_bytes),
+                    fields: settings.max_headers,
+                },
+                header_timeout: settings.header_timeout,
+                idle_timeout: settings.idle_timeout,
+                body_timeout: settings.body_timeout,
+            },
+            // The listener is gone: its connections end after the request that they are at.
+            None => Rules {
+                limits: Limits { bytes: 32 * 1024, target: TARGET, fields: 100 },
+                header_timeout: Duration::from_secs(5),
+                idle_timeout: Duration::ZERO,
+                body_timeout: Duration::from_secs(30),
+            },
+        }
+    }
+
+    async fn read_head(&mut self, rules: &Rules) -> Result<RequestHead, NoHead> {
+        // The first request must come as fast as a head; the next ones may be waited for.
+        self.timer.set(if self.served == 0 { rules.header_timeout } else { rules.idle_timeout });
+        let mut scan = HeadScan::default();
+        let mut timed_as_head = self.served == 0;
+        let mut blank_lines = 1;
+        let length = std::future::poll_fn(|cx| {
+            loop {
+                let mut wire = self.wire.borrow_mut();
+                let wire = &mut *wire;
+                // RFC 9112 section 2.2: an empty line before a request line is overlooked; one, since more is no slip.
+                if blank_lines > 0 && wire.read.starts_with(b"\r\n") {
+                    blank_lines -= 1;
+                    wire.read.advance(2);
+                }
+                match scan.advance(&wire.read, &rules.limits, Kind::Request) {
+                    Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                    Ok(None) if blank_lines > 0 && wire.read.as_ref() == b"\r" => scan = HeadScan::default(),
+                    Ok(None) => {}
+                    Err(error) => return Poll::Ready(Err(NoHead::Refused(cause_of(error)))),
+                }
+                if !wire.read.is_empty() && !timed_as_head {
+                    timed_as_head = true;
+                    self.timer.set(rules.header_timeout);
+                }
+                match wire.poll_fill(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoHead::Silence)),
+                    Poll::Pending => {
+                        if wire.read.is_empty() && self.worker.drain.is_draining() {
+                            return Poll::Ready(Err(NoHead::Silence));
+                        }
+                        self.worker.drain.wake_on_drain(self.drain, cx.waker());
+                        let silent = wire.read.is_empty();
+                        return self.timer.poll_expired(cx).map(|()| {
+                            Err(if silent { NoHead::Silence } else { NoHead::Refused(Cause::HeaderTimeout) })
+                        });
+                    }
+                }
+            }
+        })
+        .await?;
+        self.timer.clear();
+        take_request(&mut self.wire.borrow_mut().read, length, &rules.limits).map_err(|e| NoHead::Refused(cause_of(e)))
+    }
+
+    /// Has the request answered, writing informational responses meanwhile and giving up when the client leaves.
+    async fn answer(&mut self, head: RequestHead) -> Result<Answer, Gone> {
+        let interim = WireInterim { wire: Rc::clone(&self.wire), understood: head.version == Version::HTTP_11 };
+        let inbound = Inbound {
+            method: head.method,
+            version: head.version,
+            target: head.target,
+            authority: None,
+            headers: head.headers,
+            body: request_body(&self.wire),
+            upgradable: true,
+        };
+        // On the heap: an idle connection should not hold room for the largest of its futures.
+        let mut handling = Box::pin(handle(&self.worker, &self.peer, inbound, &interim));
+        std::future::poll_fn(|cx: &mut Context<'_>| {
+            if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
+                return Poll::Ready(Ok(answer));
+            }
+            let mut wire = self.wire.borrow_mut();
+            if let Poll::Ready(Err(Gone)) = wire.poll_flush(cx) {
+                return Poll::Ready(Err(Gone));
+            }
+            wire.poll_gone(cx).map(Err)
+        })
+        .await
+    }
+
+    async fn respond(&mut self, response: http::Response<crate::body::ResponseBody>, asked: Asked<'_>) -> Next {
+        // A body that nobody will read, or that the client holds back until it is told to go on, cannot be stepped
+        // over; one that a server is still being sent can.
+        let streaming = response.body().is_stream() && !self.wire.borrow().awaits_continue;
+        let read_whole = streaming || self.wire.borrow_mut().skip_what_came();
+        let may_keep = !self.worker.drain.is_draining() && read_whole && self.is_served();
+        let after = respond(&self.wire, response, asked, may_keep).await;
+        let read_whole = self.wire.borrow().body.is_end();
+        match after {
+            After::Break => Next::Break,
+            After::Keep if read_whole => Next::Request,
+            After::Close if read_whole => Next::Close,
+            After::Keep | After::Close => Next::Linger,
+        }
+    }
+
+    /// Whether the newest configuration still has this connection's listener.
+    fn is_served(&self) -> bool {
+        self.worker.gateway().listeners.contains_key(&self.peer.listener)
+    }
+
+    /// Refuses what is not a request. Where it ends is unknown, so the connection ends with it.
+    async fn refuse(&mut self, cause: Cause) -> Next {
+        let response = refuse_head(&self.worker, &self.peer, cause);
+        let asked = Asked { method: &Method::GET, version: Version::HTTP_11, keep: false };
+        self.wire.borrow_mut().body_timeout = LINGER_SILENCE;
+        match respond(&self.wire, response, asked, false).await {
+            After::Break => Next::Break,
+            After::Keep | After::Close => Next::Linger,
+        }
+    }
+
+    async fn switch(&mut self, head: http::Response<()>, upgraded: Box<Upgraded>, record: Box<Record>) -> Next {
+        {
+            let mut wire = self.wire.borrow_mut();
+            let out = wire.out.gather();
+            encode::status_line(out, head.status());
+            encode::fields(out, head.headers(), |_| true);
+            out.extend_from_slice(b"\r\n");
+        }
+        match std::future::poll_fn(|cx| self.wire.borrow_mut().poll_flush(cx)).await {
+            Ok(()) => Next::Tunnel(upgraded, record),
+            Err(Gone) => Next::Drop,
+        }
+    }
+
+    async fn end(self, next: Next) {
+        let (worker, peer) = (Rc::clone(&self.worker), Rc::clone(&self.peer));
+        let wire = Rc::clone(&self.wire);
+        drop(self);
+        // Whoever else held the wire, a request's body, ended with its request.
+        let Some(wire) = Rc::into_inner(wire).map(RefCell::into_inner) else { return };
+        let Wire { mut stream, read, .. } = wire;
+        match next {
+            Next::Request | Next::Drop => {}
+            // Bytes that nobody read would turn the close into a reset.
+            Next::Close if !read.is_empty() => linger(&mut stream).await,
+            Next::Close => {
+                // A client that does not take the end of the stream loses nothing.
+                let _ = tokio::time::timeout(LINGER_SILENCE, stream.shutdown()).await;
+            }
+            Next::Linger => linger(&mut stream).await,
+            Next::Break => {
+                // A failure here leaves an orderly end, which the framing still tells apart.
+                let _ = SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
+            }
+            Next::Tunnel(mut upgraded, mut record) => {
+                let metrics = worker.gateway().listeners.get(&peer.listener).map(|l| std::sync::Arc::clone(&l.metrics));
+                if let Some(metrics) = &metrics {
+                    metrics.opened(worker.id, Protocol::Upgraded);
+                }
+                let copied = tunnel(&mut stream, read, &mut upgraded).await;
+                if let Some(metrics) = &metrics {
+                    metrics.closed(worker.id, Protocol::Upgraded);
+                }
+                record.received.set(copied.from_client);
+                record.sent = copied.to_client;
+            }
+        }
+    }
+}
+
+/// Ends the sending, then reads and throws away what the client still sends: closing at once would reset the
+/// connection and take the answer with it.
+async fn linger(stream: &mut ClientStream) {
+    use tokio::io::AsyncReadExt;
+    let read_on = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut space = vec![0; 16 * 1024];
+        while let Ok(Ok(1..)) = tokio::time::timeout(LINGER_SILENCE, stream.read(&mut space)).await {}
+    };
+    // Past the time there is nothing left to do but close.
+    let _ = tokio::time::timeout(LINGER, read_on).await;
+}
+
+fn cause_of(error: HeadError) -> Cause {
+    match error {
+        HeadError::Malformed => Cause::MalformedHead,
+        HeadError::TooLarge => Cause::HeadersTooLarge,
+        HeadError::TargetTooLong => Cause::TargetTooLong,
+        HeadError::Version => Cause::VersionNotSupported,
+    }
+}
+
+/// RFC 9112 section 9.3.
+fn wants_to_keep(version: Version, headers: &HeaderMap) -> bool {
+    let mut keep = encode::keeps_alive(version);
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                return false;
+            }
+            keep |= token.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    keep
+}

@@ -1,0 +1,177 @@
+//! Writing a response: its head, its framing, its body as it comes.
+
+use std::cell::RefCell;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::{Method, Response, Version};
+use http_body::Body;
+
+use super::wire::{Gone, Wire};
+use crate::body::ResponseBody;
+use crate::http1::encode;
+use crate::http1::framing::has_no_content;
+
+/// What the client said that bears on how it is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) version: Version,
+    /// Whether it wants to go on with this connection.
+    pub(super) keep: bool,
+}
+
+/// How a response's body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    None,
+    Length,
+    Chunked,
+    /// By the end of the connection, for HTTP/1.0.
+    Close,
+}
+
+/// Whether the connection may be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    Keep,
+    Close,
+    /// The response could not be completed: the client must see a break, not an end.
+    Break,
+}
+
+/// Sends a response. `may_keep` is asked when the head is written: the gateway may have begun to drain by then.
+pub(super) async fn respond(
+    wire: &RefCell<Wire>,
+    response: Response<ResponseBody>,
+    asked: Asked<'_>,
+    may_keep: bool,
+) -> After {
+    let (mut head, body) = response.into_parts();
+    let no_content = has_no_content(asked.method, head.status);
+    let body = if no_content { body.discard() } else { body };
+    let streams = !body.is_end_stream() && body.size_hint().exact().is_none();
+    let framing = if no_content {
+        Framing::None
+    } else if head.headers.contains_key(CONTENT_LENGTH) {
+        Framing::Length
+    } else if let Some(length) = body.size_hint().exact().filter(|_| !streams) {
+        head.headers.insert(CONTENT_LENGTH, length.into());
+        Framing::Length
+    } else if asked.version == Version::HTTP_11 {
+        Framing::Chunked
+    } else {
+        Framing::Close
+    };
+    let keep = asked.keep && may_keep && framing != Framing::Close;
+    {
+        let mut wire = wire.borrow_mut();
+        let out = wire.out.gather();
+        out.reserve(1024);
+        encode::status_line(out, head.status);
+        encode::fields(out, &head.headers, |name| *name != CONNECTION && *name != TRANSFER_ENCODING);
+        if !head.headers.contains_key(DATE) {
+            write_date(out);
+        }
+        if framing == Framing::Chunked {
+            encode::field(out, b"transfer-encoding", b"chunked");
+        }
+        match (keep, asked.version) {
+            (false, _) => encode::field(out, b"connection", b"close"),
+            (true, Version::HTTP_10) => encode::field(out, b"connection", b"keep-alive"),
+            (true, _) => {}
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    match send_body(wire, body, framing).await {
+        Ok(()) if keep => After::Keep,
+        Ok(()) => After::Close,
+        Err(Broken) => After::Break,
+    }
+}
+
+struct Broken;
+
+/// Sends the body while it comes, and watches for the client to leave while it does not.
+async fn send_body(wire: &RefCell<Wire>, body: ResponseBody, framing: Framing) -> Result<(), Broken> {
+    let mut body = pin!(body);
+    let mut ended = false;
+    std::future::poll_fn(|cx| {
+        loop {
+            let waits = ended || poll_gather(wire, body.as_mut(), framing, cx, &mut ended)?;
+            let mut wire = wire.borrow_mut();
+            match wire.poll_flush(cx) {
+                Poll::Ready(Err(Gone)) => return Poll::Ready(Err(Broken)),
+                Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if waits => {
+                    return if wire.poll_gone(cx).is_ready() { Poll::Ready(Err(Broken)) } else { Poll::Pending };
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// Takes frames into the queue while there is room; whether more must be waited for.
+fn poll_gather(
+    wire: &RefCell<Wire>,
+    mut body: Pin<&mut ResponseBody>,
+    framing: Framing,
+    cx: &mut Context<'_>,
+    ended: &mut bool,
+) -> Result<bool, Broken> {
+    while wire.borrow().out.has_room() {
+        // The wire is not borrowed here: a server's body may go on reading the request's from it.
+        let frame = match body.as_mut().poll_frame(cx) {
+            Poll::Pending => return Ok(true),
+            Poll::Ready(Some(Err(cause))) => {
+                tracing::debug!(cause = cause.row().cause, "the response's body broke off");
+                return Err(Broken);
+            }
+            Poll::Ready(Some(Ok(frame))) => Some(frame),
+            Poll::Ready(None) => None,
+        };
+        let mut wire = wire.borrow_mut();
+        match (frame, framing) {
+            (None, Framing::Chunked) => encode::last_chunk(wire.out.gather(), None),
+            (None, Framing::None | Framing::Length | Framing::Close) => {}
+            (Some(frame), framing) => {
+                match (frame.into_data(), framing) {
+                    (Ok(data), Framing::Chunked) => wire.out.push_chunk(data),
+                    (Ok(data), Framing::Length | Framing::Close) => wire.out.push_data(data),
+                    (Err(frame), Framing::Chunked) => {
+                        encode::last_chunk(wire.out.gather(), frame.trailers_ref());
+                        *ended = true;
+                        return Ok(false);
+                    }
+                    (Ok(_) | Err(_), Framing::None) | (Err(_), Framing::Length | Framing::Close) => {}
+                }
+                continue;
+            }
+        }
+        *ended = true;
+        return Ok(false);
+    }
+    Ok(false)
+}
+
+/// `date: …` (RFC 9110 section 6.6.1), formatted once a second by each thread.
+fn write_date(out: &mut BytesMut) {
+    thread_local! {
+        static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    NOW.with_borrow_mut(|(formatted, text)| {
+        if *formatted != second || text.is_empty() {
+            *formatted = second;
+            *text = httpdate::fmt_http_date(now);
+        }
+        encode::field(out, b"date", text.as_bytes());
+    });
+}

@@ -1,0 +1,211 @@
+//! A client's HTTP/1.1 connection as the codec sees it: bytes read, bytes to be written, the state of the request's
+//! body between them.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::AsyncWrite;
+
+use crate::body::RequestBody;
+use crate::http1::buffer::poll_read;
+use crate::http1::chunked::{Decoded, Decoder};
+use crate::http1::encode;
+use crate::http1::framing::Framing;
+use crate::http1::queue::Queue;
+use crate::http1::timer::Timer;
+use crate::request::outgoing::remove_hop_by_hop;
+use crate::request::rejection::Cause;
+use crate::server::stream::ClientStream;
+use crate::upstream::http1::Interim;
+
+/// Bytes read from a client at once.
+const READ: usize = 64 * 1024;
+
+/// Bytes of further requests that are taken in while one is answered.
+const PIPELINED: usize = 16 * 1024;
+
+/// A connection's bytes and the body that is being read from them.
+pub(super) struct Wire {
+    pub(super) stream: ClientStream,
+    pub(super) read: BytesMut,
+    pub(super) out: Queue,
+    pub(super) body: Decoder,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(super) awaits_continue: bool,
+    /// Without progress, in either direction.
+    pub(super) body_timeout: Duration,
+    reading: Progress,
+    writing: Progress,
+}
+
+/// The client is gone, or as good as gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gone;
+
+impl Wire {
+    pub(super) fn new(stream: ClientStream) -> Wire {
+        Wire {
+            stream,
+            read: BytesMut::new(),
+            out: Queue::default(),
+            body: Decoder::new(Framing::None),
+            awaits_continue: false,
+            body_timeout: Duration::ZERO,
+            reading: Progress::new(),
+            writing: Progress::new(),
+        }
+    }
+
+    /// Reads once; zero at the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        poll_read(&mut self.stream, cx, &mut self.read, READ)
+    }
+
+    /// Writes everything that is queued.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        while !self.out.is_empty() {
+            match self.out.poll_write(&mut self.stream, cx) {
+                Poll::Ready(Ok(_)) => self.writing.made(),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
+                Poll::Pending => {
+                    ready!(self.writing.poll_stalled(cx, self.body_timeout));
+                    return Poll::Ready(Err(Gone));
+                }
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(|_| Gone)
+    }
+
+    /// Ready when the client has left. Looks only while the request was read whole: before, whoever reads the body
+    /// sees it.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        while self.body.is_end() && self.read.len() < PIPELINED {
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Gone),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Steps over what has come of a body that nobody reads; whether that was all of it.
+    pub(super) fn skip_what_came(&mut self) -> bool {
+        while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = self.body.decode(&mut self.read) {}
+        self.body.is_end()
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        if std::mem::take(&mut self.awaits_continue) && self.read.is_empty() {
+            self.out.gather().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        if !self.out.is_empty() && matches!(self.poll_flush(cx), Poll::Ready(Err(Gone))) {
+            return Poll::Ready(Some(Err(Cause::ClientClosed)));
+        }
+        loop {
+            match self.body.decode(&mut self.read) {
+                Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Decoded::Trailers(trailers)) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::NeedMore) => {}
+                Err(_) => return Poll::Ready(Some(Err(Cause::MalformedBody))),
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => self.reading.made(),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(Cause::ClientClosed))),
+                Poll::Pending => {
+                    ready!(self.reading.poll_stalled(cx, self.body_timeout));
+                    return Poll::Ready(Some(Err(Cause::BodyTimeout)));
+                }
+            }
+        }
+    }
+}
+
+/// Times how long a direction has been stuck.
+struct Progress {
+    timer: Timer,
+    timed: bool,
+}
+
+impl Progress {
+    fn new() -> Progress {
+        Progress { timer: Timer::new(), timed: false }
+    }
+
+    fn made(&mut self) {
+        self.timed = false;
+        self.timer.clear();
+    }
+
+    /// Ready when nothing was made since `after` ago. Time while nobody asks does not count.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>, after: Duration) -> Poll<()> {
+        if !std::mem::replace(&mut self.timed, true) {
+            self.timer.set(after);
+        }
+        self.timer.poll_expired(cx)
+    }
+}
+
+/// The body of the request that a wire is reading.
+pub(super) fn request_body(wire: &Rc<RefCell<Wire>>) -> RequestBody {
+    let length = {
+        let wire = wire.borrow();
+        if wire.body.is_end() {
+            return RequestBody::Empty;
+        }
+        wire.body.remaining()
+    };
+    RequestBody::Stream(Box::pin(WireBody { wire: Rc::clone(wire), length }))
+}
+
+struct WireBody {
+    wire: Rc<RefCell<Wire>>,
+    /// As it was stated.
+    length: Option<u64>,
+}
+
+impl Body for WireBody {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        self.wire.borrow_mut().poll_body(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.wire.borrow().body.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Informational responses go straight onto the wire; HTTP/1.0 knows none (RFC 9110 section 15.2).
+pub(super) struct WireInterim {
+    pub(super) wire: Rc<RefCell<Wire>>,
+    pub(super) understood: bool,
+}
+
+impl Interim for WireInterim {
+    fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+        // 100 is between the client and the gateway, which reads the body.
+        if !self.understood || status == StatusCode::CONTINUE {
+            return;
+        }
+        let mut headers = headers.clone();
+        remove_hop_by_hop(&mut headers);
+        let mut wire = self.wire.borrow_mut();
+        let out = wire.out.gather();
+        encode::status_line(out, status);
+        encode::fields(out, &headers, |name| name != http::header::CONTENT_LENGTH);
+        out.extend_from_slice(b"\r\n");
+    }
+}
