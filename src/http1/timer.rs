@@ -12,6 +12,7 @@ const FAR: Duration = Duration::from_secs(365 * 86400);
 
 /// A timer whose wheel entry is only touched when it fires or is brought forward: moving a deadline back, as every
 /// request does, is a store.
+#[derive(Default)]
 pub struct Timer {
     deadline: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,

@@ -197,7 +197,9 @@ mod tests {
         PathPattern { segments: segments.collect() }
     }
 
-    fn table(routes: &[(&[HostPattern], &str, Option<&[Method]>)]) -> RouteTable {
+    type Row<'a> = (&'a [HostPattern], &'a str, Option<&'a [Method]>);
+
+    fn table(routes: &[Row<'_>]) -> RouteTable {
         let mut table = RouteTable::default();
         for (index, (hosts, path, methods)) in routes.iter().enumerate() {
             table.add(hosts, &pattern(path), *methods, index);

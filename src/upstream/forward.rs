@@ -129,12 +129,13 @@ async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) 
 
 /// Tells the server's health of a failure that is the server's.
 fn report(server: &Server, failed: &Failed, reused: bool) {
-    match failed.cause {
+    let broke_off = failed.cause == Cause::UpstreamClosedEarly;
+    if broke_off && reused && !failed.answered {
         // A kept connection that ends just as it is used says nothing: the backend was free to close it.
-        Cause::UpstreamClosedEarly if reused && !failed.answered => {}
-        Cause::UpstreamClosedEarly | Cause::UpstreamInvalidResponse => server.health.failed(Failure::Broken),
-        Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout => server.health.failed(Failure::Timeout),
-        cause => debug_assert!(cause.row().blame != Blame::Upstream || cause == Cause::UpstreamHeadersTooLarge),
+    } else if broke_off || failed.cause == Cause::UpstreamInvalidResponse {
+        server.health.failed(Failure::Broken);
+    } else if matches!(failed.cause, Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout) {
+        server.health.failed(Failure::Timeout);
     }
 }
 
