@@ -25,7 +25,11 @@ impl Timer {
 
     pub fn set(&mut self, after: Duration) {
         let now = Instant::now();
-        self.deadline = Some(now.checked_add(after).unwrap_or(now + FAR));
+        self.set_at(now.checked_add(after).unwrap_or(now + FAR));
+    }
+
+    pub fn set_at(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
     }
 
     pub fn is_set(&self) -> bool {
