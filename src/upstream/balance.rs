@@ -64,6 +64,8 @@ struct Field<'a> {
     members: &'a Members,
     tried: &'a [u64],
     rank: Rank,
+    /// Every server is well and none was tried, as nearly always: nothing needs a second look.
+    plain: bool,
     now: u64,
 }
 
@@ -73,8 +75,8 @@ impl<'a> Field<'a> {
         // The clock is read only when some server is, or lately was, not well.
         let all_open = members.list.iter().all(|member| member.server.health.is_open());
         let now = if all_open { 0 } else { clock::now() };
-        let mut field = Field { members, tried, rank: Rank::Usable, now };
-        if !(all_open && tried.is_empty()) {
+        let mut field = Field { members, tried, rank: Rank::Usable, plain: all_open && tried.is_empty(), now };
+        if !field.plain {
             field.rank = members.list.iter().filter_map(|member| field.rank(member)).min()?;
         }
         Some(field)
@@ -94,6 +96,9 @@ impl<'a> Field<'a> {
     /// The part of the load that a member should take, if it is in the field: its weight in thousandths, less while
     /// it is returning.
     fn share(&self, member: &Member) -> Option<u64> {
+        if self.plain {
+            return Some(u64::from(member.weight).saturating_mul(FULL));
+        }
         if self.rank(member) != Some(self.rank) {
             return None;
         }

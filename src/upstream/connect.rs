@@ -39,8 +39,8 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    fn new(cause: Cause, detail: impl ToString) -> ConnectError {
-        ConnectError { cause, failure: Failure::of(cause), detail: Some(detail.to_string()) }
+    fn new(cause: Cause, detail: Option<String>) -> ConnectError {
+        ConnectError { cause, failure: Failure::of(cause), detail }
     }
 
     fn of(error: &io::Error) -> ConnectError {
@@ -73,7 +73,7 @@ impl std::error::Error for ConnectError {}
 pub async fn connect(server: &Server, timeout: Duration) -> Result<ServerStream, ConnectError> {
     match tokio::time::timeout(timeout, reach(server)).await {
         Ok(result) => result,
-        Err(_) => Err(ConnectError::new(Cause::UpstreamConnectTimeout, format_args!("not within {timeout:?}"))),
+        Err(_) => Err(ConnectError::new(Cause::UpstreamConnectTimeout, Some(format!("not within {timeout:?}")))),
     }
 }
 
@@ -92,7 +92,10 @@ async fn reach(server: &Server) -> Result<ServerStream, ConnectError> {
             .connect(tls.name.clone(), stream)
             .await
             .map(|stream| ServerStream::Tls(Box::new(stream)))
-            .map_err(|error| ConnectError::new(Cause::UpstreamTlsFailed, error)),
+            .map_err(|error| {
+                // The reason may quote the name that the certificate should be for.
+                ConnectError::new(Cause::UpstreamTlsFailed, (!tls.secret).then(|| error.to_string()))
+            }),
     }
 }
 

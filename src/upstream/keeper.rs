@@ -40,8 +40,9 @@ impl Drop for Task {
 }
 
 /// A name of the upstream.
-#[derive(Default)]
 struct Name {
+    /// What the log calls it.
+    shown: Arc<str>,
     /// When it is looked up next; `None` while that goes on.
     due: Option<Instant>,
     /// In a row.
@@ -104,13 +105,15 @@ impl Keeper {
         let wanted = self.upstream.names();
         // A name may have got other addresses after the new snapshot was built.
         let mut addresses = before.addresses();
-        addresses.retain(|name, _| wanted.contains(name));
+        addresses.retain(|name, _| wanted.contains_key(name));
         if addresses != self.upstream.addresses() {
             self.upstream.learn(addresses, Some(&before));
         }
-        self.names.retain(|name, _| wanted.contains(name));
-        for name in wanted {
-            self.names.entry(name).or_insert_with(|| Name { due: Some(Instant::now()), ..Name::default() });
+        self.names.retain(|name, _| wanted.contains_key(name));
+        for (name, shown) in wanted {
+            let due = Some(Instant::now());
+            let new = || Name { shown: Arc::clone(&shown), due, failures: 0, looked_up: false };
+            self.names.entry(name).or_insert_with(new).shown = Arc::clone(&shown);
         }
         self.look_up();
         if self.checks != self.upstream.settings.health {
@@ -165,19 +168,22 @@ impl Keeper {
         match result {
             Ok(found) => {
                 if state.failures > 0 {
-                    tracing::info!(upstream, name = &**name, "name resolved again");
+                    tracing::info!(upstream, name = &*state.shown, "name resolved again");
                 }
                 state.failures = 0;
                 state.due = Some(Instant::now() + found.ttl);
-                self.learn(name, found.addresses);
+                let shown = Arc::clone(&state.shown);
+                self.learn(name, &shown, found.addresses);
             }
             Err(reason) => {
                 state.failures = state.failures.saturating_add(1);
                 state.due = Some(Instant::now() + pause(state.failures));
                 if state.failures == 1 {
+                    // The reason quotes the name.
+                    let reason = if state.shown == *name { &*reason } else { "the lookup failed" };
                     tracing::warn!(
                         upstream,
-                        name = &**name,
+                        name = &*state.shown,
                         reason,
                         remedy = "Check the name and this machine's resolver; addresses known before stay in use.",
                         "name not resolved"
@@ -187,12 +193,12 @@ impl Keeper {
         }
     }
 
-    fn learn(&mut self, name: &Arc<str>, found: Vec<IpAddr>) {
+    fn learn(&mut self, name: &Arc<str>, shown: &str, found: Vec<IpAddr>) {
         let mut addresses = self.upstream.addresses();
         if addresses.get(name) == Some(&found) {
             return;
         }
-        tracing::info!(upstream = &*self.upstream.name, name = &**name, addresses = ?found, "name resolved");
+        tracing::info!(upstream = &*self.upstream.name, name = shown, addresses = ?found, "name resolved");
         addresses.insert(Arc::clone(name), found);
         self.upstream.learn(addresses, None);
         self.keep_checking();

@@ -8,7 +8,7 @@ use http::HeaderValue;
 use rustls_pki_types::ServerName;
 
 use super::server::{Address, Origin, Server};
-use super::tls::{ClientTls, Common};
+use super::tls::{CertifiedName, ClientTls, Common};
 use crate::config::problem::Problem;
 use crate::config::settings::{At, Authority, Endpoint, Host, ServerSpec, UpstreamTlsSettings};
 use crate::observe::metrics::UpstreamMetrics;
@@ -24,8 +24,10 @@ pub(super) struct Entry {
     place: Place,
     weight: u32,
     label: Arc<str>,
+    /// Drawn from a secret: what it came out as is not for labels and logs.
+    secret: bool,
     host: HeaderValue,
-    tls: Option<(Arc<Common>, ServerName<'static>)>,
+    tls: Option<(Arc<Common>, CertifiedName)>,
 }
 
 enum Place {
@@ -34,8 +36,9 @@ enum Place {
 }
 
 impl Entry {
-    /// `None` when the problems have been told.
+    /// `index`: its place in the list. `None` when the problems have been told.
     pub(super) fn build(
+        index: usize,
         spec: &At<ServerSpec>,
         settings: &UpstreamTlsSettings,
         common: Option<&Arc<Common>>,
@@ -62,7 +65,9 @@ impl Entry {
             problems.push(Problem::error(&spec.span, "this host cannot be sent as a Host header"));
             return None;
         };
-        Some(Entry { place, weight: spec.value.weight.get(), label: label.into(), host, tls })
+        let secret = spec.span.is_secret();
+        let label = if secret { format!("server {}", index.saturating_add(1)) } else { label };
+        Some(Entry { place, weight: spec.value.weight.get(), label: label.into(), secret, host, tls })
     }
 
     /// The name that has to be resolved.
@@ -71,6 +76,11 @@ impl Entry {
             Place::Fixed(_) => None,
             Place::Named { name, .. } => Some(name),
         }
+    }
+
+    /// The name as the log may have it.
+    pub(super) fn shown_name(&self) -> Option<&Arc<str>> {
+        self.name().map(|name| if self.secret { &self.label } else { name })
     }
 
     fn servers(&self, addresses: &Addresses) -> Vec<(Address, Arc<str>)> {
@@ -125,18 +135,18 @@ fn certified_name(
     settings: &UpstreamTlsSettings,
     spec: &At<ServerSpec>,
     problems: &mut Vec<Problem>,
-) -> Option<ServerName<'static>> {
-    let (text, span) = match (&settings.server_name, &authority.host) {
-        (Some(name), _) => (name.value.clone(), &name.span),
-        (None, Host::Name(name)) => (name.clone(), &spec.span),
-        (None, Host::Ip(ip)) => return Some(ServerName::IpAddress((*ip).into())),
+) -> Option<CertifiedName> {
+    let (name, span) = match (&settings.server_name, &authority.host) {
+        (Some(name), _) => (ServerName::try_from(name.value.clone()), &name.span),
+        (None, Host::Name(name)) => (ServerName::try_from(name.clone()), &spec.span),
+        (None, Host::Ip(ip)) => (Ok(ServerName::IpAddress((*ip).into())), &spec.span),
     };
-    ServerName::try_from(text)
-        .map_err(|_| {
-            let message = "this is not a name that a certificate can be for";
-            problems.push(Problem::error(span, message).help("write a DNS name or an address as server_name"));
-        })
-        .ok()
+    let Ok(name) = name else {
+        let message = "this is not a name that a certificate can be for";
+        problems.push(Problem::error(span, message).help("write a DNS name or an address as server_name"));
+        return None;
+    };
+    Some(CertifiedName { name, secret: span.is_secret() })
 }
 
 /// The servers that requests are spread over.
@@ -174,7 +184,7 @@ impl Members {
                 let is_same =
                     |server: &&Arc<Server>| server.address == address && server.label == label && entry.is_of(server);
                 let server = known.clone().find(is_same).cloned().unwrap_or_else(|| {
-                    let tls = entry.tls.as_ref().map(|(common, name)| ClientTls::new(common, name.clone()));
+                    let tls = entry.tls.as_ref().map(|(common, name)| ClientTls::new(common, name));
                     let host = entry.host.clone();
                     Arc::new(Server::new(Origin { upstream, metrics, label, address, tls, host }))
                 });

@@ -21,7 +21,7 @@ mod testing;
 pub mod tls;
 pub mod upgrade;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -79,7 +79,8 @@ impl Upstream {
         let entries: Vec<Entry> = settings
             .servers
             .iter()
-            .filter_map(|spec| Entry::build(spec, &settings.tls, tls.as_ref(), problems))
+            .enumerate()
+            .filter_map(|(index, spec)| Entry::build(index, spec, &settings.tls, tls.as_ref(), problems))
             .collect();
         let members_before = before.map(|before| before.members.load_full());
         let mut addresses = members_before.as_ref().map(|members| members.addresses.clone()).unwrap_or_default();
@@ -135,9 +136,10 @@ impl Upstream {
         self.members.load().servers().any(|server| server.health.state().is_usable() && !server.health.is_unproven())
     }
 
-    /// The names that have to be resolved, each once.
-    fn names(&self) -> BTreeSet<Arc<str>> {
-        self.entries.iter().filter_map(|entry| entry.name().cloned()).collect()
+    /// The names that have to be resolved, each with what the log calls it.
+    fn names(&self) -> BTreeMap<Arc<str>, Arc<str>> {
+        let named = self.entries.iter().filter_map(|entry| Some((entry.name()?, entry.shown_name()?)));
+        named.map(|(name, shown)| (Arc::clone(name), Arc::clone(shown))).collect()
     }
 
     /// The names of which a server is down or ejected.
@@ -182,23 +184,11 @@ fn build_tls(
         Endpoint::Https(_) => true,
         Endpoint::Http(_) | Endpoint::HttpUnix(_) => false,
     };
-    if settings.servers.iter().any(|spec| is_https(&spec.value.endpoint)) {
-        let before = before.and_then(|before| before.tls.as_ref());
-        return Common::build(&settings.tls, &settings.span, system_roots, before, problems);
+    if !settings.servers.iter().any(|spec| is_https(&spec.value.endpoint)) {
+        return None;
     }
-    let given = &settings.tls;
-    let spans = [
-        given.ca.as_ref().map(|at| &at.span),
-        given.client.as_ref().map(|at| &at.span),
-        given.server_name.as_ref().map(|at| &at.span),
-    ];
-    if let Some(span) = spans.into_iter().flatten().next() {
-        problems.push(
-            Problem::warning(span, "no server of this upstream is spoken to over TLS")
-                .help("write its servers as https://, or remove the upstream's tls"),
-        );
-    }
-    None
+    let before = before.and_then(|before| before.tls.as_ref());
+    Common::build(&settings.tls, &settings.span, system_roots, before, problems)
 }
 
 #[cfg(test)]
@@ -209,6 +199,7 @@ mod tests {
     use super::testing::{ANYONE, build, settings};
     use super::*;
     use crate::config::settings::RetrySettings;
+    use crate::config::{Outside, load_text};
 
     const A: (&str, u32) = ("http://127.0.0.1:1", 1);
     const B: (&str, u32) = ("http://127.0.0.1:2", 1);
@@ -306,6 +297,26 @@ mod tests {
         let hosts: Vec<_> = upstream.servers().iter().map(|server| server.host.clone()).collect();
         assert_eq!(hosts, ["127.0.0.1", "127.0.0.1:443", "localhost", "[::1]:8001"]);
         assert_eq!(labels(&upstream)[2], "http+unix:/run/orders.sock");
+    }
+
+    #[test]
+    fn a_server_that_was_drawn_from_a_secret_is_not_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("url");
+        std::fs::write(&file, "http://hidden.test:8001\n").unwrap();
+        let text = format!(
+            "[listener.http]\naddress = \"127.0.0.1:0\"\n[upstream.a]\nservers = [\"{}\", \"${{file:{}}}\"]\n\
+             [route.a]\npath = \"/{{*rest}}\"\nupstream = \"a\"\n",
+            A.0,
+            file.display()
+        );
+        let loaded = load_text("test.toml", &text, directory.path(), &Outside::new(&|_| None));
+        let (settings, problems) = loaded.build(|settings, _| Some(settings));
+        let settings = settings.unwrap_or_else(|| panic!("{problems:?}"));
+        let upstream = build(&settings.upstreams["a"], None);
+        upstream.learn(addresses("hidden.test", &["10.0.0.1"]), None);
+        assert_eq!(labels(&upstream), [A.0, "server 2 (10.0.0.1)"]);
+        assert_eq!(upstream.names(), BTreeMap::from([(Arc::from("hidden.test"), Arc::from("server 2"))]));
     }
 
     #[test]

@@ -67,12 +67,10 @@ enum Outcome {
 fn verdict(outcome: Outcome, settings: &HealthSettings, busy: bool) -> Verdict {
     match outcome {
         Outcome::Status(status) if settings.status.iter().any(|range| range.contains(&status)) => Verdict::Passed,
-        Outcome::Status(status) => Verdict::Failed(format!("the check of {} got status {status}", settings.path)),
+        Outcome::Status(status) => Verdict::Failed(format!("the check got status {status}")),
         Outcome::TimedOut if busy => Verdict::Busy,
-        Outcome::TimedOut => {
-            Verdict::Failed(format!("the check of {} got no answer in {:?}", settings.path, settings.timeout))
-        }
-        Outcome::Failed(why) => Verdict::Failed(format!("the check of {} failed: {why}", settings.path)),
+        Outcome::TimedOut => Verdict::Failed(format!("the check got no answer in {:?}", settings.timeout)),
+        Outcome::Failed(why) => Verdict::Failed(format!("the check failed: {why}")),
         Outcome::Unable => Verdict::Busy,
     }
 }
@@ -278,7 +276,7 @@ mod tests {
         eventually("a check that passed", || backend.requests() > 0 && upstream.is_healthy()).await;
         backend.behave(BROKEN);
         eventually("down", || server.health.state() == State::Down).await;
-        assert_eq!(server.status(1).reason.as_deref(), Some("the check of /healthz got status 503"));
+        assert_eq!(server.status(1).reason.as_deref(), Some("the check got status 503"));
         assert!(upstream.choose(ANYONE, &[]).is_err());
         backend.behave(OK);
         eventually("back", || server.health.state() == State::Returning).await;
@@ -392,7 +390,7 @@ mod tests {
         assert!(server.health.state().is_usable());
         // Nothing is answered any more, and nothing runs.
         eventually("down", || server.health.state() == State::Down).await;
-        assert_eq!(server.status(1).reason.as_deref(), Some("the check of /healthz got no answer in 50ms"));
+        assert_eq!(server.status(1).reason.as_deref(), Some("the check got no answer in 50ms"));
     }
 
     #[tokio::test]

