@@ -52,6 +52,9 @@ impl Shared {
 
     /// Has the configuration loaded again; `None` when the gateway is about to end.
     async fn reload(&self) -> Option<ReloadOutcome> {
+        if self.lifecycle.phase() == Phase::Draining {
+            return None;
+        }
         let (answer, outcome) = oneshot::channel();
         self.reloads.send(ReloadRequest { answer }).await.ok()?;
         outcome.await.ok()

@@ -232,6 +232,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_gateway_that_drains_does_not_reload() {
+        let (shared, _requests) = testing::shared_and_requests(testing::with_token(None));
+        shared.lifecycle.draining();
+        let refused = Answer::Refused { reason: "the gateway is about to end".to_owned() };
+        assert_eq!(obey(Command::Reload, &shared).await, refused);
+    }
+
+    #[tokio::test]
     async fn a_live_socket_is_left_and_a_dead_one_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
