@@ -88,7 +88,8 @@ fn is_secret_position(path: &[&str]) -> bool {
 fn looks_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
     !NOT_SECRET.contains(&key.as_str())
-        && (SECRET_PARTS.iter().any(|part| key.contains(part)) || suggest::closest(&key, SECRET_KEYS).is_some())
+        && (SECRET_PARTS.iter().any(|part| key.contains(part))
+            || SECRET_KEYS.iter().any(|known| suggest::is_slip(&key, known)))
 }
 
 fn draws_secret(string: &str) -> bool {

@@ -16,6 +16,7 @@ mod section;
 pub mod settings;
 pub mod source;
 mod suggest;
+mod syntax;
 mod value;
 
 use std::cell::RefCell;
@@ -123,27 +124,11 @@ pub fn load_text(name: &str, text: &str, base: &Path, outside: &Outside<'_>) -> 
         RouteAction::Redirect(_) | RouteAction::Respond(_) => true,
     });
     admin.ready_requires.retain(|name| upstreams.contains_key(&name.value));
-    let mut problems = with_syntax_errors(&cx, &errors);
+    let mut problems = syntax::with_syntax_errors(&cx, &errors);
+    if !draft.complete && !any_error(&problems) {
+        // Whatever cannot be read says why; this holds should one fall silent.
+        problems.push(Problem::error(&Span::whole_file(&file), "the configuration is incomplete"));
+    }
     problems.dedup();
     Loaded { draft: (!incomplete).then_some(draft.settings), file, problems, drawn_from: cx.files.into_inner() }
-}
-
-/// Syntax errors and what the reader found. On a line that does not parse, the reader's word is worth nothing.
-fn with_syntax_errors(cx: &Context<'_>, errors: &[toml::de::Error]) -> Vec<Problem> {
-    let length = cx.file.text.len();
-    let syntax: Vec<Problem> = errors
-        .iter()
-        .map(|error| {
-            let range = error.span().unwrap_or(0..0);
-            // An error at the very end has no character to point at.
-            let range = if range.end == 0 && length > 0 { 0..1 } else { range };
-            Problem::error(&cx.span(&range), error.message())
-        })
-        .collect();
-    let broken: BTreeSet<usize> = syntax.iter().map(|problem| cx.file.position(problem.span.start).0).collect();
-    let read =
-        cx.problems.take().into_iter().filter(|problem| {
-            problem.span.is_whole_file() || !broken.contains(&cx.file.position(problem.span.start).0)
-        });
-    syntax.iter().cloned().chain(read).collect()
 }

@@ -52,12 +52,18 @@ pub(super) struct Table<'a> {
     pub(super) path: String,
     pub(super) range: Range<usize>,
     entries: &'a DeTable<'a>,
-    known: RefCell<Vec<&'static str>>,
+    known: RefCell<BTreeSet<&'static str>>,
+    /// Known too, but of no use yet.
+    unavailable: RefCell<BTreeSet<&'static str>>,
 }
 
 impl<'a> Table<'a> {
     pub(super) fn root(cx: &'a Context<'a>, entries: &'a DeTable<'a>) -> Self {
-        Table { cx, path: String::new(), range: 0..0, entries, known: RefCell::default() }
+        Table::new(cx, String::new(), 0..0, entries)
+    }
+
+    fn new(cx: &'a Context<'a>, path: String, range: Range<usize>, entries: &'a DeTable<'a>) -> Self {
+        Table { cx, path, range, entries, known: RefCell::default(), unavailable: RefCell::default() }
     }
 
     pub(super) fn span(&self) -> Span {
@@ -66,7 +72,11 @@ impl<'a> Table<'a> {
 
     /// The value of `key`, which is known from now on.
     pub(super) fn node(&self, key: &'static str) -> Option<Node<'a>> {
-        self.known.borrow_mut().push(key);
+        self.known.borrow_mut().insert(key);
+        self.find(key)
+    }
+
+    fn find(&self, key: &str) -> Option<Node<'a>> {
         self.entries.get_key_value(key).map(|(key, value)| self.child(key.get_ref(), key.span(), value))
     }
 
@@ -88,8 +98,10 @@ impl<'a> Table<'a> {
         read: impl FnOnce(&Node<'a>) -> Option<T>,
     ) -> Option<T> {
         let Some(node) = self.node(key) else {
-            let problem = Problem::error(&self.span(), format!("`{key}` is missing"));
-            self.cx.report_missing(problem.help(format!("add {key} = {example}")));
+            if !self.has_slip_of(key) {
+                let problem = Problem::error(&self.span(), format!("`{key}` is missing"));
+                self.cx.report_missing(problem.help(format!("add {key} = {example}")));
+            }
             return None;
         };
         read(&node)
@@ -100,13 +112,24 @@ impl<'a> Table<'a> {
         self.entries.contains_key(key)
     }
 
+    /// Whether there is a key that was meant to be `key`: it will be reported as unknown, which is enough.
+    pub(super) fn has_slip_of(&self, key: &str) -> bool {
+        self.entries.keys().any(|written| written.get_ref() != key && suggest::is_slip(written.get_ref(), key))
+    }
+
     /// Keys of the configuration language whose feature this version does not have.
     pub(super) fn not_yet(&self, keys: &[&'static str]) {
         for key in keys {
-            if let Some(node) = self.node(key) {
+            if let Some(node) = self.unavailable(key) {
                 node.not_yet();
             }
         }
+    }
+
+    /// The value of a key that is known and of no use yet.
+    pub(super) fn unavailable(&self, key: &'static str) -> Option<Node<'a>> {
+        self.unavailable.borrow_mut().insert(key);
+        self.find(key)
     }
 
     /// Every entry with its name, for tables whose keys the operator chooses.
@@ -116,15 +139,18 @@ impl<'a> Table<'a> {
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
-        let known = self.known.borrow();
+        let (known, unavailable) = (self.known.borrow(), self.unavailable.borrow());
+        let available: Vec<&str> = known.iter().copied().collect();
         for (key, node) in self.entries() {
-            if known.contains(&key) {
+            if known.contains(key) || unavailable.contains(key) {
                 continue;
             }
             let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
             let problem =
                 Problem::error(&self.cx.span(&node.key_range), format!("unknown key `{}`{place}", key.escape_debug()));
-            self.cx.report(match suggest::help(key, &known, "keys") {
+            let slip = suggest::closest(key, available.iter().chain(unavailable.iter()).copied());
+            let help = slip.map(|slip| format!("did you mean `{slip}`?"));
+            self.cx.report(match help.or_else(|| suggest::help(key, &available, "keys")) {
                 Some(help) => problem.help(help),
                 None => problem,
             });
@@ -167,6 +193,9 @@ impl Text {
     pub(super) fn quoted(&self) -> String {
         if self.secret {
             return "this value".into();
+        }
+        if self.text.is_empty() {
+            return "an empty string".into();
         }
         let mut shown: String = self.text.chars().take(60).collect();
         if shown.len() < self.text.len() {
@@ -259,12 +288,18 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The integer that is written here, if it is one: its value where that is not negative, and its text.
+    pub(super) fn plain_integer(&self) -> Option<(Option<u64>, String)> {
+        let integer = self.value.as_integer()?;
+        Some((u64::from_str_radix(integer.as_str(), integer.radix()).ok(), format!("`{integer}`")))
+    }
+
     /// An integer within `bounds`.
     pub(super) fn integer(&self, bounds: RangeInclusive<u64>) -> Option<u64> {
         let (low, high) = (*bounds.start(), *bounds.end());
         let takes = format!("an integer from {low} to {high}");
-        let (value, shown) = if let Some(integer) = self.value.as_integer() {
-            (u64::from_str_radix(integer.as_str(), integer.radix()).ok(), format!("`{integer}`"))
+        let (value, shown) = if let Some(written) = self.plain_integer() {
+            written
         } else if self.is_string() {
             let (text, drawn) = self.expanded()?;
             let number = text.text.trim().parse::<u64>().ok();
@@ -291,7 +326,7 @@ impl<'a> Node<'a> {
         };
         // An implicit table (`[a.b]` alone makes `a`) has no place of its own.
         let range = if self.range.is_empty() { self.key_range.clone() } else { self.range.clone() };
-        Some(Table { cx: self.cx, path: self.path.clone(), range, entries, known: RefCell::default() })
+        Some(Table::new(self.cx, self.path.clone(), range, entries))
     }
 
     /// The members of a list. `takes` says what is expected: "a list of methods".

@@ -28,10 +28,8 @@ pub fn human(problems: &[Problem], colours: bool) -> String {
 pub fn json(problems: &[Problem]) -> String {
     let mut out = String::new();
     for problem in sorted(problems) {
-        let (line, column) = match problem.span.is_whole_file() {
-            true => (None, None),
-            false => Some(problem.span.file.position(problem.span.start)).unzip(),
-        };
+        let file = &problem.span.file;
+        let (line, column) = (!file.text.is_empty()).then(|| file.position(problem.span.start)).unzip();
         let record = Record {
             file: &problem.span.file.name,
             line,
@@ -50,7 +48,7 @@ pub fn json(problems: &[Problem]) -> String {
 #[derive(Serialize)]
 struct Record<'a> {
     file: &'a str,
-    /// From 1; absent when the file as a whole is meant.
+    /// From 1; absent when the file could not be read.
     line: Option<usize>,
     column: Option<usize>,
     severity: &'static str,
@@ -87,7 +85,8 @@ fn report(problem: &Problem) -> Vec<Group<'_>> {
     let mut group = Group::with_title(level.primary_title(problem.message.as_str()));
     group = match line_of(&problem.span) {
         Some(line) => group.element(line.snippet(&problem.span, AnnotationKind::Primary, None)),
-        None => group.element(Origin::path(problem.span.file.name.as_str())),
+        None if problem.span.file.text.is_empty() => group.element(Origin::path(problem.span.file.name.as_str())),
+        None => group.element(Origin::path(problem.span.file.name.as_str()).line(1).char_column(1)),
     };
     if let Some((span, label)) = &problem.also
         && let Some(line) = line_of(span)
@@ -120,6 +119,19 @@ fn line_of(span: &Span) -> Option<Line<'_>> {
     Some(Line { text: line.strip_suffix('\r').unwrap_or(line), number, start })
 }
 
+/// What masks a secret is as long as the secret: that is not for showing either.
+fn short_masks(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut stars = 0_usize;
+    for c in text.chars() {
+        stars = if c == '*' { stars.saturating_add(1) } else { 0 };
+        if stars <= 3 {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 impl<'a> Line<'a> {
     fn snippet(
         &self,
@@ -127,9 +139,11 @@ impl<'a> Line<'a> {
         kind: AnnotationKind,
         label: Option<&'a String>,
     ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-        let from = span.start.saturating_sub(self.start).min(self.text.len());
-        let to = span.end.saturating_sub(self.start).clamp(from, self.text.len());
-        Snippet::source(self.text)
+        let from = span.start.saturating_sub(self.start);
+        let to = span.end.saturating_sub(self.start).max(from);
+        let shown = |offset| short_masks(self.text.get(..offset).unwrap_or(self.text));
+        let (from, to) = (shown(from).len(), shown(to).len());
+        Snippet::source(short_masks(self.text))
             .line_start(self.number)
             .path(span.file.name.as_str())
             .annotation(kind.span(from..to).label(label))

@@ -49,19 +49,24 @@ fn addresses(cx: &Context<'_>, settings: &Settings) {
             };
             let problem = Problem::error(span, format!("{shown} clashes with an address of `{other}`"));
             let problem = if *earlier == span { problem } else { problem.also(earlier, "bound here") };
-            cx.report(problem.help("give each its own port, or leave one out"));
+            let help = match earlier.is_whole_file() {
+                true => "by default [admin] has address = \"127.0.0.1:9600\": give one of them another port",
+                false => "give each its own port, or leave one out",
+            };
+            cx.report(problem.help(help));
         }
         bound.push((address, span, owner));
     };
-    for (name, listener) in &settings.listeners {
-        for At { value, span } in &listener.addresses {
-            add(value.clone(), span, format!("listener.{name}"));
-        }
-    }
+    // First the admin listener: its address may be the default, which stands nowhere.
     let admin = &settings.admin;
     add(ListenAddress::Socket(admin.address.value), &admin.address.span, "admin".into());
     if let Some(At { value, span }) = &admin.probe_address {
         add(ListenAddress::Socket(*value), span, "admin".into());
+    }
+    for (name, listener) in &settings.listeners {
+        for At { value, span } in &listener.addresses {
+            add(value.clone(), span, format!("listener.{name}"));
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! be read) keeps the place it was written at, as [`At`]. Routes come with `[defaults]` already merged in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -16,10 +17,17 @@ use secrecy::SecretString;
 use super::source::Span;
 
 /// A value and the place in the file where it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct At<T> {
     pub value: T,
     pub span: Span,
+}
+
+/// Leaves out what was drawn from a secret source.
+impl<T: fmt::Debug> fmt::Debug for At<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.span.is_secret() { f.write_str("(secret)") } else { self.value.fmt(f) }
+    }
 }
 
 /// The whole file.
@@ -213,7 +221,7 @@ pub enum HostHeader {
 }
 
 /// `[upstream.NAME.health]`: active checks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HealthSettings {
     /// Begins with a slash.
     pub path: String,
@@ -224,6 +232,13 @@ pub struct HealthSettings {
     pub timeout: Duration,
     pub fall: NonZeroU32,
     pub rise: NonZeroU32,
+}
+
+/// Leaves out the path: a query in it may hold a secret.
+impl fmt::Debug for HealthSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthSettings").field("interval", &self.interval).finish_non_exhaustive()
+    }
 }
 
 /// `[upstream.NAME.timeouts]`, and what a route puts over it.
@@ -317,7 +332,7 @@ pub enum RouteAction {
     Respond(RespondSettings),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RedirectSettings {
     /// Literal text and names of the pattern's parameters, in turn.
     pub to: Vec<RedirectPart>,
@@ -330,12 +345,26 @@ pub enum RedirectPart {
     Parameter(String),
 }
 
-#[derive(Clone, Debug)]
+/// Leaves out the target: it may be drawn from a secret source.
+impl fmt::Debug for RedirectSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedirectSettings").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone)]
 pub struct RespondSettings {
     pub status: StatusCode,
     pub body: String,
     pub content_type: HeaderValue,
     pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Leaves out the body: it may be drawn from a secret source.
+impl fmt::Debug for RespondSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RespondSettings").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

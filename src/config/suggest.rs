@@ -15,6 +15,11 @@ pub(super) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
+/// Whether `word` is `known` but for one letter.
+pub(super) fn is_slip(word: &str, known: &str) -> bool {
+    strsim::damerau_levenshtein(&normalised(word), &normalised(known)) <= 1
+}
+
 /// Case and the choice between dash and underscore are slips, not differences. Long words are cut: comparing is
 /// quadratic.
 fn normalised(word: &str) -> String {

@@ -3,15 +3,19 @@
 use super::super::problem::Problem;
 use super::super::reader::{Node, Table};
 use super::super::settings::{CorsOrigins, CorsSettings};
-use super::super::value::{choice, http, net, number};
+use super::super::value::{http, net, number};
 
 /// A table, or "off": `Some(None)`.
 pub(super) fn read(node: &Node<'_>) -> Option<Option<CorsSettings>> {
-    if !node.is_string() {
+    if node.is_table() {
         return table(node.table()?).map(Some);
     }
-    let text = node.text("a table or \"off\"")?;
-    if text.text == "off" { Some(None) } else { choice::unknown(node, &text, &["off"]) }
+    let takes = "a table or \"off\"";
+    let text = node.text(takes)?;
+    if text.text == "off" {
+        return Some(None);
+    }
+    node.refuse(format!("{} takes {takes}, not {}", node.key, text.quoted()))
 }
 
 fn table(table: Table<'_>) -> Option<CorsSettings> {

@@ -8,6 +8,9 @@ use super::super::value::choice::choice;
 use super::super::value::number;
 use super::cors;
 
+/// More than any disk holds, and far from where sums overflow.
+const MAX_BODY: u64 = 1 << 50;
+
 /// The keys that `[defaults]` and a route have in common, with what holds when neither has them.
 #[derive(Clone, Debug)]
 pub(super) struct Defaults {
@@ -38,7 +41,7 @@ pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
 pub(super) fn read_over(table: &Table<'_>, defaults: &Defaults) -> Defaults {
     table.not_yet(&["buffer", "compress", "limits"]);
     Defaults {
-        max_body: table.or("max_body", defaults.max_body, |node| number::size(node, 0..=u64::MAX >> 1)),
+        max_body: table.or("max_body", defaults.max_body, |node| number::size(node, 0..=MAX_BODY)),
         security_headers: table.or("security_headers", defaults.security_headers, Node::boolean),
         hsts: table.or("hsts", defaults.hsts, hsts),
         errors: table.or("errors", defaults.errors, errors),
@@ -47,10 +50,11 @@ pub(super) fn read_over(table: &Table<'_>, defaults: &Defaults) -> Defaults {
 }
 
 fn hsts(node: &Node<'_>) -> Option<Option<Duration>> {
-    if node.is_string() && node.text("\"off\" or a duration")?.text == "off" {
+    let takes = "\"off\" or a duration such as \"365d\"";
+    if node.is_string() && node.text(takes)?.text == "off" {
         return Some(None);
     }
-    number::duration(node).map(Some)
+    number::duration_as(node, takes).map(Some)
 }
 
 fn errors(node: &Node<'_>) -> Option<ErrorFormat> {

@@ -39,8 +39,8 @@ fn changes_of(table: Option<Table<'_>>, place: Where) -> HeaderChanges {
     let remove = table.or("remove", Vec::new(), |node| {
         node.list_of("a list of header fields", |member| {
             let name = http::header_name_value(member)?;
-            if let Some(problem) = refused(&name, place) {
-                return member.refuse_with(problem.0, problem.1);
+            if let Some((message, help)) = refused(&name, place) {
+                return member.refuse_with(message, help);
             }
             if set.iter().any(|(known, _)| *known == name) {
                 return member.refuse(format!("`{name}` is set and removed"));

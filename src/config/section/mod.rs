@@ -37,12 +37,14 @@ pub(super) fn read(root: Table<'_>) -> Draft {
     let log = log::read(root.get("log", Node::table));
     let defaults = defaults::read(root.get("defaults", Node::table));
     let (listeners, listeners_whole) = named(&root, "listener", listener::read);
-    let upstream_names = names(&root, "upstream");
+    let upstream_names = names(root.node("upstream"));
     let (upstreams, upstreams_whole) = named(&root, "upstream", upstream::read);
     let (routes, routes_whole) = named(&root, "route", |table| route::read(table, &defaults));
-    let apps = names(&root, "app");
+    let apps = names(root.unavailable("app"));
     for section in NOT_YET {
-        refuse_section(&root, section);
+        if let Some(node) = root.unavailable(section) {
+            refuse_section(&node);
+        }
     }
     root.finish();
     Draft {
@@ -98,18 +100,16 @@ fn check_name(name: &str, node: &Node<'_>) -> Option<()> {
     None
 }
 
-fn names(root: &Table<'_>, section: &'static str) -> BTreeSet<String> {
-    let Some(node) = root.node(section).filter(Node::is_table) else {
+fn names(section: Option<Node<'_>>) -> BTreeSet<String> {
+    let Some(node) = section.filter(Node::is_table) else {
         return BTreeSet::new();
     };
     node.table().iter().flat_map(Table::entries).map(|(name, _)| name.to_owned()).collect()
 }
 
-fn refuse_section(root: &Table<'_>, section: &'static str) {
-    let Some(node) = root.node(section) else {
-        return;
-    };
-    let Some(table) = Some(&node).filter(|node| node.is_table()).and_then(Node::table) else {
+/// Refuses each `[SECTION.NAME]` of a section that this version does not have.
+fn refuse_section(node: &Node<'_>) {
+    let Some(table) = Some(node).filter(|node| node.is_table()).and_then(Node::table) else {
         return node.not_yet();
     };
     let mut empty = true;

@@ -100,7 +100,8 @@ fn action(table: &Table<'_>, path: Option<&At<PathPattern>>) -> Option<RouteActi
     }
     if written.is_empty() {
         // `files` is an action that is refused by name.
-        if !table.has("files") {
+        let meant = ["upstream", "redirect", "respond"].iter().any(|key| table.has_slip_of(key));
+        if !table.has("files") && !meant {
             let problem = Problem::error(&table.span(), "the route does nothing");
             table.cx.report_missing(problem.help("add upstream = \"NAME\", redirect = { … } or respond = { … }"));
         }

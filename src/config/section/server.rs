@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::super::reader::{Node, Table};
 use super::super::settings::ServerSettings;
-use super::super::value::choice;
 use super::super::value::number;
 
 /// More threads than any machine has cores for.
@@ -25,17 +24,21 @@ pub(super) fn read(table: Option<Table<'_>>) -> ServerSettings {
 }
 
 fn workers(node: &Node<'_>) -> Option<NonZeroUsize> {
-    if !node.is_string() {
+    let takes = "\"auto\" or an integer from 1 to 1024";
+    if !node.is_string() && !node.is_integer() {
+        return node.wrong_type(takes);
+    }
+    if node.is_integer() {
         return number::length(node, MOST_WORKERS);
     }
-    let text = node.text("\"auto\" or a number")?;
+    let text = node.text(takes)?;
     if text.text == "auto" {
         return Some(one_a_core());
     }
     if text.text.trim().parse::<u64>().is_ok() {
         return number::length(node, MOST_WORKERS);
     }
-    choice::unknown(node, &text, &["auto"])
+    node.refuse(format!("{} takes {takes}, not {}", node.key, text.quoted()))
 }
 
 fn one_a_core() -> NonZeroUsize {

@@ -32,12 +32,11 @@ pub(super) fn socket_path(node: &Node<'_>) -> Option<PathBuf> {
 }
 
 pub(super) fn fits_socket(node: &Node<'_>, path: PathBuf) -> Option<PathBuf> {
-    let length = path.as_os_str().len();
-    if length > SOCKET_PATH_MAX {
-        return node.refuse(format!(
-            "the path of a Unix socket has at most {SOCKET_PATH_MAX} bytes; together with this file's directory this \
-             one has {length}"
-        ));
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        return node.refuse_with(
+            format!("the path of a Unix socket has at most {SOCKET_PATH_MAX} bytes"),
+            "a relative path counts together with this file's directory",
+        );
     }
     Some(path)
 }

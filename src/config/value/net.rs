@@ -10,7 +10,10 @@ use super::super::settings::{Host, HostPattern, ListenAddress};
 
 /// `127.0.0.1:9600`, `[::1]:9600`.
 pub(in super::super) fn socket_address(node: &Node<'_>) -> Option<SocketAddr> {
-    let takes = "an address such as \"127.0.0.1:9600\"";
+    socket_address_as(node, "an address such as \"127.0.0.1:9600\"")
+}
+
+fn socket_address_as(node: &Node<'_>, takes: &str) -> Option<SocketAddr> {
     let text = node.text(takes)?;
     match text.text.parse() {
         Ok(address) => Some(address),
@@ -26,27 +29,28 @@ pub(in super::super) fn socket_address(node: &Node<'_>) -> Option<SocketAddr> {
 
 /// What `text` may have been meant to be.
 fn help_for_address(text: &str) -> Option<String> {
-    if text.parse::<IpAddr>().is_ok() {
-        return Some("add the port".into());
+    match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => return Some(format!("add the port: \"{address}:PORT\"")),
+        Ok(IpAddr::V6(_)) => {
+            return Some("write an IPv6 address in brackets, the port behind them: \"[::1]:8080\"".into());
+        }
+        Err(_) => {}
     }
     let (host, port) = text.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
     match host {
         "" | "*" => Some(format!("write \"0.0.0.0:{port}\" for all IPv4 addresses, \"[::]:{port}\" for IPv6")),
         "localhost" => Some(format!("write \"127.0.0.1:{port}\"")),
-        _ if host.parse::<Ipv6Addr>().is_ok() => Some(format!("write \"[{host}]:{port}\"")),
         _ => Some("names are not resolved here: write an IP address".into()),
     }
 }
 
 /// A socket address or `systemd:NAME`.
 pub(in super::super) fn listen_address(node: &Node<'_>) -> Option<ListenAddress> {
-    if !node.is_string() {
-        return node.wrong_type("an address such as \"0.0.0.0:8080\"");
-    }
-    let text = node.text("an address")?;
+    let takes = "an address such as \"0.0.0.0:8080\"";
+    let text = node.text(takes)?;
     let Some(name) = text.text.strip_prefix("systemd:") else {
-        return socket_address(node).map(ListenAddress::Socket);
+        return socket_address_as(node, takes).map(ListenAddress::Socket);
     };
     let plain = |c: char| c.is_ascii_graphic() && c != ':';
     if name.is_empty() || name.len() > 255 || !name.chars().all(plain) {
@@ -165,7 +169,7 @@ mod tests {
 
     #[test]
     fn addresses_get_help() {
-        assert_eq!(help_for_address("127.0.0.1").as_deref(), Some("add the port"));
+        assert!(help_for_address("127.0.0.1").unwrap().contains("127.0.0.1:PORT"));
         assert!(help_for_address(":80").unwrap().contains("0.0.0.0:80"));
         assert!(help_for_address("::1:80").is_some());
         assert_eq!(help_for_address("banana"), None);

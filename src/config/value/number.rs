@@ -17,15 +17,20 @@ const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// A duration of zero or more.
 pub(in super::super) fn duration(node: &Node<'_>) -> Option<Duration> {
+    duration_as(node, DURATION)
+}
+
+/// The same, where `takes` says what else is possible.
+pub(in super::super) fn duration_as(node: &Node<'_>, takes: &str) -> Option<Duration> {
     if node.is_integer() {
-        return node.wrong_type_with(DURATION, "write a unit too: ms, s, m, h or d, in quotes");
+        return node.wrong_type_with(takes, "write a unit too: ms, s, m, h or d, in quotes");
     }
-    let text = node.text(DURATION)?;
+    let text = node.text(takes)?;
     match parse_duration(&text.text) {
         Some(duration) if duration <= LONGEST => Some(duration),
         Some(_) => node.refuse(format!("{} takes at most 3650d", node.key)),
         None => node.refuse_with(
-            format!("{} takes {DURATION}, not {}", node.key, text.quoted()),
+            format!("{} takes {takes}, not {}", node.key, text.quoted()),
             "write a whole number and one of ms, s, m, h, d",
         ),
     }
@@ -52,19 +57,22 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 /// Bytes, within `bounds`.
 pub(in super::super) fn size(node: &Node<'_>, bounds: RangeInclusive<u64>) -> Option<u64> {
-    if node.is_integer() {
-        return node.integer(bounds);
-    }
-    let text = node.text(SIZE)?;
-    let Some(bytes) = parse_size(&text.text) else {
+    let (bytes, shown) = match node.plain_integer() {
+        Some(written) => written,
+        None => {
+            let text = node.text(SIZE)?;
+            (parse_size(&text.text), text.quoted())
+        }
+    };
+    let Some(bytes) = bytes else {
         return node.refuse_with(
-            format!("{} takes {SIZE}, not {}", node.key, text.quoted()),
+            format!("{} takes {SIZE}, not {shown}", node.key),
             "write a whole number and one of B, KiB, MiB, GiB, TiB",
         );
     };
     if !bounds.contains(&bytes) {
         let (low, high) = (shown_size(*bounds.start()), shown_size(*bounds.end()));
-        return node.refuse(format!("{} takes a size from {low} to {high}, not {}", node.key, text.quoted()));
+        return node.refuse(format!("{} takes a size from {low} to {high}, not {shown}", node.key));
     }
     Some(bytes)
 }

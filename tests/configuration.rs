@@ -1,0 +1,314 @@
+//! The configuration language from outside: the text of every message, the shipped files, the command line, and
+//! input that no one would write.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use passerelle::config::problem::any_error;
+use passerelle::config::{Loaded, Outside, load_text, render};
+use proptest::prelude::*;
+
+fn directory(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn environment(name: &str) -> Option<OsString> {
+    match name {
+        "WORKERS" => Some("many".into()),
+        "COUNT" => Some("0".into()),
+        "MAYBE" => Some("maybe".into()),
+        "CREDENTIALS_DIRECTORY" => Some(directory("tests/config/drawn").into()),
+        _ => None,
+    }
+}
+
+fn load(name: &str, text: &str) -> Loaded {
+    load_text(name, text, &directory("tests/config"), &Outside::new(&environment))
+}
+
+/// Each `tests/config/NAME.toml` is reported as `NAME.txt` says. `UPDATE_GOLDEN=1` writes what is reported now.
+#[test]
+fn messages_are_as_recorded() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut wrong = Vec::new();
+    let mut inputs: Vec<PathBuf> = std::fs::read_dir(directory("tests/config"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    inputs.sort();
+    assert!(inputs.len() > 20);
+    for input in inputs {
+        let name = input.file_name().unwrap().to_str().unwrap();
+        let loaded = load(name, &std::fs::read_to_string(&input).unwrap());
+        let rendered = render::human(&loaded.problems, false);
+        let golden = input.with_extension("txt");
+        if update {
+            std::fs::write(&golden, &rendered).unwrap();
+        } else if std::fs::read_to_string(&golden).unwrap_or_default() != rendered {
+            wrong.push(format!("{name}:\n{rendered}"));
+        }
+    }
+    assert!(wrong.is_empty(), "not as recorded (UPDATE_GOLDEN=1 records anew):\n{}", wrong.join("\n"));
+}
+
+/// Secrets of the golden files all begin with "hidden".
+#[test]
+fn no_message_shows_a_secret() {
+    for name in ["secrets", "secrets_syntax", "not_yet"] {
+        let text = std::fs::read_to_string(directory("tests/config").join(name).with_extension("toml")).unwrap();
+        let loaded = load(name, &text);
+        // The comment that explains this is the one line that may say so.
+        for shown in [render::human(&loaded.problems, false), render::json(&loaded.problems), format!("{loaded:?}")] {
+            let line = shown.lines().find(|line| line.contains("hidden"));
+            assert_eq!(line, None, "{name}");
+        }
+    }
+}
+
+/// What was drawn from a secret source stays out of the debug prints of settings that are in use.
+#[test]
+fn no_debug_print_shows_a_secret() {
+    let text = r#"
+        [admin]
+        token = "hidden-token"
+        [listener.http]
+        address = "127.0.0.1:8080"
+        [upstream.app]
+        servers = ["http://${file:drawn/secret}.internal:80"]
+        health = { path = "/health?token=${file:drawn/secret}" }
+        [route.all]
+        path = "/{*rest}"
+        upstream = "app"
+        headers = { request = { set = { X-Key = "${file:drawn/secret}" } } }
+        [route.closed]
+        path = "/closed"
+        respond = { body = "${file:drawn/secret}", headers = { X-Key = "${credential:secret}" } }
+        [route.old]
+        path = "/${file:drawn/secret}"
+        redirect = { to = "https://example.com/${file:drawn/secret}" }
+    "#;
+    let loaded = load("debug.toml", text);
+    assert_eq!(loaded.problems, []);
+    let settings = loaded.settings().unwrap();
+    let shown = format!("{loaded:?} {settings:?}");
+    assert!(shown.contains("RespondSettings"));
+    assert!(!shown.contains("hidden"), "{shown}");
+}
+
+/// A copy of a shipped configuration with the certificates that it names.
+fn shipped(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let home = tempfile::tempdir().unwrap();
+    let copy = home.path().join(name);
+    std::fs::copy(directory("config").join(name), &copy).unwrap();
+    std::fs::create_dir(home.path().join("certs")).unwrap();
+    for certificate in ["shop", "api", "www", "internal-ca", "gateway"] {
+        let made = rcgen::generate_simple_self_signed([format!("{certificate}.example.com")]).unwrap();
+        let path = home.path().join("certs").join(certificate);
+        std::fs::write(path.with_extension("pem"), made.cert.pem()).unwrap();
+        std::fs::write(path.with_extension("key"), made.signing_key.serialize_pem()).unwrap();
+    }
+    (home, copy)
+}
+
+fn passerelle(arguments: &[&str], directory: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_passerelle")).args(arguments).current_dir(directory).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn shipped_configurations_are_valid() {
+    for (name, summary) in [
+        ("minimal.toml", "minimal.toml: ok, 1 listener, 1 upstream, 1 route\n"),
+        ("typical.toml", "typical.toml: ok, 2 listeners, 1 upstream, 3 routes\n"),
+        ("full.toml", "full.toml: ok, 2 listeners, 2 upstreams, 4 routes\n"),
+    ] {
+        let (home, _) = shipped(name);
+        let output = passerelle(&["check", "--config", name], home.path());
+        assert_eq!(stderr(&output), "", "{name}");
+        assert_eq!(stdout(&output), summary);
+        assert_eq!(output.status.code(), Some(0));
+    }
+}
+
+/// What full.toml calls a default is one: with such keys taken out, the settings are the same.
+#[test]
+fn defaults_are_as_documented() {
+    let text = std::fs::read_to_string(directory("config/full.toml")).unwrap();
+    // On lines that show the default itself the comment begins with it.
+    let documented = |line: &&str| {
+        let shows = line.split_once('=').and_then(|(_, rest)| rest.split_once('#')).is_some_and(|(value, comment)| {
+            let value = value.trim().trim_matches('"');
+            let comment = comment.trim();
+            comment == "defaults"
+                || comment.strip_prefix("default ").is_some_and(|comment| {
+                    let comment = comment.trim_start_matches('"');
+                    comment.strip_prefix(value).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+                })
+        });
+        !shows
+    };
+    let shorter: Vec<&str> = text.lines().filter(documented).collect();
+    assert!(shorter.len() + 35 < text.lines().count(), "most keys show their default");
+    let (full, short) = (load("full.toml", &text), load("full.toml", &shorter.join("\n")));
+    assert_eq!(short.problems, []);
+    let settings = |loaded: &Loaded| format!("{:#?}", loaded.settings().unwrap());
+    // Spans of whole tables are left out of the comparison: lines have moved.
+    let without_spans = |text: String| {
+        let position = |line: &&str| !line.trim().starts_with("start: ") && !line.trim().starts_with("end: ");
+        text.lines().filter(position).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(without_spans(settings(&full)), without_spans(settings(&short)));
+}
+
+#[test]
+fn check_fails_with_code_2_and_shows_every_problem() {
+    let home = tempfile::tempdir().unwrap();
+    let broken = "[listener.http]\nadress = \"127.0.0.1:8080\"\n[route.all]\npath = \"x\"\nupstream = \"app\"\n";
+    std::fs::write(home.path().join("broken.toml"), broken).unwrap();
+    let output = passerelle(&["check", "--config", "broken.toml"], home.path());
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stdout(&output), "");
+    let shown = stderr(&output);
+    for part in
+        ["broken.toml:2:1", "did you mean `address`?", "broken.toml:4:8", "write \"/x\"", "broken.toml: 2 errors"]
+    {
+        assert!(shown.contains(part), "{shown}");
+    }
+    assert!(!shown.contains('\u{1b}'), "colours are for terminals");
+
+    let output = passerelle(&["check", "--config", "broken.toml", "--format", "json"], home.path());
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stderr(&output), "");
+    let first: serde_json::Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
+    assert_eq!(first["file"], "broken.toml");
+    assert_eq!((&first["line"], &first["column"]), (&2.into(), &1.into()));
+    assert_eq!(first["severity"], "error");
+    assert_eq!(first["message"], "unknown key `adress` in `listener.http`");
+    assert_eq!(first["help"], "did you mean `address`?");
+}
+
+#[test]
+fn files_that_are_missing_are_reported_beside_all_else() {
+    let (home, path) = shipped("full.toml");
+    std::fs::remove_file(home.path().join("certs/internal-ca.pem")).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("max_body", "max_bdy")).unwrap();
+    let output = passerelle(&["check", "-c", "full.toml"], home.path());
+    assert_eq!(output.status.code(), Some(2));
+    let shown = stderr(&output);
+    assert!(shown.contains("internal-ca.pem") && shown.contains("did you mean `max_body`?"), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("binary.toml"), [0x61, 0xff]).unwrap();
+    for (name, said) in [
+        ("absent.toml", "cannot read the configuration: no such file"),
+        (".", "cannot read the configuration: it is a directory"),
+        ("binary.toml", "the configuration is not valid UTF-8: see byte 1"),
+    ] {
+        let output = passerelle(&["check", "--config", name], home.path());
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn usage() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = passerelle(&["--version"], here);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), format!("passerelle {}\n", env!("CARGO_PKG_VERSION")));
+    let output = passerelle(&["--help"], here);
+    assert_eq!(output.status.code(), Some(0));
+    for word in ["run", "check", "reload", "[route.all]", "Exit codes"] {
+        assert!(stdout(&output).contains(word), "{word}");
+    }
+    for wrong in [&["chekc"][..], &[], &["check", "--confg", "x"], &["check", "--format", "xml"]] {
+        assert_eq!(passerelle(wrong, here).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Bytes that are no configuration.
+    #[test]
+    fn any_text_is_judged(text in "\\PC*") {
+        judge(&text);
+    }
+
+    /// Lines of the shipped and the golden files, in any order, cut anywhere.
+    #[test]
+    fn any_mixture_of_lines_is_judged(
+        seeds in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..4_u8), 0..40),
+    ) {
+        let lines = known_lines();
+        let mut text = String::new();
+        for (line, cut, kind) in seeds {
+            let line = &lines[line.index(lines.len())];
+            let characters: Vec<char> = line.chars().collect();
+            let cut = cut.index(characters.len() + 1);
+            match kind {
+                0 => text.extend(&characters[..cut]),
+                1 => text.extend(&characters[cut..]),
+                _ => text.push_str(line),
+            }
+            text.push('\n');
+        }
+        judge(&text);
+    }
+
+    /// Values in places that were made for others.
+    #[test]
+    fn any_value_is_judged(
+        key in any::<prop::sample::Index>(),
+        value in prop_oneof![
+            "\"[ -~]{0,20}\"", "-?[0-9]{1,20}", "[0-9]\\.[0-9]", Just("true".to_owned()), Just("[]".to_owned()),
+            Just("{}".to_owned()), Just("[1, \"a\", {}]".to_owned()), Just("1979-05-27".to_owned()),
+            "\"(http|https|http\\+unix)://?[a-z0-9.:@/\\[\\]]{0,20}\"", "\"/[a-z{}*/%.]{0,12}\"", "\"[0-9]{0,20}[a-zA-Z/% ]{0,4}\"",
+        ],
+    ) {
+        let text = std::fs::read_to_string(directory("config/full.toml")).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let with_values: Vec<usize> = (0..lines.len()).filter(|index| {
+            lines[*index].split_once(" = ").is_some_and(|(key, _)| !key.starts_with('#') && !key.contains('{'))
+        }).collect();
+        let chosen = with_values[key.index(with_values.len())];
+        let changed: Vec<String> = lines.iter().enumerate().map(|(index, line)| {
+            let (key, _) = line.split_once(" = ").unwrap_or((line, ""));
+            if index == chosen { format!("{key} = {value}") } else { (*line).to_owned() }
+        }).collect();
+        judge(&changed.join("\n"));
+    }
+}
+
+fn known_lines() -> Vec<String> {
+    let files = ["config/full.toml", "config/typical.toml", "tests/config/not_yet.toml", "tests/config/secrets.toml"];
+    files
+        .iter()
+        .flat_map(|file| {
+            let text = std::fs::read_to_string(directory(file)).unwrap();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Settings or a reason why not; and whatever is said can be shown.
+fn judge(text: &str) {
+    let loaded = load("any.toml", text);
+    assert_eq!(loaded.settings().is_none(), any_error(&loaded.problems));
+    let shown = render::human(&loaded.problems, true);
+    assert_eq!(shown.is_empty(), loaded.problems.is_empty());
+    assert_eq!(render::json(&loaded.problems).lines().count(), loaded.problems.len());
+}
