@@ -74,9 +74,9 @@ pub fn record(record: &AccessRecord<'_>) {
         upstream = record.upstream,
         server = record.server,
         method = cut(record.method, LONGEST_METHOD),
-        host = cut(record.host, LONGEST_HOST),
+        host = known(record.host).map(|host| cut(host, LONGEST_HOST)),
         // A query cannot slip in, whatever the caller took for the path.
-        path = cut(record.path.split(['?', '#']).next().unwrap_or_default(), LONGEST_PATH),
+        path = known(record.path.split(['?', '#']).next().unwrap_or_default()).map(|path| cut(path, LONGEST_PATH)),
         protocol = protocol(record.version),
         status = u64::from(record.status),
         cause = row.map(|row| row.cause),
@@ -96,6 +96,11 @@ pub fn record(record: &AccessRecord<'_>) {
 /// A header's value as text: as it is where it is UTF-8, with replacement characters where it is not.
 pub fn text(value: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(value)
+}
+
+/// Nothing for what a head that was refused did not get as far as to tell.
+fn known(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }
 
 /// The longest beginning of `text` that has at most `longest` bytes.
@@ -231,6 +236,8 @@ mod tests {
         for (name, bound) in [("path", 2048), ("host", 256), ("user_agent", 256), ("request_id", 128), ("method", 32)] {
             assert_eq!(fields[name].len(), bound, "{name}");
         }
+        let refused = self::fields(&AccessRecord { path: "", host: "", ..sample() });
+        assert!(!refused.contains_key("path") && !refused.contains_key("host"));
         let secret = self::fields(&AccessRecord { path: "/reset?token=abc", ..sample() });
         assert_eq!(secret["path"], "/reset");
     }
