@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Exit, print_error, print_problems};
 use crate::config;
 use crate::control::systemd::PassedSockets;
-use crate::control::{self, Control, Outcome, Signals, StartFailure};
+use crate::control::{self, Control, First, Outcome, Signals, StartFailure};
 use crate::gateway::Gateway;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
@@ -35,10 +35,11 @@ pub(super) fn run(path: &Path) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("the control plane's runtime could not be made: {error}")),
     };
+    let first = First { gateway, config: path.to_owned(), files, metrics, log: log.log() };
     let outcome = runtime.block_on(async {
         let signals = Signals::new().map_err(StartFailure::Signals)?;
-        let (control, ended) = Control::start(path, gateway, files, metrics, passed, log.log())?;
-        Ok(control::run_to_end(&control, signals, ended).await)
+        let (control, events) = Control::start(first, passed).await?;
+        Ok(control::run_to_end(&control, signals, events).await)
     });
     // A task that blocks, a slow disk under a reload, must not hold up the end.
     runtime.shutdown_background();

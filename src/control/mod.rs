@@ -8,6 +8,8 @@ mod sockets;
 pub mod systemd;
 mod watch;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,69 +18,74 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, mpsc, watch as latest};
 
-pub use reload::{ReloadFailure, ReloadReport, Trigger};
+pub use reload::Trigger;
 pub use shutdown::{Outcome, Signals, run_to_end};
 pub use sockets::BindFailure;
 
+use crate::admin::{Endpoints, Lifecycle, ReloadRequest, Shared, Unavailable};
 use crate::gateway::Gateway;
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 use crate::server::threads::{Ended, Workers};
+use crate::upstream::background::Background;
 use sockets::Sockets;
 use systemd::PassedSockets;
 
-/// The running gateway, as the admin listener, the control socket and the signals see it.
+/// The running gateway, as signals, changing files and the control socket command it.
 pub struct Control {
     /// The file that a reload reads.
     config: PathBuf,
-    pub metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     newest: Arc<ArcSwap<Gateway>>,
-    phase: latest::Sender<Phase>,
-    /// Whose holder may change what is listened to: one reload at a time.
+    lifecycle: Arc<Lifecycle>,
+    /// Whoever holds it may change what runs: one reload at a time.
     plane: Mutex<Plane>,
-    listening: ArcSwap<Vec<Listening>>,
     /// What to watch for changes.
     files: latest::Sender<Vec<PathBuf>>,
     log: Log,
 }
 
-/// Where the process is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Every address is bound and accepted from.
-    Serving,
-    /// Told to end: still accepting until `drain_delay` is over, but not ready.
-    Leaving,
-    /// Nothing is accepted any more; connections come to their end.
-    Draining,
-}
-
-/// An address that is listened to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listening {
-    pub listener: Arc<str>,
-    /// With the port that the kernel gave.
-    pub address: SocketAddr,
-}
-
-/// The data plane, as it is commanded.
+/// Everything that a new snapshot may change.
 struct Plane {
     sockets: Sockets,
     workers: Workers,
+    endpoints: Endpoints,
+    background: Background,
+}
+
+/// What the first snapshot was made of.
+pub struct First {
+    pub gateway: Gateway,
+    /// The file that a reload reads.
+    pub config: PathBuf,
+    /// Every file that the snapshot was made of.
+    pub files: Vec<PathBuf>,
+    pub metrics: Arc<Metrics>,
+    pub log: Log,
+}
+
+/// What happens to a running gateway by itself.
+pub struct Events {
+    /// Workers that ended.
+    ended: mpsc::UnboundedReceiver<Ended>,
+    /// Reloads that the control socket asks for.
+    reloads: mpsc::Receiver<ReloadRequest>,
 }
 
 /// Why the gateway could not start.
 #[derive(Debug)]
 pub enum StartFailure {
     Bind(BindFailure),
+    Admin(Unavailable),
     Thread(io::Error),
     Signals(io::Error),
 }
 
-impl std::fmt::Display for StartFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for StartFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartFailure::Bind(failure) => failure.fmt(f),
+            StartFailure::Admin(unavailable) => unavailable.fmt(f),
             StartFailure::Thread(error) => write!(f, "a worker thread could not be started: {error}"),
             StartFailure::Signals(error) => write!(f, "signals cannot be handled: {error}"),
         }
@@ -86,36 +93,33 @@ impl std::fmt::Display for StartFailure {
 }
 
 impl Control {
-    /// Binds every address, then starts the workers and lets them accept. `files` are what the snapshot was made of.
-    /// What comes second tells of workers that end.
+    /// Binds every address, resolves every name, then starts the workers and lets them accept.
     ///
     /// # Errors
-    /// An address that cannot be bound, or a thread that cannot be started; nothing is listened to then.
-    pub fn start(
-        config: &Path,
-        gateway: Gateway,
-        files: Vec<PathBuf>,
-        metrics: Arc<Metrics>,
-        passed: PassedSockets,
-        log: Log,
-    ) -> Result<(Arc<Control>, mpsc::UnboundedReceiver<Ended>), StartFailure> {
+    /// An address that cannot be bound, or a thread that cannot be started; nothing was accepted then.
+    pub async fn start(first: First, passed: PassedSockets) -> Result<(Arc<Control>, Events), StartFailure> {
+        let First { gateway, config, files, metrics, log } = first;
         let workers = gateway.settings.server.workers.get();
         let mut sockets = Sockets::new(workers, passed);
         let opened = sockets.open(&gateway).map_err(StartFailure::Bind)?;
         let newest = Arc::new(ArcSwap::from_pointee(gateway));
+        let gateway = newest.load_full();
+        let lifecycle = Arc::new(Lifecycle::new());
+        let (shared, reloads) = Shared::new(Arc::clone(&newest), Arc::clone(&metrics), Arc::clone(&lifecycle));
+        let mut endpoints = Endpoints::new(shared);
+        // Probes are answered from here on, while names are resolved: live, but not ready.
+        let prepared = endpoints.prepare(&gateway.settings.admin).map_err(StartFailure::Admin)?;
+        endpoints.commit(prepared);
+        tell_admin(&endpoints);
+        let mut background = Background::default();
+        background.apply(&gateway).await;
+
         let (workers, ended) = Workers::start(workers, &newest, &metrics).map_err(StartFailure::Thread)?;
-        let listening = sockets.commit(opened, &newest.load(), &workers);
-        let control = Control {
-            config: config.to_owned(),
-            metrics,
-            newest,
-            phase: latest::Sender::new(Phase::Serving),
-            plane: Mutex::new(Plane { sockets, workers }),
-            listening: ArcSwap::from_pointee(listening),
-            files: latest::Sender::new(files),
-            log,
-        };
-        Ok((Arc::new(control), ended))
+        lifecycle.bound(sockets.commit(opened, &gateway, &workers));
+        let plane = Mutex::new(Plane { sockets, workers, endpoints, background });
+        let files = latest::Sender::new(files);
+        let control = Control { config, metrics, newest, lifecycle, plane, files, log };
+        Ok((Arc::new(control), Events { ended, reloads }))
     }
 
     /// The newest snapshot.
@@ -123,17 +127,19 @@ impl Control {
         self.newest.load_full()
     }
 
-    pub fn phase(&self) -> Phase {
-        *self.phase.borrow()
-    }
-
-    /// The addresses that are listened to, by listener.
-    pub fn listening(&self) -> Arc<Vec<Listening>> {
-        self.listening.load_full()
-    }
-
     /// The file that a reload reads.
     pub fn config(&self) -> &Path {
         &self.config
+    }
+}
+
+/// The addresses of each listener, with the ports that the kernel gave.
+type Listening = BTreeMap<Arc<str>, Vec<SocketAddr>>;
+
+fn tell_admin(endpoints: &Endpoints) {
+    for (listener, address) in [("admin", endpoints.admin_address()), ("probes", endpoints.probe_address())] {
+        if let Some(address) = address {
+            tracing::info!(listener, %address, "listening");
+        }
     }
 }

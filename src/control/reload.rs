@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Control;
 use super::sockets::BindFailure;
 use super::systemd::{self, State};
-use super::{Control, Phase};
+use crate::admin::{Phase, ReloadOutcome, Unavailable};
 use crate::config;
 use crate::config::problem::{Problem, Severity};
+use crate::config::render;
 use crate::config::settings::Settings;
 use crate::config::source::{SourceFile, Span};
 use crate::gateway::Gateway;
@@ -18,20 +20,21 @@ use crate::observe::metrics::ReloadResult;
 
 /// A reload that took effect.
 #[derive(Debug)]
-pub struct ReloadReport {
-    pub warnings: Vec<Problem>,
+struct Report {
+    warnings: Vec<Problem>,
     /// Addresses that were added and given up, as in the file.
-    pub opened: Vec<String>,
-    pub closed: Vec<String>,
-    pub took: Duration,
+    opened: Vec<String>,
+    closed: Vec<String>,
+    took: Duration,
 }
 
 /// Why a reload changed nothing.
 #[derive(Debug)]
-pub enum ReloadFailure {
+enum Failure {
     /// Everything that is wrong with the configuration, warnings too.
     Configuration(Vec<Problem>),
     Bind(BindFailure),
+    Admin(Unavailable),
     /// `[log]` cannot be put in force.
     Log(LogError),
     /// The gateway is about to end.
@@ -40,14 +43,15 @@ pub enum ReloadFailure {
     Internal,
 }
 
-impl fmt::Display for ReloadFailure {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReloadFailure::Configuration(_) => f.write_str("the configuration has errors"),
-            ReloadFailure::Bind(failure) => failure.fmt(f),
-            ReloadFailure::Log(error) => error.fmt(f),
-            ReloadFailure::Leaving => f.write_str("the gateway is about to end"),
-            ReloadFailure::Internal => f.write_str("the gateway failed to build the new configuration"),
+            Failure::Configuration(_) => f.write_str("the configuration has errors"),
+            Failure::Bind(failure) => failure.fmt(f),
+            Failure::Admin(unavailable) => unavailable.fmt(f),
+            Failure::Log(error) => error.fmt(f),
+            Failure::Leaving => f.write_str("the gateway is about to end"),
+            Failure::Internal => f.write_str("the gateway failed to build the new configuration"),
         }
     }
 }
@@ -80,67 +84,81 @@ struct Built {
 
 impl Control {
     /// Reads the configuration again and puts it in force: for requests and connections from now on, while those
-    /// under way keep what they began with. Logs and counts how it went.
-    ///
-    /// # Errors
-    /// The snapshot in force stays so, untouched.
-    pub async fn reload(self: &Arc<Self>, trigger: Trigger) -> Result<ReloadReport, ReloadFailure> {
+    /// under way keep what they began with. Where that cannot be done the one before serves on, untouched. How it went
+    /// is logged and counted too.
+    pub async fn reload(self: &Arc<Self>, trigger: Trigger) -> ReloadOutcome {
         systemd::notify(State::Reloading(systemd::monotonic()));
-        let result = self.swap().await;
+        let outcome = match self.swap().await {
+            Ok(report) => self.succeeded(trigger, &report),
+            Err(failure) => self.failed(trigger, &failure),
+        };
         systemd::notify(State::Ready);
-        match &result {
-            Ok(report) => {
-                self.metrics.reloaded(ReloadResult::Success);
-                tell(&report.warnings);
-                tracing::info!(
-                    trigger = trigger.as_str(),
-                    opened = report.opened.join(" "),
-                    closed = report.closed.join(" "),
-                    milliseconds = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
-                    "reloaded"
-                );
-            }
-            Err(failure) => {
-                self.metrics.reloaded(ReloadResult::Failure);
-                if let ReloadFailure::Configuration(problems) = failure {
-                    tell(problems);
-                }
-                tracing::error!(trigger = trigger.as_str(), reason = %failure,
-                    "not reloaded: the configuration before serves on");
-            }
-        }
-        result
+        outcome
     }
 
-    async fn swap(self: &Arc<Self>) -> Result<ReloadReport, ReloadFailure> {
+    fn succeeded(&self, trigger: Trigger, report: &Report) -> ReloadOutcome {
+        self.metrics.reloaded(ReloadResult::Success);
+        tell(&report.warnings);
+        let outcome = self.lifecycle.reload_succeeded();
+        let generation = match &outcome {
+            ReloadOutcome::Loaded { generation } => Some(*generation),
+            ReloadOutcome::Failed { .. } => None,
+        };
+        let milliseconds = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX);
+        let (opened, closed) = (report.opened.join(" "), report.closed.join(" "));
+        tracing::info!(trigger = trigger.as_str(), generation, opened, closed, milliseconds, "reloaded");
+        outcome
+    }
+
+    fn failed(&self, trigger: Trigger, failure: &Failure) -> ReloadOutcome {
+        self.metrics.reloaded(ReloadResult::Failure);
+        let problems = match failure {
+            Failure::Configuration(problems) => {
+                tell(problems);
+                render::human(problems, false)
+            }
+            Failure::Bind(_) | Failure::Admin(_) | Failure::Log(_) | Failure::Leaving | Failure::Internal => {
+                failure.to_string()
+            }
+        };
+        tracing::error!(trigger = trigger.as_str(), reason = %failure,
+            "not reloaded: the configuration before serves on");
+        self.lifecycle.reload_failed(problems)
+    }
+
+    async fn swap(self: &Arc<Self>) -> Result<Report, Failure> {
         let mut plane = self.plane.lock().await;
-        if self.phase() != Phase::Serving {
-            return Err(ReloadFailure::Leaving);
+        match self.lifecycle.phase() {
+            Phase::Starting | Phase::Serving => {}
+            Phase::Draining => return Err(Failure::Leaving),
         }
         let began = Instant::now();
         let before = self.snapshot();
         // Reading files and compiling may take long; probes and /metrics go on meanwhile.
         let this = Arc::clone(self);
         let built = tokio::task::spawn_blocking(move || this.build(&before)).await;
-        let Built { file, gateway, mut problems, files } = built.map_err(|_| ReloadFailure::Internal)?;
+        let Built { file, gateway, mut problems, files } = built.map_err(|_| Failure::Internal)?;
         // A file that the broken configuration was made of may be the one that is mended next.
         self.watch(files, gateway.is_some());
-        let Some(gateway) = gateway else { return Err(ReloadFailure::Configuration(problems)) };
-        let opened = plane.sockets.open(&gateway).map_err(ReloadFailure::Bind)?;
+        let Some(gateway) = gateway else { return Err(Failure::Configuration(problems)) };
+        let opened = plane.sockets.open(&gateway).map_err(Failure::Bind)?;
         let names = opened.names();
+        let endpoints = plane.endpoints.prepare(&gateway.settings.admin).map_err(Failure::Admin)?;
         if gateway.settings.log != self.snapshot().settings.log {
-            self.log.apply(&gateway.settings.log).map_err(ReloadFailure::Log)?;
+            self.log.apply(&gateway.settings.log).map_err(Failure::Log)?;
         }
 
         // Nothing fails from here on.
         let gateway = Arc::new(gateway);
-        self.newest.store(Arc::clone(&gateway));
         let plane = &mut *plane;
-        self.listening.store(Arc::new(plane.sockets.commit(opened, &gateway, &plane.workers)));
+        plane.background.apply(&gateway).await;
+        self.newest.store(Arc::clone(&gateway));
+        self.lifecycle.bound(plane.sockets.commit(opened, &gateway, &plane.workers));
+        plane.endpoints.commit(endpoints);
         let superfluous = plane.sockets.superfluous(&gateway);
         plane.workers.give_up(&superfluous).await;
         problems.extend(unchanged(plane.workers.count(), &gateway.settings, &file));
-        Ok(ReloadReport {
+        Ok(Report {
             warnings: problems,
             opened: names,
             closed: superfluous.iter().map(ToString::to_string).collect(),

@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::reload::Trigger;
 use super::systemd::{self, State};
-use super::{Control, Phase, watch};
+use super::{Control, Events, watch};
+use crate::admin::ReloadRequest;
 use crate::server::threads::Ended;
 
 /// How long workers may take to close what they were told to cut off.
@@ -56,25 +57,21 @@ impl Signals {
     }
 }
 
-/// Serves until a signal or a failure, then brings everything to its end. `ended` tells of workers that end.
-pub async fn run_to_end(
-    control: &Arc<Control>,
-    mut signals: Signals,
-    mut ended: mpsc::UnboundedReceiver<Ended>,
-) -> Outcome {
+/// Serves until a signal or a failure, then brings everything to its end.
+pub async fn run_to_end(control: &Arc<Control>, mut signals: Signals, mut events: Events) -> Outcome {
     let watching = tokio::spawn(watch::run(Arc::clone(control)));
     systemd::notify(State::Ready);
-    let outcome = serve(control, &mut signals, &mut ended).await;
+    let outcome = serve(control, &mut signals, &mut events).await;
     watching.abort();
 
     systemd::notify(State::Stopping);
-    control.phase.send_replace(Phase::Leaving);
+    control.lifecycle.draining();
     let settings = control.snapshot().settings.server.clone();
     let leaving = async {
         if outcome == Outcome::Orderly {
             tokio::time::sleep(settings.drain_delay).await;
         }
-        drain(control, &mut ended, settings.shutdown_grace).await;
+        drain(control, &mut events.ended, settings.shutdown_grace).await;
     };
     let cut_short = tokio::select! {
         () = leaving => false,
@@ -87,7 +84,7 @@ pub async fn run_to_end(
 }
 
 /// Obeys the signals that do not end the process, until one does.
-async fn serve(control: &Arc<Control>, signals: &mut Signals, ended: &mut mpsc::UnboundedReceiver<Ended>) -> Outcome {
+async fn serve(control: &Arc<Control>, signals: &mut Signals, events: &mut Events) -> Outcome {
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return told("SIGTERM"),
@@ -97,8 +94,16 @@ async fn serve(control: &Arc<Control>, signals: &mut Signals, ended: &mut mpsc::
                 // Beside the signals, which must not wait for it. How it went is logged there.
                 tokio::spawn(async move { control.reload(Trigger::Signal).await });
             }
+            Some(ReloadRequest { answer }) = events.reloads.recv() => {
+                let control = Arc::clone(control);
+                tokio::spawn(async move {
+                    let outcome = control.reload(Trigger::ControlSocket).await;
+                    // Whoever asked may have left.
+                    let _ = answer.send(outcome);
+                });
+            }
             _ = signals.reopen.recv() => control.log.reopen(),
-            worker = ended.recv() => {
+            worker = events.ended.recv() => {
                 tracing::error!(worker = worker.map(|ended| ended.worker.0), "a worker thread failed: ending");
                 return Outcome::Failed;
             }
@@ -113,7 +118,6 @@ fn told(signal: &str) -> Outcome {
 
 /// Stops accepting, and waits for what is open; cuts off what remains after `grace`.
 async fn drain(control: &Control, ended: &mut mpsc::UnboundedReceiver<Ended>, grace: Duration) {
-    control.phase.send_replace(Phase::Draining);
     let plane = control.plane.lock().await;
     plane.workers.drain();
     let deadline = Instant::now() + grace;

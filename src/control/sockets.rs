@@ -104,7 +104,7 @@ impl Sockets {
 
     /// Hands new sockets to the workers. `gateway` must be in force already. Returns what is listened to now, what is
     /// to be given up included no more.
-    pub(super) fn commit(&mut self, opened: Opened, gateway: &Gateway, workers: &Workers) -> Vec<Listening> {
+    pub(super) fn commit(&mut self, opened: Opened, gateway: &Gateway, workers: &Workers) -> Listening {
         for (key, bound) in opened.new {
             workers.listen(&key, bound.sockets);
             if let Some(listener) = gateway.listener_of(&key) {
@@ -112,14 +112,13 @@ impl Sockets {
             }
             self.held.insert(key, bound.address);
         }
-        let mut listening: Vec<_> = gateway
-            .sockets()
-            .filter_map(|(key, listener)| {
-                let address = *self.held.get(key)?;
-                Some(Listening { listener: Arc::clone(&listener.name), address })
-            })
-            .collect();
-        listening.sort_by(|one, two| (&one.listener, one.address).cmp(&(&two.listener, two.address)));
+        let mut listening = Listening::new();
+        for (key, listener) in gateway.sockets() {
+            if let Some(address) = self.held.get(key) {
+                listening.entry(Arc::clone(&listener.name)).or_default().push(*address);
+            }
+        }
+        listening.values_mut().for_each(|addresses| addresses.sort_unstable());
         listening
     }
 
