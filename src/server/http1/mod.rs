@@ -13,6 +13,7 @@ use http::header::{CONNECTION, EXPECT};
 use http::{HeaderMap, Method, Version};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 use self::respond::{After, Asked, respond};
 use self::wire::{Gone, Wire, WireInterim, request_body};
@@ -31,12 +32,19 @@ use crate::request::rejection::Cause;
 use crate::upstream::upgrade::{Upgraded, tunnel};
 
 /// The longest target; `target_too_long` states it.
-const TARGET: usize = 8 * 1024;
+pub(super) const TARGET: usize = 8 * 1024;
 
 /// How long an answer that was given before the request was read whole is protected from a reset: in all, and
 /// between two reads.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
+
+/// A drain closes connections that wait for a request, but one that has just been accepted may have its first on the
+/// way: it was promised an answer by being accepted.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// A request may also have arrived without the runtime having looked yet.
+const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// Serves one connection to its end.
 pub async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Peer>) {
@@ -155,6 +163,8 @@ impl Connection {
         self.timer.set(if self.served == 0 { rules.header_timeout } else { rules.idle_timeout });
         let mut scan = HeadScan::default();
         let mut timed_as_head = self.served == 0;
+        let promised = (self.served == 0).then(|| Instant::now() + FIRST_REQUEST);
+        let mut leaving = false;
         let mut blank_lines = 1;
         let length = std::future::poll_fn(|cx| {
             loop {
@@ -171,19 +181,21 @@ impl Connection {
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(NoHead::Refused(cause_of(error)))),
                 }
-                if !wire.read.is_empty() && !timed_as_head {
-                    timed_as_head = true;
+                if !wire.read.is_empty() && (!timed_as_head || leaving) {
+                    (timed_as_head, leaving) = (true, false);
                     self.timer.set(rules.header_timeout);
                 }
                 match wire.poll_fill(cx) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoHead::Silence)),
                     Poll::Pending => {
-                        if wire.read.is_empty() && self.worker.drain.is_draining() {
-                            return Poll::Ready(Err(NoHead::Silence));
+                        let silent = wire.read.is_empty();
+                        if silent && !leaving && self.worker.drain.is_draining() {
+                            leaving = true;
+                            let last_look = Instant::now() + LAST_LOOK;
+                            self.timer.set_at(promised.map_or(last_look, |promised| promised.max(last_look)));
                         }
                         self.worker.drain.wake_on_drain(self.drain, cx.waker());
-                        let silent = wire.read.is_empty();
                         return self.timer.poll_expired(cx).map(|()| {
                             Err(if silent { NoHead::Silence } else { NoHead::Refused(Cause::HeaderTimeout) })
                         });

@@ -5,7 +5,7 @@
 
 mod body;
 mod gather;
-mod headers;
+mod head;
 mod resets;
 mod streams;
 
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::{Builder, Connection};
 use hyper::service::service_fn;
@@ -27,10 +27,12 @@ use self::streams::{Birth, Idle, Spawn, Streams};
 use super::listener::Listener;
 use super::stream::{ClientStream, Peer};
 use super::worker::Worker;
-use crate::body::{RequestBody, ResponseBody};
 use crate::config::settings::ListenerSettings;
+use crate::http1::framing::has_no_content;
 use crate::http1::timer::Timer;
+use crate::request::handle::{Answer, handle, refuse_head};
 use crate::request::rejection::Cause;
+use crate::upstream::http1::Interim;
 
 /// What a client may send of one body, and of all bodies of a connection, before the gateway has passed it on.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -98,16 +100,29 @@ async fn answer(
     birth: Birth,
     request: Request<Incoming>,
 ) -> Result<Response<ToClient>, std::convert::Infallible> {
-    let (mut parts, incoming) = request.into_parts();
-    headers::join_cookies(&mut parts.headers);
-    let response = if headers::too_large(&parts, &listener.settings) {
-        refuse(&worker, &peer, Cause::HeadersTooLarge)
-    } else {
-        let body = FromClient::body(incoming, listener.settings.body_timeout);
-        handle(&worker, &peer, Request::from_parts(parts, body)).await
+    let (parts, incoming) = request.into_parts();
+    let method = parts.method.clone();
+    let body = FromClient::body(incoming, listener.settings.body_timeout);
+    let response = match head::inbound(parts, body, &listener.settings) {
+        // On the heap: the future of every stream would have to hold it otherwise, one that sends its body too.
+        Ok(inbound) => match Box::pin(handle(&worker, &peer, inbound, &NoInterim)).await {
+            Answer::Response(response) => response,
+            // Never for a request that is not upgradable.
+            Answer::Upgrade { .. } => refuse_head(&worker, &peer, Cause::Internal),
+        },
+        Err(cause) => refuse_head(&worker, &peer, cause),
     };
+    let no_content = has_no_content(&method, response.status());
     let stream = birth.answered();
-    Ok(response.map(|body| ToClient::new(body, stream)))
+    Ok(response.map(|body| ToClient::new(if no_content { body.discard() } else { body }, stream)))
+}
+
+/// hyper offers no way to send informational responses over HTTP/2. They may always be left out, RFC 9110 section
+/// 15.2; a client that waits for 100 goes on without it after a while.
+struct NoInterim;
+
+impl Interim for NoInterim {
+    fn interim(&self, _status: StatusCode, _headers: &HeaderMap) {}
 }
 
 /// Whether a connection still takes new streams.
@@ -218,15 +233,4 @@ impl Course<'_> {
         }
         self.timer.poll_expired(cx).is_ready()
     }
-}
-
-async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, request: Request<RequestBody>) -> Response<ResponseBody> {
-    let _ = request;
-    refuse(worker, peer, Cause::NoRoute)
-}
-
-fn refuse(_worker: &Rc<Worker>, _peer: &Rc<Peer>, cause: Cause) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::new(crate::body::Content::Empty));
-    *response.status_mut() = cause.row().status;
-    response
 }
