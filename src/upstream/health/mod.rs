@@ -236,7 +236,8 @@ impl Health {
                     server,
                     reason,
                     seconds,
-                    remedy = "See the server's own log; it is tried again after this time.",
+                    remedy =
+                        "See the server's own log; as long as there is another, it gets no requests for this time.",
                     "server ejected"
                 );
             }
