@@ -1,6 +1,9 @@
 //! The configuration language from outside: the text of every message, the shipped files, the command line, and
 //! input that no one would write.
 
+// Helpers of tests fail by panicking, as tests do.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

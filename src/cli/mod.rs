@@ -40,11 +40,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT; SIGHUP or a change of the file reloads it
+    #[command(after_help = "Example: passerelle run --config /etc/passerelle/passerelle.toml")]
     Run {
         #[command(flatten)]
         config: ConfigFile,
     },
     /// Judge a configuration without serving it: every problem at once, each with its place and what to write instead
+    #[command(after_help = "Example: passerelle check --config /etc/passerelle/passerelle.toml")]
     Check {
         #[command(flatten)]
         config: ConfigFile,
@@ -53,6 +55,7 @@ enum Command {
         format: check::Format,
     },
     /// Make the running gateway read its configuration again, over `control` of [admin]
+    #[command(after_help = "Example: passerelle reload --config /etc/passerelle/passerelle.toml")]
     Reload {
         #[command(flatten)]
         config: ConfigFile,

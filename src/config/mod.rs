@@ -6,6 +6,7 @@
 //! names, except for the values that `${file:…}` and `${credential:…}` draw.
 
 mod mask;
+mod node;
 mod outside;
 pub mod problem;
 mod reader;

@@ -110,12 +110,8 @@ fn line_of(span: &Span) -> Option<Line<'_>> {
     if span.is_whole_file() {
         return None;
     }
-    let text = span.file.text.as_str();
-    let before = text.get(..span.start)?;
-    let start = before.rfind('\n').map_or(0, |newline| newline.saturating_add(1));
-    let rest = text.get(start..)?;
-    let line = rest.split('\n').next().unwrap_or("");
-    let (number, _) = span.file.position(span.start);
+    let (number, start) = span.file.line_at(span.start);
+    let line = span.file.text.get(start..)?.split('\n').next().unwrap_or("");
     Some(Line { text: line.strip_suffix('\r').unwrap_or(line), number, start })
 }
 

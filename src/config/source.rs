@@ -10,6 +10,8 @@ pub struct SourceFile {
     pub name: String,
     /// Secrets that stand in the file itself are masked here, byte for byte, so that places stay right.
     pub text: String,
+    /// Where each line begins.
+    lines: Vec<usize>,
     /// What `${file:}` and `${credential:}` put where.
     secrets: Mutex<Vec<Secret>>,
 }
@@ -22,7 +24,10 @@ struct Secret {
 impl SourceFile {
     /// `text` must already be masked, see [`super::mask`].
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        SourceFile { name: name.into(), text: text.into(), secrets: Mutex::default() }
+        let text = text.into();
+        let after = |(index, byte): (usize, u8)| (byte == b'\n').then(|| index.saturating_add(1));
+        let lines = std::iter::once(0).chain(text.bytes().enumerate().filter_map(after)).collect();
+        SourceFile { name: name.into(), text, lines, secrets: Mutex::default() }
     }
 
     /// Notes that the value written at `range` came out as `value`, which must never be shown.
@@ -33,11 +38,16 @@ impl SourceFile {
 
     /// Line and column of a byte, both from 1; columns count characters.
     pub fn position(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline.saturating_add(1));
-        let line = before.bytes().filter(|byte| *byte == b'\n').count().saturating_add(1);
-        let column = before.get(line_start..).unwrap_or("").chars().count().saturating_add(1);
-        (line, column)
+        let (line, start) = self.line_at(offset);
+        let before = self.text.get(start..offset).unwrap_or("");
+        (line, before.chars().count().saturating_add(1))
+    }
+
+    /// The number of the line that holds a byte, from 1, and where it begins.
+    pub(super) fn line_at(&self, offset: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(0);
+        (line, start)
     }
 }
 
@@ -97,3 +107,31 @@ impl PartialEq for Span {
 }
 
 impl Eq for Span {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions() {
+        let file = SourceFile::new("test.toml", "a\n\u{e9}b\n\nc");
+        assert_eq!(file.position(0), (1, 1));
+        assert_eq!(file.position(1), (1, 2));
+        assert_eq!(file.position(2), (2, 1));
+        assert_eq!(file.position(4), (2, 2));
+        assert_eq!(file.position(6), (3, 1));
+        assert_eq!(file.position(7), (4, 1));
+        assert_eq!(file.position(8), (4, 2));
+    }
+
+    #[test]
+    fn secrets_are_cut_out_of_messages_about_their_place() {
+        let file = Arc::new(SourceFile::new("test.toml", "key = \"${file:x}\" other"));
+        file.keep_secret(6..17, "Sesame");
+        let secret = Span { file: Arc::clone(&file), start: 6, end: 17 };
+        let other = Span { file, start: 18, end: 23 };
+        assert!(secret.is_secret() && !other.is_secret());
+        assert_eq!(secret.without_secrets("no /Sesame or sesame".into()), "no /(secret) or (secret)");
+        assert_eq!(other.without_secrets("open Sesame".into()), "open Sesame");
+    }
+}

@@ -11,11 +11,12 @@ pub(super) fn with_syntax_errors(cx: &Context<'_>, errors: &[toml::de::Error]) -
     syntax.sort_by_key(|problem| problem.span.start);
     // What follows on the same line is mostly an echo of the first.
     let mut broken = BTreeSet::new();
-    syntax.retain(|problem| broken.insert(cx.file.position(problem.span.start).0));
-    let read =
-        cx.problems.take().into_iter().filter(|problem| {
-            problem.span.is_whole_file() || !broken.contains(&cx.file.position(problem.span.start).0)
-        });
+    syntax.retain(|problem| broken.insert(cx.file.line_at(problem.span.start).0));
+    let read = cx
+        .problems
+        .take()
+        .into_iter()
+        .filter(|problem| problem.span.is_whole_file() || !broken.contains(&cx.file.line_at(problem.span.start).0));
     syntax.into_iter().chain(read).collect()
 }
 

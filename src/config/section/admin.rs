@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use secrecy::SecretString;
 
+use super::super::node::Node;
 use super::super::problem::Problem;
-use super::super::reader::{Node, Table};
+use super::super::reader::Table;
 use super::super::settings::{AdminSettings, At};
 use super::super::source::Span;
 use super::super::value::{self, net};

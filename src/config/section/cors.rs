@@ -1,7 +1,8 @@
 //! `cors` of a route or of `[defaults]`.
 
+use super::super::node::Node;
 use super::super::problem::Problem;
-use super::super::reader::{Node, Table};
+use super::super::reader::Table;
 use super::super::settings::{CorsOrigins, CorsSettings};
 use super::super::value::{http, net, number};
 

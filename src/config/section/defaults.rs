@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::reader::{Node, Table};
+use super::super::node::Node;
+use super::super::reader::Table;
 use super::super::settings::{CorsSettings, ErrorFormat};
 use super::super::value::choice::choice;
 use super::super::value::number;

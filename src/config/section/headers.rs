@@ -4,8 +4,9 @@ use ::http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::super::node::Node;
 use super::super::problem::Problem;
-use super::super::reader::{Node, Table};
+use super::super::reader::Table;
 use super::super::settings::HeaderChanges;
 use super::super::value::http;
 

@@ -3,8 +3,9 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::super::node::Node;
 use super::super::problem::Problem;
-use super::super::reader::{Node, Table};
+use super::super::reader::Table;
 use super::super::settings::{
     At, CertificateFiles, Http2Settings, ListenerSettings, ListenerTlsSettings, Rate, TlsVersion,
 };

@@ -1,9 +1,10 @@
 //! `[log]`
 
-use super::super::reader::{Node, Table};
+use super::super::node::Node;
+use super::super::reader::Table;
 use super::super::settings::{LogFormat, LogLevel, LogOutput, LogSettings};
 use super::super::value;
-use super::super::value::choice::choice;
+use super::super::value::choice::{self, choice};
 
 pub(super) fn read(table: Option<Table<'_>>) -> LogSettings {
     let mut settings = LogSettings { level: LogLevel::Info, format: None, output: LogOutput::Stdout, access: true };
@@ -32,6 +33,9 @@ fn output(node: &Node<'_>) -> Option<LogOutput> {
     match node.text("\"stdout\", \"stderr\" or a path")?.text.as_str() {
         "stdout" => Some(LogOutput::Stdout),
         "stderr" => Some(LogOutput::Stderr),
-        _ => value::path(node).map(LogOutput::File),
+        path => {
+            choice::warn_of_slip(node, path, &["stdout", "stderr"]);
+            value::path(node).map(LogOutput::File)
+        }
     }
 }

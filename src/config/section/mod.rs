@@ -12,8 +12,9 @@ mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::node::Node;
 use super::problem::Problem;
-use super::reader::{Node, Table};
+use super::reader::Table;
 use super::settings::Settings;
 
 /// The sections of the language that this version does not have.

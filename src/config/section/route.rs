@@ -2,8 +2,9 @@
 
 use ::http::{HeaderValue, StatusCode};
 
+use super::super::node::Node;
 use super::super::problem::Problem;
-use super::super::reader::{Node, Table};
+use super::super::reader::Table;
 use super::super::settings::{
     At, HostPattern, PathPattern, PatternSegment, RedirectPart, RedirectSettings, RespondSettings, RouteAction,
     RouteSettings, TimeoutOverrides,

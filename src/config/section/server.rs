@@ -3,7 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::super::reader::{Node, Table};
+use super::super::node::Node;
+use super::super::reader::Table;
 use super::super::settings::ServerSettings;
 use super::super::value::number;
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 
+use super::super::node::Node;
 use super::super::problem::Problem;
-use super::super::reader::{Node, Table};
+use super::super::reader::Table;
 use super::super::settings::{
     At, Balance, Endpoint, HashKey, HealthSettings, HostHeader, RetrySettings, ServerSpec, UpstreamSettings,
     UpstreamTimeouts, UpstreamTlsSettings,
@@ -109,7 +110,10 @@ fn host(node: &Node<'_>) -> Option<HostHeader> {
     match node.text(takes)?.text.as_str() {
         "preserve" => Some(HostHeader::Preserve),
         "server" => Some(HostHeader::Server),
-        _ => http::host_value(node, takes).map(HostHeader::Literal),
+        literal => {
+            choice::warn_of_slip(node, literal, &["preserve", "server"]);
+            http::host_value(node, takes).map(HostHeader::Literal)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One of a closed set of words.
 
-use super::super::reader::{Node, Text};
+use super::super::node::{Node, Text};
+use super::super::problem::Problem;
 use super::super::suggest;
 
 /// The value that the word stands for.
@@ -19,6 +20,15 @@ pub(in super::super) fn unknown<T>(node: &Node<'_>, text: &Text, words: &[&str])
     match suggest::closest(&text.text, words.iter().copied()).filter(|_| !text.secret) {
         Some(word) => node.refuse_with(message, format!("did you mean \"{word}\"?")),
         None => node.refuse(message),
+    }
+}
+
+/// Warns where a free value is all but one of the words that mean something else.
+pub(in super::super) fn warn_of_slip(node: &Node<'_>, value: &str, words: &[&str]) {
+    let span = node.span();
+    if let Some(word) = words.iter().find(|word| suggest::is_slip(value, word)).filter(|_| !span.is_secret()) {
+        let problem = Problem::warning(&span, format!("{} takes this as it stands", node.key));
+        node.cx.report(problem.help(format!("did you mean \"{word}\"?")));
     }
 }
 

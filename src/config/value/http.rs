@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use ::http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::super::reader::Node;
+use super::super::node::Node;
 use super::net;
 
 /// The name of a field, as a key of the file has it.

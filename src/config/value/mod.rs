@@ -9,7 +9,7 @@ pub(super) mod server_url;
 
 use std::path::PathBuf;
 
-use super::reader::Node;
+use super::node::Node;
 
 /// A path, made absolute.
 pub(super) fn path(node: &Node<'_>) -> Option<PathBuf> {

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::super::node::Node;
 use super::super::problem::Problem;
-use super::super::reader::Node;
 use super::super::settings::{Host, HostPattern, ListenAddress};
 
 /// `127.0.0.1:9600`, `[::1]:9600`.

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::reader::Node;
+use super::super::node::Node;
 use super::super::settings::Rate;
 
 const DURATION: &str = "a duration such as \"30s\"";

@@ -1,6 +1,6 @@
 //! Path patterns and what is built from their parameters.
 
-use super::super::reader::{Node, Text};
+use super::super::node::{Node, Text};
 use super::super::settings::{At, PathPattern, PatternSegment, RedirectPart};
 
 /// A route's path. Whether `%2F` may be part of it is for the route to say.

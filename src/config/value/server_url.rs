@@ -1,6 +1,7 @@
 //! Where a server of an upstream is: `http://HOST:PORT`, `https://HOST:PORT`, `http+unix:/PATH`.
 
-use super::super::reader::{self, Node, Text};
+use super::super::node::{self, Node, Text};
+
 use super::super::settings::{Authority, Endpoint};
 use super::super::suggest;
 use super::{fits_socket, net};
@@ -20,7 +21,7 @@ pub(in super::super) fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
     };
     let scheme = scheme.to_ascii_lowercase();
     if let Some(known) = NOT_YET.iter().find(|known| **known == scheme) {
-        node.cx.report(reader::not_yet(&node.span(), &format!("{known}:")));
+        node.cx.report(node::not_yet(&node.span(), &format!("{known}:")));
         return None;
     }
     match scheme.as_str() {
