@@ -84,7 +84,7 @@ fn no_debug_print_shows_a_secret() {
         [route.all]
         path = "/{*rest}"
         upstream = "app"
-        headers = { request = { set = { X-Key = "${file:drawn/secret}" } } }
+        headers = { request = { set = { X-Key = "${file:drawn/secret}", Authorization = "hidden-literal" } } }
         [route.closed]
         path = "/closed"
         respond = { body = "${file:drawn/secret}", headers = { X-Key = "${credential:secret}" } }
@@ -197,6 +197,19 @@ fn check_fails_with_code_2_and_shows_every_problem() {
     assert_eq!(first["severity"], "error");
     assert_eq!(first["message"], "unknown key `adress` in `listener.http`");
     assert_eq!(first["help"], "did you mean `address`?");
+}
+
+#[test]
+fn warnings_do_not_fail() {
+    let home = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(directory("config/minimal.toml")).unwrap();
+    let text = format!("{text}\n[upstream.unused]\nservers = [\"http://127.0.0.1:8009\"]\n");
+    std::fs::write(home.path().join("passerelle.toml"), text).unwrap();
+    // The default name of the file is the one in this directory.
+    let output = passerelle(&["check"], home.path());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("warning: no route leads to upstream `unused`"));
+    assert_eq!(stdout(&output), "passerelle.toml: ok, 1 listener, 2 upstreams, 1 route\n");
 }
 
 #[test]

@@ -85,7 +85,8 @@ fn is_secret_position(path: &[&str]) -> bool {
     }
 }
 
-fn looks_secret(key: &str) -> bool {
+/// Whether what stands beside a key or a header name of this kind is a secret by its look.
+pub(super) fn looks_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
     !NOT_SECRET.contains(&key.as_str())
         && (SECRET_PARTS.iter().any(|part| key.contains(part))

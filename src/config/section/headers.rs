@@ -4,6 +4,7 @@ use ::http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::super::mask;
 use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
@@ -60,10 +61,12 @@ pub(super) fn values(node: &Node<'_>, place: Where) -> Option<Vec<(HeaderName, H
     let mut whole = true;
     for (key, node) in table.entries() {
         let (name, value) = (http::header_name(&node, key), http::header_value(&node));
-        let (Some(name), Some(value)) = (name, value) else {
+        let (Some(name), Some(mut value)) = (name, value) else {
             whole = false;
             continue;
         };
+        // `Authorization` and its like hide themselves in debug prints, wherever their values came from.
+        value.set_sensitive(value.is_sensitive() || mask::looks_secret(name.as_str()));
         let key_span = node.cx.span(&node.key_range);
         if let Some((message, help)) = refused(&name, place) {
             node.cx.report(Problem::error(&key_span, message).help(help));
