@@ -14,6 +14,8 @@ mod proxy_protocol;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod threads;
 pub mod tls;
 pub mod worker;

@@ -19,15 +19,16 @@ pub(super) struct FromClient {
     incoming: Incoming,
     body_timeout: Duration,
     timer: Timer,
+    stream: Rc<Stream>,
 }
 
 impl FromClient {
     /// Fails with `BodyTimeout` when nothing has come for `body_timeout` while it was waited for.
-    pub(super) fn body(incoming: Incoming, body_timeout: Duration) -> RequestBody {
+    pub(super) fn body(incoming: Incoming, body_timeout: Duration, stream: Rc<Stream>) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }
-        RequestBody::Stream(Box::pin(FromClient { incoming, body_timeout, timer: Timer::new() }))
+        RequestBody::Stream(Box::pin(FromClient { incoming, body_timeout, timer: Timer::new(), stream }))
     }
 }
 
@@ -40,6 +41,9 @@ impl Body for FromClient {
         if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
             this.timer.clear();
             // Lengths that do not match, a reset, a lost connection: the stream is over whichever it was.
+            if let Some(Err(_)) = &frame {
+                this.stream.taken_back();
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| Cause::ClientClosed)));
         }
         if !this.timer.is_set() {

@@ -8,6 +8,8 @@ mod gather;
 mod head;
 mod resets;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -46,7 +48,7 @@ const FIELD_OVERHEAD: usize = 32;
 
 /// How far a head may exceed `max_header_bytes` and still be answered from the table of rejections. hyper answers
 /// larger ones itself, with a bare 431.
-const HEAD_SLACK: usize = 16 * 1024;
+const HEAD_SLACK: usize = 64 * 1024;
 
 /// Serves one connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: ClientStream, peer: Rc<Peer>) {
@@ -102,7 +104,7 @@ async fn answer(
 ) -> Result<Response<ToClient>, std::convert::Infallible> {
     let (parts, incoming) = request.into_parts();
     let method = parts.method.clone();
-    let body = FromClient::body(incoming, listener.settings.body_timeout);
+    let body = FromClient::body(incoming, listener.settings.body_timeout, birth.stream());
     let response = match head::inbound(parts, body, &listener.settings) {
         // On the heap: the future of every stream would have to hold it otherwise, one that sends its body too.
         Ok(inbound) => match Box::pin(handle(&worker, &peer, inbound, &NoInterim)).await {

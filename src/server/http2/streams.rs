@@ -54,7 +54,7 @@ impl Streams {
 
     /// A request came; its future will be handed to [`Spawn`] next.
     pub(super) fn begin(self: &Rc<Self>) -> Birth {
-        let stream = Rc::new(Stream { waits_for_client: Cell::new(None) });
+        let stream = Rc::new(Stream { waits_for_client: Cell::new(None), taken_back: Cell::new(false) });
         *self.newborn.borrow_mut() = Some(Rc::clone(&stream));
         Birth { streams: Rc::clone(self), stream, answered: false }
     }
@@ -90,12 +90,20 @@ impl Streams {
 pub(super) struct Stream {
     /// Since when a frame has been handed over that the client's window has no room for.
     waits_for_client: Cell<Option<Instant>>,
+    /// Reading the request's body has failed.
+    taken_back: Cell<bool>,
 }
 
 impl Stream {
     /// A frame was handed to hyper, which asks for the next when the client has room.
     pub(super) fn handed_over(&self) {
         self.waits_for_client.set(Some(Instant::now()));
+    }
+
+    /// The client reset the stream before its request was whole. The request may still come to an end of its own, by
+    /// that very failure.
+    pub(super) fn taken_back(&self) {
+        self.taken_back.set(true);
     }
 
     pub(super) fn asked_for_more(&self) {
@@ -111,8 +119,12 @@ pub(super) struct Birth {
 }
 
 impl Birth {
+    pub(super) fn stream(&self) -> Rc<Stream> {
+        Rc::clone(&self.stream)
+    }
+
     pub(super) fn answered(mut self) -> Rc<Stream> {
-        self.answered = true;
+        self.answered = !self.stream.taken_back.get();
         Rc::clone(&self.stream)
     }
 }
