@@ -106,8 +106,8 @@ impl Sockets {
     /// to be given up included no more.
     pub(super) fn commit(&mut self, opened: Opened, gateway: &Gateway, workers: &Workers) -> Listening {
         for (key, bound) in opened.new {
-            workers.listen(&key, bound.sockets);
             if let Some(listener) = gateway.listener_of(&key) {
+                workers.listen(&key, listener, bound.sockets);
                 tracing::info!(listener = &*listener.name, address = %bound.address, "listening");
             }
             self.held.insert(key, bound.address);

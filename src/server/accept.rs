@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::bind::SocketKey;
 use super::connection;
@@ -23,6 +23,13 @@ const REST: Duration = Duration::from_millis(100);
 /// How often the same trouble is told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
+/// A socket is closed when no connection has come for this long: one whose handshake is not complete yet would be reset
+/// just as one in the queue.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// A socket to which connections never cease to come is closed after this nevertheless.
+const QUIET_WITHIN: Duration = Duration::from_millis(500);
+
 /// Connections are accepted on behalf of the listener that holds the socket's key in the newest snapshot.
 pub(super) struct Acceptor {
     worker: Rc<Worker>,
@@ -35,11 +42,16 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// `None` when no listener of the newest snapshot has the key.
-    pub(super) fn new(worker: &Rc<Worker>, open: &Rc<OpenConnections>, key: SocketKey) -> Option<Acceptor> {
+    /// `listener` holds the key now, or did a moment ago.
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        open: &Rc<OpenConnections>,
+        key: SocketKey,
+        listener: Arc<Listener>,
+    ) -> Acceptor {
         let seen = Arc::clone(&worker.gateway());
-        let listener = Arc::clone(seen.listener_of(&key)?);
-        Some(Acceptor { worker: Rc::clone(worker), open: Rc::clone(open), key, seen, listener, told: None })
+        let listener = seen.listener_of(&key).map_or(listener, Arc::clone);
+        Acceptor { worker: Rc::clone(worker), open: Rc::clone(open), key, seen, listener, told: None }
     }
 
     /// Accepts until `stop` is told or dropped, then takes what is queued and closes the socket: closing it with
@@ -57,6 +69,14 @@ impl Acceptor {
                         tokio::time::sleep(REST).await;
                     }
                 }
+            }
+        }
+        let end = Instant::now() + QUIET_WITHIN;
+        while let Ok(accepted) = timeout_at(end.min(Instant::now() + QUIET), socket.accept()).await {
+            match accepted {
+                Ok((stream, from)) => self.serve(stream, from),
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(_) => break,
             }
         }
         if let Err(error) = self.take_queued(socket) {

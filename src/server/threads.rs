@@ -14,16 +14,16 @@ use tokio::task::JoinHandle;
 use super::WorkerId;
 use super::accept::Acceptor;
 use super::bind::SocketKey;
+use super::listener::Listener;
 use super::open::OpenConnections;
 use super::worker::Worker;
 use crate::gateway::Gateway;
 use crate::observe::metrics::Metrics;
 
 /// What a worker is told.
-#[derive(Debug)]
 pub enum Command {
-    /// Accept from this socket. The snapshot that names its key must be in force.
-    Listen { key: SocketKey, socket: TcpListener },
+    /// Accept from this socket on behalf of `listener`, or of whichever has the key in the newest snapshot.
+    Listen { key: SocketKey, socket: TcpListener, listener: Arc<Listener> },
     /// Take what is queued, then close the sockets of these keys; `done` is dropped when that has happened.
     GiveUp { keys: Vec<SocketKey>, done: oneshot::Sender<()> },
     /// Give up every socket, let every connection come to its end, and return when none is left.
@@ -76,10 +76,10 @@ impl Workers {
     }
 
     /// Hands one socket to each worker.
-    pub fn listen(&self, key: &SocketKey, sockets: Vec<TcpListener>) {
+    pub fn listen(&self, key: &SocketKey, listener: &Arc<Listener>, sockets: Vec<TcpListener>) {
         for (commands, socket) in self.commands.iter().zip(sockets) {
             // A worker that has ended has told so.
-            let _ = commands.send(Command::Listen { key: key.clone(), socket });
+            let _ = commands.send(Command::Listen { key: key.clone(), socket, listener: Arc::clone(listener) });
         }
     }
 
@@ -156,11 +156,15 @@ async fn run(worker: Worker, mut commands: mpsc::UnboundedReceiver<Command>) -> 
     loop {
         tokio::select! {
             command = commands.recv() => match command {
-                Some(Command::Listen { key, socket }) => {
-                    if let Some(accepting) = listen(&worker, &open, key.clone(), socket) {
-                        sockets.insert(key, accepting);
+                Some(Command::Listen { key, socket, listener }) => match tokio::net::TcpListener::from_std(socket) {
+                    Ok(socket) => {
+                        let acceptor = Acceptor::new(&worker, &open, key.clone(), listener);
+                        let (stop, stopped) = oneshot::channel();
+                        let task = tokio::task::spawn_local(acceptor.run(socket, stopped));
+                        sockets.insert(key, Accepting { stop, task });
                     }
-                }
+                    Err(error) => tracing::error!(address = %key, %error, "a socket could not be listened to"),
+                },
                 Some(Command::GiveUp { keys, done }) => {
                     close(keys.iter().filter_map(|key| sockets.remove(key)).collect()).await;
                     drop(done);
@@ -175,19 +179,6 @@ async fn run(worker: Worker, mut commands: mpsc::UnboundedReceiver<Command>) -> 
         }
     }
     open.count()
-}
-
-fn listen(worker: &Rc<Worker>, open: &Rc<OpenConnections>, key: SocketKey, socket: TcpListener) -> Option<Accepting> {
-    let socket = match tokio::net::TcpListener::from_std(socket) {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::error!(address = %key, %error, "a listening socket could not be registered");
-            return None;
-        }
-    };
-    let acceptor = Acceptor::new(worker, open, key)?;
-    let (stop, stopped) = oneshot::channel();
-    Some(Accepting { stop, task: tokio::task::spawn_local(acceptor.run(socket, stopped)) })
 }
 
 async fn close(sockets: Vec<Accepting>) {
