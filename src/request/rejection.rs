@@ -106,9 +106,6 @@ causes! {
     VersionNotSupported HTTP_VERSION_NOT_SUPPORTED Client "version_not_supported"
         "This version of HTTP is not served."
         "The client must speak HTTP/1.0, HTTP/1.1 or HTTP/2.";
-    UpgradeRefused BAD_REQUEST Client "upgrade_refused"
-        "This upgrade is not served."
-        "An upgrade must be a GET without a body over HTTP/1.1.";
     // What the configuration says.
     NoRoute NOT_FOUND Client "no_route"
         "Nothing is served here."
@@ -165,6 +162,24 @@ causes! {
 }
 
 impl Cause {
+    /// Whether the connection ends with the answer: what comes behind such a request cannot be trusted to be the next.
+    pub fn ends_connection(self) -> bool {
+        matches!(
+            self,
+            Cause::MalformedHead
+                | Cause::AmbiguousFraming
+                | Cause::MalformedBody
+                | Cause::BadHost
+                | Cause::BadTarget
+                | Cause::HeaderTimeout
+                | Cause::BodyTimeout
+                | Cause::TargetTooLong
+                | Cause::HeadersTooLarge
+                | Cause::MethodRefused
+                | Cause::VersionNotSupported
+        )
+    }
+
     /// The cause's place in [`Cause::ALL`].
     pub fn index(self) -> usize {
         self as usize

@@ -66,7 +66,9 @@ pub(super) async fn respond(
     } else {
         Framing::Close
     };
-    let keep = asked.keep && may_keep && framing != Framing::Close;
+    // Only the gateway's own answers still have a `Connection` here.
+    let closes = head.headers.contains_key(CONNECTION);
+    let keep = asked.keep && may_keep && !closes && framing != Framing::Close;
     {
         let mut wire = wire.borrow_mut();
         let out = wire.out.gather();

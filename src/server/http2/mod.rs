@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::CONNECTION;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::{Builder, Connection};
@@ -105,7 +106,7 @@ async fn answer(
     let (parts, incoming) = request.into_parts();
     let method = parts.method.clone();
     let body = FromClient::body(incoming, listener.settings.body_timeout, birth.stream());
-    let response = match head::inbound(parts, body, &listener.settings) {
+    let mut response = match head::inbound(parts, body, &listener.settings) {
         // On the heap: the future of every stream would have to hold it otherwise, one that sends its body too.
         Ok(inbound) => match Box::pin(handle(&worker, &peer, inbound, &NoInterim)).await {
             Answer::Response(response) => response,
@@ -114,6 +115,8 @@ async fn answer(
         },
         Err(cause) => refuse_head(&worker, &peer, cause),
     };
+    // What an HTTP/1.1 connection would be told of its end; RFC 9113 section 8.2.2 knows no such field.
+    response.headers_mut().remove(CONNECTION);
     let no_content = has_no_content(&method, response.status());
     let stream = birth.answered();
     Ok(response.map(|body| ToClient::new(if no_content { body.discard() } else { body }, stream)))
