@@ -181,7 +181,7 @@ fn taking_half_requests_back_too_often_ends_the_connection() {
 
 fn takes_back_too_often(whole: bool) {
     on_a_worker(async move {
-        let mut served = connect("http2 = { max_resets = \"5/min\" }", silent().await).await;
+        let served = connect("http2 = { max_resets = \"5/min\" }", silent().await).await;
         let mut reset = 0;
         loop {
             let Ok(mut client) = served.client.clone().ready().await else { break };
