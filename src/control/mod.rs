@@ -2,6 +2,7 @@
 //!
 //! It runs on the main thread with a runtime of its own, so that nothing here can delay a request.
 
+mod open_files;
 mod reload;
 mod shutdown;
 mod sockets;
@@ -99,6 +100,7 @@ impl Control {
     /// An address that cannot be bound, or a thread that cannot be started; nothing was accepted then.
     pub async fn start(first: First, passed: PassedSockets) -> Result<(Arc<Control>, Events), StartFailure> {
         let First { gateway, config, files, metrics, log } = first;
+        open_files::raise(&gateway.settings);
         let workers = gateway.settings.server.workers.get();
         let mut sockets = Sockets::new(workers, passed);
         let opened = sockets.open(&gateway).map_err(StartFailure::Bind)?;

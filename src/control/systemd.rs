@@ -93,13 +93,11 @@ fn send(socket: &OsStr, message: &str) -> io::Result<()> {
     UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
-/// The time of the monotonic clock, which `RELOADING=1` must carry; zero where it cannot be read.
+/// The time of the monotonic clock, which `RELOADING=1` must carry.
 pub fn monotonic() -> Duration {
-    // Asking clock_gettime takes unsafe code or one more dependency; the kernel tells the same here, to a hundredth
-    // of a second. Rounded down it would lie before the signal, so it is rounded up.
-    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds: f64 = uptime.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default();
-    Duration::try_from_secs_f64(seconds + 0.01).unwrap_or_default()
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = Duration::from_secs(u64::try_from(now.tv_sec).unwrap_or_default());
+    seconds.saturating_add(Duration::from_nanos(u64::try_from(now.tv_nsec).unwrap_or_default()))
 }
 
 #[cfg(test)]
