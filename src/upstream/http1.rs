@@ -23,6 +23,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
 use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
+use tokio::io::AsyncWrite;
 
 /// Bounds on a response's head; the remedy of `upstream_headers_too_large` states them.
 const HEAD_LIMITS: Limits = Limits { bytes: 64 * 1024, target: 0, fields: 256 };
@@ -152,6 +153,10 @@ impl Exchange {
             if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
                 left = left.checked_sub(1).ok_or_else(|| self.failed(Cause::UpstreamInvalidResponse))?;
                 interim.interim(head.status, &head.headers);
+                if self.waiting {
+                    // It is alive, and has as long again for the answer itself.
+                    self.connection.timer.set(self.timeouts.response);
+                }
                 scan = HeadScan::default();
                 continue;
             }
@@ -175,10 +180,14 @@ impl Exchange {
                 Err(error) => return Poll::Ready(Err(self.bad_head(error))),
             }
             let connection = &mut *self.connection;
+            let begun = !connection.read.is_empty();
             match poll_read(&mut connection.stream, cx, &mut connection.read, READ) {
                 Poll::Ready(Ok(1..)) => {
                     self.answered = true;
-                    connection.timer.set(self.timeouts.between_bytes);
+                    // A head is no body: once begun it must come whole, not byte by byte.
+                    if !begun {
+                        connection.timer.set(self.timeouts.between_bytes);
+                    }
                 }
                 Poll::Ready(Ok(0)) => {
                     let detail = match self.sending {
@@ -193,7 +202,7 @@ impl Exchange {
                 }
                 Poll::Pending => {
                     ready!(connection.timer.poll_expired(cx));
-                    let stalled = !self.waiting || self.answered;
+                    let stalled = !self.waiting || begun;
                     let cause = if stalled { Cause::UpstreamBodyTimeout } else { Cause::UpstreamTimeout };
                     return Poll::Ready(Err(self.failed(cause)));
                 }
@@ -237,6 +246,8 @@ impl Exchange {
                 }
             }
             if connection.out.is_empty() {
+                ready!(self.poll_flush(cx));
+                let connection = &mut *self.connection;
                 if body_pending {
                     // The client is timed where its body is read.
                     connection.timer.clear();
@@ -247,16 +258,43 @@ impl Exchange {
                 }
                 return Poll::Ready(Ok(()));
             }
-            match ready!(connection.out.poll_write(&mut connection.stream, cx)) {
-                Ok(_) => {
+            match connection.out.poll_write(&mut connection.stream, cx) {
+                Poll::Ready(Ok(_)) => {
                     self.wrote = true;
                     connection.timer.set(self.timeouts.between_bytes);
                 }
-                Err(error) => {
+                Poll::Ready(Err(error)) => {
                     connection.out.clear();
                     self.sending = Sending::Refused(error.kind());
                 }
+                Poll::Pending => {
+                    self.time_server();
+                    return Poll::Pending;
+                }
             }
+        }
+    }
+
+    /// Sends what TLS has taken and the socket has not.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if matches!(self.sending, Sending::Refused(_)) {
+            return Poll::Ready(());
+        }
+        match Pin::new(&mut self.connection.stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => self.sending = Sending::Refused(error.kind()),
+            Poll::Pending => {
+                self.time_server();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// It is the server's turn to take bytes. While the client's were waited for, nobody timed it.
+    fn time_server(&mut self) {
+        if !self.connection.timer.is_set() {
+            self.connection.timer.set(self.timeouts.between_bytes);
         }
     }
 
@@ -279,6 +317,8 @@ impl Exchange {
             self.finish(keep);
             return Ok(if content.is_empty() { Content::Empty } else { Content::Full(content) });
         }
+        // Should the request end only now, it is the body that is waited for, no longer the head.
+        self.timeouts.response = self.timeouts.between_bytes;
         self.connection.timer.set(self.timeouts.between_bytes);
         Ok(Content::Stream(Box::pin(ServerBody { exchange: Some(self), body, decoder, keep, taken: false })))
     }
@@ -415,3 +455,6 @@ impl Body for ServerBody {
         self.decoder.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
+
+#[cfg(test)]
+mod tests;

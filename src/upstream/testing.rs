@@ -290,21 +290,12 @@ impl Certificates {
 
     /// A TLS server that sends one byte to whoever connects, and waits for the end.
     pub(super) async fn serve(&self) -> TlsBackend {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = self.listen().await;
+        let port = listener.port();
         let task = tokio::spawn(async move {
             let mut held = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
+            while let Ok((stream, _)) = listener.listener.accept().await {
+                let acceptor = listener.acceptor.clone();
                 held.spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     let _ = stream.write_all(b"!").await;
@@ -313,6 +304,40 @@ impl Certificates {
             }
         });
         TlsBackend { port, task }
+    }
+
+    /// A TLS server that the test itself serves.
+    pub(super) async fn listen(&self) -> TlsListener {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        TlsListener { listener, acceptor: tokio_rustls::TlsAcceptor::from(Arc::new(config)) }
+    }
+}
+
+pub(super) struct TlsListener {
+    listener: TcpListener,
+    acceptor: tokio_rustls::TlsAcceptor,
+}
+
+impl TlsListener {
+    fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port())
+    }
+
+    pub(super) async fn accept(&self) -> tokio_rustls::server::TlsStream<TcpStream> {
+        let (stream, _) = self.listener.accept().await.unwrap();
+        self.acceptor.accept(stream).await.unwrap()
     }
 }
 
