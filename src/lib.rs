@@ -2,8 +2,8 @@
 //!
 //! The tree follows the way of a configuration (`config` to `gateway`) and of a request (`server` to `request` to
 //! `upstream`). ARCHITECTURE.md shows both on one page. Dependencies point one way:
-//! `cli` → `admin`, `server` → `request` → `upstream` → `body`; all of them → `gateway` (the snapshot) → `config`;
-//! `observe` is used by everyone and uses only names.
+//! `cli` → `control` → `admin`, `server` → `request` → `upstream` → `body`; all of them → `gateway` (the snapshot) →
+//! `config`; `observe` is used by everyone and uses only names.
 
 #![forbid(unsafe_code)]
 

@@ -153,3 +153,72 @@ fn directories_of(file: &Path) -> BTreeSet<PathBuf> {
     }
     directories
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A volume as Kubernetes mounts it: each file a link into a directory that is a link itself.
+    fn volume() -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let root = home.path().canonicalize().unwrap();
+        for version in ["v1", "v2"] {
+            std::fs::create_dir(root.join(version)).unwrap();
+            std::fs::write(root.join(version).join("file"), version).unwrap();
+        }
+        symlink("v1", root.join("..data")).unwrap();
+        symlink("..data/file", root.join("file")).unwrap();
+        (home, root)
+    }
+
+    #[test]
+    fn every_directory_that_a_path_leads_through_is_watched() {
+        let (_home, root) = volume();
+        let directories = directories_of(&root.join("file"));
+        for expected in [root.clone(), root.join("v1")] {
+            let found = directories.iter().any(|directory| directory.canonicalize().unwrap() == expected);
+            assert!(found, "{} is not in {directories:?}", expected.display());
+        }
+    }
+
+    #[test]
+    fn links_in_a_circle_end() {
+        let home = tempfile::tempdir().unwrap();
+        symlink("b", home.path().join("a")).unwrap();
+        symlink("a", home.path().join("b")).unwrap();
+        assert!(!directories_of(&home.path().join("a")).is_empty());
+    }
+
+    #[test]
+    fn what_looks_different() {
+        let (_home, root) = volume();
+        let file = root.join("file");
+        let before = Look::of(&file);
+        assert_eq!(Look::of(&file), before);
+        // The link that the file's own link goes through is replaced.
+        symlink("v2", root.join("new")).unwrap();
+        std::fs::rename(root.join("new"), root.join("..data")).unwrap();
+        let swapped = Look::of(&file);
+        assert_ne!(swapped, before);
+        std::fs::write(root.join("v2/file"), "longer than before").unwrap();
+        assert_ne!(Look::of(&file), swapped);
+        std::fs::remove_file(root.join("v2/file")).unwrap();
+        assert_eq!(Look::of(&file), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_never_rest_are_read_in_the_end() {
+        let (hint, mut hints) = mpsc::channel(1);
+        let busy = tokio::spawn(async move {
+            while hint.send(()).await.is_ok() {
+                tokio::time::sleep(SETTLE / 2).await;
+            }
+        });
+        let start = Instant::now();
+        settle(&mut hints).await;
+        assert!(start.elapsed() >= SETTLE_AT_MOST && start.elapsed() < SETTLE_AT_MOST + SETTLE);
+        busy.abort();
+    }
+}
