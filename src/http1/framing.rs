@@ -3,6 +3,8 @@
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode, Version};
 
+use super::head::{Notable, Seen};
+
 /// A body's length as its head states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -22,8 +24,8 @@ pub struct Ambiguous;
 /// # Errors
 /// Both length and coding, more than one length, a length that is not plain digits, a coding other than one
 /// `chunked`, any coding in HTTP/1.0.
-pub fn of_request(version: Version, headers: &HeaderMap) -> Result<Framing, Ambiguous> {
-    match (content_length(headers)?, is_chunked(version, headers)?) {
+pub fn of_request(version: Version, headers: &HeaderMap, seen: Seen) -> Result<Framing, Ambiguous> {
+    match stated(version, headers, seen)? {
         (Some(_), true) => Err(Ambiguous),
         (None, true) => Ok(Framing::Chunked),
         (Some(0) | None, false) => Ok(Framing::None),
@@ -40,8 +42,9 @@ pub fn of_response(
     status: StatusCode,
     version: Version,
     headers: &HeaderMap,
+    seen: Seen,
 ) -> Result<Framing, Ambiguous> {
-    let framing = match (content_length(headers)?, is_chunked(version, headers)?) {
+    let framing = match stated(version, headers, seen)? {
         (Some(_), true) => return Err(Ambiguous),
         (None, true) => Framing::Chunked,
         (Some(length), false) => Framing::Length(length),
@@ -56,6 +59,13 @@ pub fn has_no_content(method: &Method, status: StatusCode) -> bool {
         || status.is_informational()
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
+}
+
+/// The length, and whether the body is chunked.
+fn stated(version: Version, headers: &HeaderMap, seen: Seen) -> Result<(Option<u64>, bool), Ambiguous> {
+    let length = if seen.has(Notable::ContentLength) { content_length(headers)? } else { None };
+    let chunked = seen.has(Notable::TransferEncoding) && is_chunked(version, headers)?;
+    Ok((length, chunked))
 }
 
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Ambiguous> {
@@ -97,7 +107,8 @@ mod tests {
     }
 
     fn request(fields: &[(&'static str, &'static str)]) -> Result<Framing, Ambiguous> {
-        of_request(Version::HTTP_11, &headers(fields))
+        let headers = headers(fields);
+        of_request(Version::HTTP_11, &headers, Seen::of(&headers))
     }
 
     #[test]
@@ -131,20 +142,30 @@ mod tests {
         ] {
             assert_eq!(request(fields), Err(Ambiguous), "{fields:?}");
         }
-        assert_eq!(of_request(Version::HTTP_10, &headers(&[("transfer-encoding", "chunked")])), Err(Ambiguous));
+        let old = headers(&[("transfer-encoding", "chunked")]);
+        assert_eq!(of_request(Version::HTTP_10, &old, Seen::of(&old)), Err(Ambiguous));
     }
 
     #[test]
     fn responses_without_content() {
         let fields = headers(&[("content-length", "5")]);
         let of = |method: Method, status: u16| {
-            of_response(&method, StatusCode::from_u16(status).expect("a status"), Version::HTTP_11, &fields)
+            of_response(
+                &method,
+                StatusCode::from_u16(status).expect("a status"),
+                Version::HTTP_11,
+                &fields,
+                Seen::of(&fields),
+            )
         };
         assert_eq!(of(Method::GET, 200), Ok(Framing::Length(5)));
         assert_eq!(of(Method::HEAD, 200), Ok(Framing::None));
         assert_eq!(of(Method::GET, 204), Ok(Framing::None));
         assert_eq!(of(Method::GET, 304), Ok(Framing::None));
         let none = HeaderMap::new();
-        assert_eq!(of_response(&Method::GET, StatusCode::OK, Version::HTTP_11, &none), Ok(Framing::UntilClose));
+        assert_eq!(
+            of_response(&Method::GET, StatusCode::OK, Version::HTTP_11, &none, Seen::default()),
+            Ok(Framing::UntilClose)
+        );
     }
 }

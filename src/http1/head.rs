@@ -30,6 +30,9 @@ pub enum HeadError {
 /// The longest method that is looked at, blanks included; only used to tell a long target from a long head.
 const METHOD: usize = 32;
 
+/// Fields that the gateway adds to most responses.
+const ADDED: usize = 6;
+
 /// Header fields up to which a head is parsed without an allocation.
 const FIELDS_ON_STACK: usize = 128;
 
@@ -84,6 +87,58 @@ fn too_large(buffer: &[u8], limits: &Limits, kind: Kind) -> HeadError {
     if kind == Kind::Request && long { HeadError::TargetTooLong } else { HeadError::TooLarge }
 }
 
+/// Which of the fields that the gateway acts on a message has: one look at each name as it is parsed spares a
+/// dozen look-ups for what is hardly ever there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(u16);
+
+/// A field, or a kind of fields, that the gateway acts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notable {
+    Connection = 1,
+    /// Any other field that belongs to one connection alone.
+    HopByHop = 2,
+    ContentLength = 4,
+    TransferEncoding = 8,
+    Date = 16,
+    Expect = 32,
+    Via = 64,
+}
+
+impl Seen {
+    /// For a head that another parser took apart.
+    pub fn of(headers: &HeaderMap) -> Seen {
+        let mut seen = Seen::default();
+        headers.keys().for_each(|name| seen.note(name));
+        seen
+    }
+
+    pub fn note(&mut self, name: &HeaderName) {
+        let notable = match name.as_str() {
+            "connection" => Notable::Connection,
+            "content-length" => Notable::ContentLength,
+            "transfer-encoding" => Notable::TransferEncoding,
+            "date" => Notable::Date,
+            "expect" => Notable::Expect,
+            "via" => Notable::Via,
+            "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+            | "te"
+            | "upgrade"
+            | "http2-settings" => Notable::HopByHop,
+            _ => return,
+        };
+        self.0 |= notable as u16;
+    }
+
+    pub fn has(self, notable: Notable) -> bool {
+        self.0 & notable as u16 != 0
+    }
+}
+
 /// A request's head. The target is as it came.
 #[derive(Debug)]
 pub struct RequestHead {
@@ -91,6 +146,7 @@ pub struct RequestHead {
     pub target: Bytes,
     pub version: Version,
     pub headers: HeaderMap,
+    pub seen: Seen,
 }
 
 /// A response's head.
@@ -99,6 +155,7 @@ pub struct ResponseHead {
     pub status: StatusCode,
     pub version: Version,
     pub headers: HeaderMap,
+    pub seen: Seen,
 }
 
 /// Parses a whole request head of `length` bytes, as [`HeadScan`] found it, and takes it off `buffer`.
@@ -121,11 +178,13 @@ pub fn take_request(buffer: &mut BytesMut, length: usize, limits: &Limits) -> Re
         if target.len() > limits.target {
             return Err(HeadError::TargetTooLong);
         }
+        let (headers, seen) = headers(bytes, parsed.headers, 0)?;
         Ok(RequestHead {
             method: Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Malformed)?,
             target: bytes.slice_ref(target.as_bytes()),
             version: version(minor),
-            headers: headers(bytes, parsed.headers)?,
+            headers,
+            seen,
         })
     })
 }
@@ -148,10 +207,12 @@ pub fn take_response(buffer: &mut BytesMut, length: usize, limits: &Limits) -> R
         if consumed != bytes.len() {
             return Err(HeadError::Malformed);
         }
+        let (headers, seen) = headers(bytes, parsed.headers, ADDED)?;
         Ok(ResponseHead {
             status: StatusCode::from_u16(code).map_err(|_| HeadError::Malformed)?,
             version: version(minor),
-            headers: headers(bytes, parsed.headers)?,
+            headers,
+            seen,
         })
     })
 }
@@ -164,7 +225,9 @@ pub fn take_trailers(buffer: &mut BytesMut, length: usize, limits: &Limits) -> R
     let bytes = buffer.split_to(length.min(buffer.len())).freeze();
     let mut fields = vec![httparse::EMPTY_HEADER; limits.fields];
     match httparse::parse_headers(&bytes, &mut fields).map_err(|error| error_of(error, &bytes))? {
-        httparse::Status::Complete((consumed, fields)) if consumed == bytes.len() => headers(&bytes, fields),
+        httparse::Status::Complete((consumed, fields)) if consumed == bytes.len() => {
+            headers(&bytes, fields, 0).map(|(map, _)| map)
+        }
         httparse::Status::Complete(_) | httparse::Status::Partial => Err(HeadError::Malformed),
     }
 }
@@ -184,15 +247,18 @@ fn with_fields<'b, T>(
     }
 }
 
-fn headers(bytes: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
-    let mut map = HeaderMap::with_capacity(fields.len());
+/// `more` is how many fields are expected to be added later.
+fn headers(bytes: &Bytes, fields: &[httparse::Header<'_>], more: usize) -> Result<(HeaderMap, Seen), HeadError> {
+    let mut map = HeaderMap::with_capacity(fields.len().saturating_add(more));
+    let mut seen = Seen::default();
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Malformed)?;
         let value = if field.value.is_empty() { Bytes::new() } else { bytes.slice_ref(field.value) };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadError::Malformed)?;
+        seen.note(&name);
         map.try_append(name, value).map_err(|_| HeadError::TooLarge)?;
     }
-    Ok(map)
+    Ok((map, seen))
 }
 
 fn version(minor: u8) -> Version {

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -75,68 +75,112 @@ pub struct Told<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// The parts of the forwarding fields that stay the same for all requests of a connection.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// `x-forwarded-for`, `-proto` and `-port` of a peer that is not believed.
+    fields: String,
+    /// `forwarded: for=…`
+    forwarded: String,
+    /// `;proto=…` and the line's end.
+    proto: &'static str,
+}
+
+impl Written {
+    fn of(peer: &Peer) -> Written {
+        let address = peer.remote.ip().to_canonical();
+        let (scheme, proto) = if peer.tls { ("https", ";proto=https\r\n") } else { ("http", ";proto=http\r\n") };
+        let port = peer.local.port();
+        Written {
+            fields: format!(
+                "x-forwarded-for: {address}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\n"
+            ),
+            forwarded: format!("forwarded: {}", forwarded_node(address)),
+            proto,
+        }
+    }
+}
+
+/// `for=…` (RFC 7239 section 6).
+fn forwarded_node(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("for={address}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+    }
+}
+
 impl Told<'_> {
     /// Writes every forwarding field.
     pub fn write(&self, out: &mut BytesMut) {
+        if self.peer.trusted {
+            return self.add_to_what_is_told(out);
+        }
+        let written = self.peer.written.get_or_init(|| Written::of(self.peer));
+        out.extend_from_slice(written.fields.as_bytes());
+        if let Some(host) = self.host {
+            field(out, b"x-forwarded-host", host.bytes());
+        }
+        if let Some(prefix) = self.prefix {
+            field(out, b"x-forwarded-prefix", prefix.as_bytes());
+        }
+        out.extend_from_slice(written.forwarded.as_bytes());
+        self.write_host(out);
+        out.extend_from_slice(written.proto.as_bytes());
+    }
+
+    fn write_host(&self, out: &mut BytesMut) {
+        if let Some(host) = self.host {
+            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(host.bytes());
+            out.extend_from_slice(b"\"");
+        }
+    }
+
+    /// The same behind a trusted peer, whose word stands and whose lists grow.
+    fn add_to_what_is_told(&self, out: &mut BytesMut) {
         let peer = self.peer.remote.ip().to_canonical();
-        let mut text = String::with_capacity(64);
-        // Writing to a string does not fail, here and below.
-        self.earlier(&names::X_FORWARDED_FOR, &mut text);
+        let mut text = self.earlier(&names::X_FORWARDED_FOR);
+        // Writing to a string does not fail.
         let _ = write!(text, "{peer}");
         field(out, b"x-forwarded-for", text.as_bytes());
 
         let scheme = if self.peer.tls { "https" } else { "http" };
         let proto = self.trusted(&names::X_FORWARDED_PROTO, |text| matches!(text, "http" | "https" | "ws" | "wss"));
         field(out, b"x-forwarded-proto", proto.unwrap_or(scheme).as_bytes());
-        let valid_host = |text: &str| Host::parse(bytes::Bytes::copy_from_slice(text.as_bytes())).is_ok();
-        let host = self.trusted(&names::X_FORWARDED_HOST, valid_host).or(self.host.map(Host::as_str));
-        if let Some(host) = host {
-            field(out, b"x-forwarded-host", host.as_bytes());
-        }
         match self.trusted(&names::X_FORWARDED_PORT, |text| text.parse::<u16>().is_ok()) {
             Some(port) => field(out, b"x-forwarded-port", port.as_bytes()),
             None => field(out, b"x-forwarded-port", itoa::Buffer::new().format(self.peer.local.port()).as_bytes()),
         }
+        let valid_host = |text: &str| Host::parse(Bytes::copy_from_slice(text.as_bytes())).is_ok();
+        let host = self.trusted(&names::X_FORWARDED_HOST, valid_host).or(self.host.map(Host::as_str));
+        if let Some(host) = host {
+            field(out, b"x-forwarded-host", host.as_bytes());
+        }
         let is_prefix = |text: &str| text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-        let before = self.trusted(&names::X_FORWARDED_PREFIX, is_prefix).unwrap_or_default();
+        let before = self.trusted(&names::X_FORWARDED_PREFIX, is_prefix).unwrap_or_default().trim_end_matches('/');
         let prefix = self.prefix.unwrap_or_default();
         if !before.is_empty() || !prefix.is_empty() {
-            text.clear();
-            let _ = write!(text, "{}{prefix}", before.trim_end_matches('/'));
-            field(out, b"x-forwarded-prefix", text.as_bytes());
+            field(out, b"x-forwarded-prefix", format!("{before}{prefix}").as_bytes());
         }
 
-        text.clear();
-        self.earlier(&FORWARDED, &mut text);
-        let _ = match peer {
-            IpAddr::V4(address) => write!(text, "for={address}"),
-            IpAddr::V6(address) => write!(text, "for=\"[{address}]\""),
-        };
-        if let Some(host) = self.host {
-            let _ = write!(text, ";host=\"{}\"", host.as_str());
-        }
-        let _ = write!(text, ";proto={scheme}");
-        field(out, b"forwarded", text.as_bytes());
+        out.extend_from_slice(b"forwarded: ");
+        out.extend_from_slice(self.earlier(&FORWARDED).as_bytes());
+        out.extend_from_slice(forwarded_node(peer).as_bytes());
+        self.write_host(out);
+        out.extend_from_slice(format!(";proto={scheme}\r\n").as_bytes());
     }
 
     /// A trusted peer's value, when there is one and it is of the right form.
     fn trusted(&self, name: &HeaderName, valid: impl Fn(&str) -> bool) -> Option<&str> {
-        if !self.peer.trusted {
-            return None;
-        }
         let mut values = self.headers.get_all(name).iter();
         let value = values.next().and_then(|value| value.to_str().ok()).filter(|text| valid(text))?;
         values.next().is_none().then_some(value)
     }
 
     /// What a trusted peer's list says already, with a comma behind it.
-    fn earlier(&self, name: &HeaderName, text: &mut String) {
-        if self.peer.trusted {
-            for value in self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()) {
-                text.push_str(value);
-                text.push_str(", ");
-            }
-        }
+    fn earlier(&self, name: &HeaderName) -> String {
+        let values = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| [value, ", "]).collect()
     }
 }
 
@@ -151,6 +195,7 @@ mod tests {
             local: "192.0.2.1:8443".parse().expect("an address"),
             trusted,
             tls: true,
+            written: Default::default(),
         }
     }
 
@@ -198,8 +243,8 @@ mod tests {
         ];
         assert_eq!(
             told(false, &fields, Some("/shop")),
-            "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: shop.example:8443\r\n\
-             x-forwarded-port: 8443\r\nx-forwarded-prefix: /shop\r\n\
+            "x-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-forwarded-port: 8443\r\n\
+             x-forwarded-host: shop.example:8443\r\nx-forwarded-prefix: /shop\r\n\
              forwarded: for=10.0.0.1;host=\"shop.example:8443\";proto=https\r\n"
         );
     }
@@ -216,8 +261,8 @@ mod tests {
         ];
         assert_eq!(
             told(true, &fields, Some("/shop")),
-            "x-forwarded-for: 6.6.6.6, 10.0.0.1\r\nx-forwarded-proto: http\r\nx-forwarded-host: a.example\r\n\
-             x-forwarded-port: 80\r\nx-forwarded-prefix: /outer/shop\r\n\
+            "x-forwarded-for: 6.6.6.6, 10.0.0.1\r\nx-forwarded-proto: http\r\nx-forwarded-port: 80\r\n\
+             x-forwarded-host: a.example\r\nx-forwarded-prefix: /outer/shop\r\n\
              forwarded: for=6.6.6.6, for=10.0.0.1;host=\"shop.example:8443\";proto=https\r\n"
         );
         assert!(told(true, &[("x-forwarded-proto", "gopher")], None).contains("x-forwarded-proto: https\r\n"));

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, LOCATION, UPGRADE};
+use http::header::{ALLOW, CONNECTION, COOKIE, EXPECT, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::client::{self, Told};
@@ -25,7 +25,7 @@ use super::target::{Host, NormalPath, Path, Target};
 use crate::body::{Content, RequestBody, ResponseBody};
 use crate::config::settings::{ErrorFormat, HashKey, UpstreamTimeouts};
 use crate::gateway::Gateway;
-use crate::http1::head::ResponseHead;
+use crate::http1::head::{Notable, ResponseHead};
 use crate::server::stream::Peer;
 use crate::server::worker::Worker;
 use crate::upstream::forward::{Call, Forwarded, forward};
@@ -171,8 +171,8 @@ impl Passage<'_> {
         let trusted =
             self.gateway.listeners.get(&self.peer.listener).map(|listener| &listener.settings.trusted_proxies);
         self.record.client = client::address(self.peer, trusted.map_or(&[], |nets| nets), &inbound.headers);
-        let mut expectations = inbound.headers.get_all(EXPECT).iter();
-        if !expectations.all(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        let continues = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        if inbound.seen.has(Notable::Expect) && !inbound.headers.get_all(EXPECT).iter().all(continues) {
             return Err(Cause::ExpectationFailed.into());
         }
         Ok(target)
@@ -233,7 +233,7 @@ impl Passage<'_> {
     async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: Way<'_>) -> Result<Passed, Rejection> {
         let Way { route, upstream, timeouts, path, query } = way;
         let body = limit(body, route.settings.max_body, &self.record.received)?;
-        let framing = sent_framing(&inbound.method, inbound.headers.contains_key(CONTENT_LENGTH), body.length());
+        let framing = sent_framing(&inbound.method, inbound.seen.has(Notable::ContentLength), body.length());
         let upgrade = wanted_upgrade(inbound, &body);
         let told = Told {
             peer: self.peer,
@@ -248,6 +248,7 @@ impl Passage<'_> {
             query,
             host: self.record.host.as_ref(),
             headers: &inbound.headers,
+            seen: inbound.seen,
             route,
             host_rule: upstream.host(),
             told,
@@ -294,7 +295,9 @@ struct Way<'a> {
 /// A server's answer without what belonged to its connection.
 fn from_server(head: ResponseHead, content: Content) -> Response<ResponseBody> {
     let mut headers = head.headers;
-    remove_hop_by_hop(&mut headers);
+    if [Notable::Connection, Notable::HopByHop, Notable::TransferEncoding].iter().any(|&what| head.seen.has(what)) {
+        remove_hop_by_hop(&mut headers);
+    }
     let mut response = Response::new(ResponseBody::new(content));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;

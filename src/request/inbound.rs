@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Version};
 use super::rejection::Cause;
 use super::target::{Host, Target};
 use crate::body::RequestBody;
+use crate::http1::head::Seen;
 
 /// A request with nothing read into it yet.
 pub struct Inbound {
@@ -17,6 +18,7 @@ pub struct Inbound {
     /// HTTP/2's `:authority`.
     pub authority: Option<Bytes>,
     pub headers: HeaderMap,
+    pub seen: Seen,
     pub body: RequestBody,
     /// Whether the connection can become a tunnel.
     pub upgradable: bool,

@@ -12,6 +12,7 @@ use super::target::{Host, NormalPath};
 use crate::body::RequestBody;
 use crate::config::settings::HostHeader;
 use crate::http1::encode::{content_length, field};
+use crate::http1::head::{Notable, Seen};
 use crate::upstream::Server;
 use crate::upstream::http1::SentFraming;
 
@@ -68,12 +69,16 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// pass unseen.
 pub fn wanted_upgrade(inbound: &Inbound, body: &RequestBody) -> Option<HeaderValue> {
     let possible = inbound.upgradable
+        && inbound.seen.has(Notable::HopByHop)
         && inbound.version == Version::HTTP_11
         && inbound.method == Method::GET
         && body.length() == Some(0)
         && ConnectionNamed::of(&inbound.headers).has("upgrade");
+    if !possible {
+        return None;
+    }
     let mut values = inbound.headers.get_all(UPGRADE).iter();
-    let value = values.next().filter(|_| possible)?;
+    let value = values.next()?;
     let is_http = |token: &[u8]| {
         let start = token.trim_ascii_start();
         ["h2", "http/"]
@@ -92,6 +97,7 @@ pub struct Outgoing<'a> {
     pub query: Option<&'a [u8]>,
     pub host: Option<&'a Host>,
     pub headers: &'a HeaderMap,
+    pub seen: Seen,
     pub route: &'a Route,
     pub host_rule: &'a HostHeader,
     pub told: Told<'a>,
@@ -111,7 +117,8 @@ impl Outgoing<'_> {
             (HostHeader::Literal(host), _) => host.as_bytes(),
         };
         field(out, b"host", host);
-        let named = ConnectionNamed::of(self.headers);
+        let connection = self.seen.has(Notable::Connection).then(|| ConnectionNamed::of(self.headers));
+        let named = connection.unwrap_or(ConnectionNamed { names: Vec::new() });
         for (name, value) in self.headers {
             if self.goes_on(name, &named) {
                 field(out, name.as_str().as_bytes(), value.as_bytes());
@@ -167,6 +174,9 @@ impl Outgoing<'_> {
 
     /// RFC 9110 section 7.6.3.
     fn write_via(&self, out: &mut BytesMut) {
+        if !self.seen.has(Notable::Via) && self.version == Version::HTTP_11 {
+            return out.extend_from_slice(b"via: 1.1 passerelle\r\n");
+        }
         let mut text = Vec::with_capacity(32);
         for value in self.headers.get_all(VIA) {
             text.extend_from_slice(value.as_bytes());

@@ -52,7 +52,7 @@ pub struct Record {
 impl Record {
     /// For a request whose head was read.
     pub fn begin(worker: &Rc<Worker>, peer: &Rc<Peer>, inbound: &Inbound) -> Box<Record> {
-        let given = inbound.headers.get(X_REQUEST_ID).filter(|id| peer.trusted && is_plain(id));
+        let given = if peer.trusted { inbound.headers.get(X_REQUEST_ID).filter(|id| is_plain(id)) } else { None };
         let mut record = Record::new(worker, peer, given.cloned());
         record.method = inbound.method.clone();
         record.version = inbound.version;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::cors::Cors;
@@ -141,8 +142,11 @@ impl Route {
         }
         let hsts = self.hsts.as_ref().filter(|_| tls).map(|value| (&header::STRICT_TRANSPORT_SECURITY, value));
         for (name, value) in self.security_headers.iter().map(|(name, value)| (name, value)).chain(hsts) {
-            if !headers.contains_key(name) && !changes.remove.contains(name) {
-                headers.insert(name, value.clone());
+            if changes.remove.contains(name) {
+                continue;
+            }
+            if let Entry::Vacant(place) = headers.entry(name) {
+                place.insert(value.clone());
             }
         }
     }

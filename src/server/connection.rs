@@ -1,5 +1,6 @@
 //! What happens to a connection between accept and its protocol: PROXY protocol, TLS, the choice of the protocol.
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,7 +54,14 @@ async fn introduce(worker: &Worker, listener: &Listener, stream: &mut TcpStream,
     // Fails when the client has left already.
     let local = canonical(stream.local_addr().ok()?);
     let remote = canonical(from);
-    let mut peer = Peer { listener: Arc::clone(&listener.name), remote, local, trusted: false, tls: false };
+    let mut peer = Peer {
+        listener: Arc::clone(&listener.name),
+        remote,
+        local,
+        trusted: false,
+        tls: false,
+        written: OnceCell::new(),
+    };
     if listener.settings.proxy_protocol {
         match proxied(listener, stream, remote).await {
             Ok(Proxied::Own) => {}

@@ -1,5 +1,6 @@
 //! A client's byte stream, plain or TLS, and what is known of its other end.
 
+use std::cell::OnceCell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,6 +10,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::request::client::Written;
 
 /// A client's byte stream.
 pub enum ClientStream {
@@ -38,6 +41,8 @@ pub struct Peer {
     /// Whether the connection's own peer is in `trusted_proxies`.
     pub trusted: bool,
     pub tls: bool,
+    /// What servers are told of this peer with every request, once it was needed.
+    pub written: OnceCell<Written>,
 }
 
 impl AsyncRead for ClientStream {

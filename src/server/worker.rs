@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 
 use super::WorkerId;
 use super::drain::Drain;
@@ -20,11 +20,11 @@ pub struct Worker {
     /// Kept connections to servers.
     pub pool: Rc<Pool>,
     snapshot: RefCell<Snapshot>,
-    newest: Arc<ArcSwap<Gateway>>,
 }
 
 /// The newest snapshot seen by this worker; handing it to a request costs no atomic operation.
 struct Snapshot {
+    newest: Cache<Arc<ArcSwap<Gateway>>, Arc<Gateway>>,
     #[expect(clippy::redundant_allocation, reason = "an Rc is cloned for each request, an Arc would be shared")]
     seen: Rc<Arc<Gateway>>,
 }
@@ -37,18 +37,17 @@ impl Worker {
             metrics,
             drain: Drain::default(),
             pool: Rc::default(),
-            snapshot: RefCell::new(Snapshot { seen }),
-            newest,
+            snapshot: RefCell::new(Snapshot { newest: Cache::new(newest), seen }),
         }
     }
 
     /// The configuration of this moment, to be kept to the end of what it is taken for.
     pub fn gateway(&self) -> Rc<Arc<Gateway>> {
-        let mut snapshot = self.snapshot.borrow_mut();
-        let newest = self.newest.load();
-        if !Arc::ptr_eq(&newest, &snapshot.seen) {
-            snapshot.seen = Rc::new(Arc::clone(&newest));
+        let Snapshot { newest, seen } = &mut *self.snapshot.borrow_mut();
+        let newest = newest.load();
+        if !Arc::ptr_eq(newest, seen) {
+            *seen = Rc::new(Arc::clone(newest));
         }
-        Rc::clone(&snapshot.seen)
+        Rc::clone(seen)
     }
 }

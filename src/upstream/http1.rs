@@ -15,13 +15,13 @@ use crate::http1::buffer::poll_read;
 use crate::http1::chunked::{Decoded, Decoder};
 use crate::http1::encode;
 use crate::http1::framing::{self, Framing};
-use crate::http1::head::{HeadError, HeadScan, Kind, Limits, ResponseHead, take_response};
+use crate::http1::head::{HeadError, HeadScan, Kind, Limits, Notable, ResponseHead, take_response};
 use crate::http1::queue::Queue;
 use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
 use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 
@@ -303,9 +303,9 @@ impl Exchange {
     /// # Errors
     /// `UpstreamInvalidResponse` when the head states an ambiguous length.
     pub fn into_content(mut self, method: &Method, head: &ResponseHead, body: Replay) -> Result<Content, Failed> {
-        let framing = framing::of_response(method, head.status, head.version, &head.headers)
+        let framing = framing::of_response(method, head.status, head.version, &head.headers, head.seen)
             .map_err(|_| self.failed(Cause::UpstreamInvalidResponse))?;
-        let keep = keeps_connection(head.version, &head.headers) && framing != Framing::UntilClose;
+        let keep = keeps_connection(head) && framing != Framing::UntilClose;
         let decoder = Decoder::new(framing);
         let all_here = match framing {
             Framing::None => Some(0),
@@ -355,9 +355,12 @@ impl Exchange {
 }
 
 /// Whether the server will take another request on this connection.
-fn keeps_connection(version: Version, headers: &HeaderMap) -> bool {
-    let mut close = !encode::keeps_alive(version);
-    for value in headers.get_all(CONNECTION) {
+fn keeps_connection(head: &ResponseHead) -> bool {
+    let mut close = !encode::keeps_alive(head.version);
+    if !head.seen.has(Notable::Connection) {
+        return !close;
+    }
+    for value in head.headers.get_all(CONNECTION) {
         for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             if token.eq_ignore_ascii_case(b"close") {
                 return false;

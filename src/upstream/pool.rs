@@ -4,7 +4,7 @@
 //! a connection that the backend closes just as a request is sent is the commonest 502 of all.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// A worker's kept connections, by server id.
 #[derive(Default)]
 pub struct Pool {
-    kept: RefCell<HashMap<u64, Vec<Kept>>>,
+    kept: RefCell<BTreeMap<u64, Vec<Kept>>>,
     sweeping: RefCell<Option<tokio::task::JoinHandle<()>>>,
 }
 

@@ -5,12 +5,12 @@ mod wire;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Buf;
-use http::header::{CONNECTION, EXPECT};
-use http::{HeaderMap, Method, Version};
+use http::header::CONNECTION;
+use http::{Method, Version};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::worker::Worker;
 use crate::http1::chunked::Decoder;
 use crate::http1::encode;
 use crate::http1::framing;
-use crate::http1::head::{HeadError, HeadScan, Kind, Limits, RequestHead, take_request};
+use crate::http1::head::{HeadError, HeadScan, Kind, Limits, Notable, RequestHead, take_request};
 use crate::http1::timer::Timer;
 use crate::observe::metrics::Protocol;
 use crate::request::handle::{Answer, handle, refuse_head};
@@ -50,7 +50,7 @@ const LAST_LOOK: Duration = Duration::from_millis(10);
 pub async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Peer>) {
     let drain = worker.drain.join();
     let wire = Rc::new(RefCell::new(Wire::new(stream)));
-    let mut connection = Connection { worker, peer, wire, drain, timer: Timer::new(), served: 0 };
+    let mut connection = Connection { worker, peer, wire, drain, woken_by: None, timer: Timer::new(), served: 0 };
     let mut next = Next::Request;
     while let Next::Request = next {
         next = connection.serve_one().await;
@@ -78,6 +78,8 @@ struct Connection {
     wire: Rc<RefCell<Wire>>,
     /// The place among those that a drain wakes.
     drain: u64,
+    /// The waker that a drain was told of.
+    woken_by: Option<Waker>,
     timer: Timer,
     /// Requests so far.
     served: u64,
@@ -114,17 +116,17 @@ impl Connection {
             Err(NoHead::Refused(cause)) => return self.refuse(cause).await,
         };
         self.served = self.served.saturating_add(1);
-        let Ok(framing) = framing::of_request(head.version, &head.headers) else {
+        let Ok(framing) = framing::of_request(head.version, &head.headers, head.seen) else {
             return self.refuse(Cause::AmbiguousFraming).await;
         };
         {
             let mut wire = self.wire.borrow_mut();
             wire.body = Decoder::new(framing);
-            wire.awaits_continue = head.version == Version::HTTP_11 && head.headers.contains_key(EXPECT);
+            wire.awaits_continue = head.version == Version::HTTP_11 && head.seen.has(Notable::Expect);
             wire.body_timeout = rules.body_timeout;
         }
         let (method, version) = (head.method.clone(), head.version);
-        let keep = wants_to_keep(version, &head.headers);
+        let keep = wants_to_keep(&head);
         match self.answer(head).await {
             Err(Gone) => Next::Drop,
             Ok(Answer::Upgrade { head, upgraded, record }) => self.switch(head, upgraded, record).await,
@@ -195,7 +197,10 @@ impl Connection {
                             let last_look = Instant::now() + LAST_LOOK;
                             self.timer.set_at(promised.map_or(last_look, |promised| promised.max(last_look)));
                         }
-                        self.worker.drain.wake_on_drain(self.drain, cx.waker());
+                        if self.woken_by.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+                            self.woken_by = Some(cx.waker().clone());
+                            self.worker.drain.wake_on_drain(self.drain, cx.waker());
+                        }
                         return self.timer.poll_expired(cx).map(|()| {
                             Err(if silent { NoHead::Silence } else { NoHead::Refused(Cause::HeaderTimeout) })
                         });
@@ -216,6 +221,7 @@ impl Connection {
             version: head.version,
             target: head.target,
             authority: None,
+            seen: head.seen,
             headers: head.headers,
             body: request_body(&self.wire),
             upgradable: true,
@@ -342,9 +348,12 @@ fn cause_of(error: HeadError) -> Cause {
 }
 
 /// RFC 9112 section 9.3.
-fn wants_to_keep(version: Version, headers: &HeaderMap) -> bool {
-    let mut keep = encode::keeps_alive(version);
-    for value in headers.get_all(CONNECTION) {
+fn wants_to_keep(head: &RequestHead) -> bool {
+    let mut keep = encode::keeps_alive(head.version);
+    if !head.seen.has(Notable::Connection) {
+        return keep;
+    }
+    for value in head.headers.get_all(CONNECTION) {
         for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             if token.eq_ignore_ascii_case(b"close") {
                 return false;

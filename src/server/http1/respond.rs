@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{Method, Response, Version};
 use http_body::Body;
 
@@ -14,6 +14,7 @@ use super::wire::{Gone, Wire};
 use crate::body::ResponseBody;
 use crate::http1::encode;
 use crate::http1::framing::has_no_content;
+use crate::http1::head::{Notable, Seen};
 
 /// What the client said that bears on how it is answered.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,9 @@ pub(super) struct Asked<'a> {
     /// Whether it wants to go on with this connection.
     pub(super) keep: bool,
 }
+
+/// Room for a usual head and a short body behind it.
+const HEAD: usize = 2048;
 
 /// How a response's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,44 +54,46 @@ pub(super) async fn respond(
     asked: Asked<'_>,
     may_keep: bool,
 ) -> After {
-    let (mut head, body) = response.into_parts();
+    let (head, body) = response.into_parts();
     let no_content = has_no_content(asked.method, head.status);
     let body = if no_content { body.discard() } else { body };
-    let streams = !body.is_end_stream() && body.size_hint().exact().is_none();
-    let framing = if no_content {
-        Framing::None
-    } else if head.headers.contains_key(CONTENT_LENGTH) {
-        Framing::Length
-    } else if let Some(length) = body.size_hint().exact().filter(|_| !streams) {
-        head.headers.insert(CONTENT_LENGTH, length.into());
-        Framing::Length
-    } else if asked.version == Version::HTTP_11 {
-        Framing::Chunked
-    } else {
-        Framing::Close
-    };
-    // Only the gateway's own answers still have a `Connection` here.
-    let closes = head.headers.contains_key(CONNECTION);
-    let keep = asked.keep && may_keep && !closes && framing != Framing::Close;
-    {
+    let (keep, framing) = {
         let mut wire = wire.borrow_mut();
         let out = wire.out.gather();
-        out.reserve(1024);
+        out.reserve(HEAD);
         encode::status_line(out, head.status);
-        encode::fields(out, &head.headers, |name| *name != CONNECTION && *name != TRANSFER_ENCODING);
-        if !head.headers.contains_key(DATE) {
+        let mut seen = Seen::default();
+        encode::fields(out, &head.headers, |name| {
+            seen.note(name);
+            *name != CONNECTION && *name != TRANSFER_ENCODING
+        });
+        if !seen.has(Notable::Date) {
             write_date(out);
         }
-        if framing == Framing::Chunked {
-            encode::field(out, b"transfer-encoding", b"chunked");
-        }
+        let framing = match (no_content, seen.has(Notable::ContentLength), body.size_hint().exact(), asked.version) {
+            (true, ..) => Framing::None,
+            (false, true, ..) => Framing::Length,
+            (false, false, Some(length), _) => {
+                encode::content_length(out, length);
+                Framing::Length
+            }
+            (false, false, None, Version::HTTP_11) => {
+                encode::field(out, b"transfer-encoding", b"chunked");
+                Framing::Chunked
+            }
+            (false, false, None, _) => Framing::Close,
+        };
+        // Only the gateway's own answers still have a `Connection` here, to say that they are the last.
+        let closes = seen.has(Notable::Connection) || framing == Framing::Close;
+        let keep = asked.keep && may_keep && !closes;
         match (keep, asked.version) {
             (false, _) => encode::field(out, b"connection", b"close"),
             (true, Version::HTTP_10) => encode::field(out, b"connection", b"keep-alive"),
             (true, _) => {}
         }
         out.extend_from_slice(b"\r\n");
-    }
+        (keep, framing)
+    };
     match send_body(wire, body, framing).await {
         Ok(()) if keep => After::Keep,
         Ok(()) => After::Close,

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::body::RequestBody;
 use crate::config::settings::ListenerSettings;
+use crate::http1::head::Seen;
 use crate::request::inbound::Inbound;
 use crate::request::rejection::Cause;
 use crate::server::http1::TARGET;
@@ -45,6 +46,7 @@ pub(super) fn inbound(mut parts: Parts, body: RequestBody, settings: &ListenerSe
         version: parts.version,
         target,
         authority,
+        seen: Seen::of(&parts.headers),
         headers: parts.headers,
         body,
         upgradable: false,

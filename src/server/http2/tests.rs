@@ -75,8 +75,14 @@ async fn connect(settings: &str, upstream: SocketAddr) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, remote) = listener.accept().await.unwrap();
-    let peer =
-        Peer { listener: Arc::from("http"), remote, local: accepted.local_addr().unwrap(), trusted: false, tls: true };
+    let peer = Peer {
+        listener: Arc::from("http"),
+        remote,
+        local: accepted.local_addr().unwrap(),
+        trusted: false,
+        tls: true,
+        written: std::cell::OnceCell::new(),
+    };
     let listener = Arc::clone(&worker.gateway().listeners["http"]);
     let serving = serve(Rc::clone(&worker), listener, ClientStream::Plain(accepted), Rc::new(peer));
     let serving = spawn_local(serving);
