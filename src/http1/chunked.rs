@@ -37,6 +37,8 @@ enum State {
     DataEnd,
     Trailers(HeadScan),
     End,
+    /// Nothing that follows can be trusted to be what it seems.
+    Broken,
 }
 
 /// Hexadecimal digits of a chunk size: more could overflow, and no honest sender pads.
@@ -64,7 +66,9 @@ impl Decoder {
         match self.state {
             State::Length(length) => Some(length),
             State::End => Some(0),
-            State::UntilClose | State::Size | State::Data(_) | State::DataEnd | State::Trailers(_) => None,
+            State::UntilClose | State::Size | State::Data(_) | State::DataEnd | State::Trailers(_) | State::Broken => {
+                None
+            }
         }
     }
 
@@ -78,10 +82,20 @@ impl Decoder {
     /// Takes what it can off `buffer`.
     ///
     /// # Errors
-    /// At any deviation from the grammar; chunk extensions are refused, since nothing uses them but smugglers.
+    /// At any deviation from the grammar, and ever after; chunk extensions are refused, since nothing uses them but
+    /// smugglers.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Broken> {
+        let decoded = self.advance(buffer);
+        if decoded.is_err() {
+            self.state = State::Broken;
+        }
+        decoded
+    }
+
+    fn advance(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Broken> {
         loop {
             match &mut self.state {
+                State::Broken => return Err(Broken),
                 State::End => return Ok(Decoded::End),
                 State::UntilClose => {
                     return Ok(if buffer.is_empty() {
@@ -236,6 +250,22 @@ mod tests {
             for step in [1, 2, 1000] {
                 assert_eq!(decode(Framing::Chunked, text.as_bytes(), step), Err(Broken), "{text:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_broken_stays_broken() {
+        for text in ["0\r\nA : b\r\n\r\n", "0\r\n: b\r\n\r\n", "1\r\naa\r\n", "x\r\n"] {
+            let mut decoder = Decoder::new(Framing::Chunked);
+            let mut buffer = BytesMut::from(text);
+            let mut decoded = decoder.decode(&mut buffer);
+            while let Ok(Decoded::Data(_)) = decoded {
+                decoded = decoder.decode(&mut buffer);
+            }
+            assert_eq!(decoded, Err(Broken), "{text:?}");
+            buffer.extend_from_slice(b"0\r\n\r\n\r\n");
+            assert_eq!(decoder.decode(&mut buffer), Err(Broken), "{text:?}");
+            assert!(!decoder.is_end());
         }
     }
 

@@ -62,11 +62,21 @@ pub fn last_chunk(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// The fields that may stand in a trailer section.
+pub fn trailing(fields: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for (name, value) in fields.iter().filter(|(name, _)| may_trail(name)) {
+        kept.append(name, value.clone());
+    }
+    kept
+}
+
 /// Whether a field may stand in a trailer section: nothing that frames, routes, authenticates or controls
-/// (RFC 9110 section 6.5.1).
+/// (RFC 9110 section 6.5.1), nothing that only the gateway says, and no underscore, which Python servers take for a
+/// dash. Whoever receives them may merge them with the fields of the head.
 pub fn may_trail(name: &HeaderName) -> bool {
     use http::header::*;
-    const REFUSED: [HeaderName; 16] = [
+    const REFUSED: [HeaderName; 34] = [
         TRANSFER_ENCODING,
         CONTENT_LENGTH,
         HOST,
@@ -83,9 +93,31 @@ pub fn may_trail(name: &HeaderName) -> bool {
         CONTENT_RANGE,
         CACHE_CONTROL,
         EXPECT,
+        ACCEPT,
+        AGE,
+        DATE,
+        EXPIRES,
+        FORWARDED,
+        LOCATION,
+        MAX_FORWARDS,
+        ORIGIN,
+        PRAGMA,
+        PROXY_AUTHENTICATE,
+        RANGE,
+        REFERER,
+        RETRY_AFTER,
+        STRICT_TRANSPORT_SECURITY,
+        USER_AGENT,
+        VARY,
+        VIA,
+        WWW_AUTHENTICATE,
     ];
+    const FAMILIES: [&str; 6] = ["x-forwarded", "x-auth", "x-real-", "if-", "access-control-", "proxy-"];
     let text = name.as_str();
-    !REFUSED.contains(name) && !text.starts_with("x-forwarded") && !text.starts_with("x-auth") && text != "forwarded"
+    !REFUSED.contains(name)
+        && !matches!(text, "keep-alive" | "proxy" | "x-request-id" | "x-original-forwarded-for" | "traceparent")
+        && !FAMILIES.iter().any(|family| text.starts_with(family))
+        && !text.contains('_')
 }
 
 /// Whether a message of this version may be followed by another without its `Connection` saying so.
@@ -111,7 +143,11 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", "1".parse().expect("a value"));
         trailers.insert("content-length", "5".parse().expect("a value"));
-        trailers.insert("x-forwarded-for", "1.2.3.4".parse().expect("a value"));
+        for name in
+            ["x-forwarded-for", "x_forwarded_for", "content_length", "x-real-ip", "via", "x-request-id", "proxy"]
+        {
+            trailers.insert(HeaderName::from_static(name), "1.2.3.4".parse().expect("a value"));
+        }
         let mut out = BytesMut::new();
         last_chunk(&mut out, Some(&trailers));
         assert_eq!(&out[..], b"0\r\nx-sum: 1\r\n\r\n");

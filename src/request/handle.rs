@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::header::{ALLOW, CONNECTION, COOKIE, EXPECT, LOCATION, UPGRADE};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::client::{self, Told};
@@ -15,7 +15,7 @@ use super::cors::preflight_method;
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::names::X_REQUEST_ID;
-use super::outgoing::{Outgoing, remove_hop_by_hop, sent_framing, wanted_upgrade};
+use super::outgoing::{Outgoing, remove_hop_by_hop, sent_framing, switched_to, wanted_upgrade};
 use super::record::Record;
 use super::refusal;
 use super::rejection::{Cause, Rejection};
@@ -273,8 +273,9 @@ impl Passage<'_> {
         Ok(match forward(&call, body).await? {
             Forwarded::Response(head, content) => Passed::Response(from_server(head, content)),
             Forwarded::Upgraded(head, upgraded) => {
+                let protocol = upgrade.and_then(|asked| switched_to(&asked, &head.headers));
                 let mut response = from_server(head, Content::Empty).map(|_| ());
-                let Some(protocol) = upgrade else { return Err(Cause::UpstreamInvalidResponse.into()) };
+                let Some(protocol) = protocol else { return Err(Cause::UpstreamInvalidResponse.into()) };
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 response.headers_mut().insert(UPGRADE, protocol);
                 Passed::Upgrade(response, upgraded)
@@ -297,6 +298,10 @@ fn from_server(head: ResponseHead, content: Content) -> Response<ResponseBody> {
     let mut headers = head.headers;
     if [Notable::Connection, Notable::HopByHop, Notable::TransferEncoding].iter().any(|&what| head.seen.has(what)) {
         remove_hop_by_hop(&mut headers);
+    }
+    if head.status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: some Python servers send one all the same, and some clients would wait for its bytes.
+        headers.remove(CONTENT_LENGTH);
     }
     let mut response = Response::new(ResponseBody::new(content));
     *response.status_mut() = head.status;

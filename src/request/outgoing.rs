@@ -89,6 +89,21 @@ pub fn wanted_upgrade(inbound: &Inbound, body: &RequestBody) -> Option<HeaderVal
     (!refused).then(|| value.clone())
 }
 
+/// What a server's 101 says that it switches to, when that is what was `asked` for: one field, each of its protocols
+/// among those of the request.
+pub fn switched_to(asked: &HeaderValue, answer: &HeaderMap) -> Option<HeaderValue> {
+    let tokens = |value: &'_ HeaderValue| -> Vec<Vec<u8>> {
+        let tokens = value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        tokens.filter(|token| !token.is_empty()).map(<[u8]>::to_ascii_lowercase).collect()
+    };
+    let mut values = answer.get_all(UPGRADE).iter();
+    let value = values.next()?;
+    let (asked, switched) = (tokens(asked), tokens(value));
+    let expected =
+        values.next().is_none() && !switched.is_empty() && switched.iter().all(|token| asked.contains(token));
+    expected.then(|| value.clone())
+}
+
 /// Everything of a request that its head towards a server is written from.
 pub struct Outgoing<'a> {
     pub method: &'a Method,
@@ -200,5 +215,26 @@ pub fn sent_framing(method: &Method, stated: bool, length: Option<u64>) -> SentF
         None => SentFraming::Chunked,
         Some(0) if !expects && !stated => SentFraming::None,
         Some(length) => SentFraming::Length(length),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_asked_for_is_switched_to() {
+        let switched = |asked: &'static str, answers: &[&'static str]| {
+            let mut answer = HeaderMap::new();
+            for value in answers {
+                answer.append(UPGRADE, HeaderValue::from_static(value));
+            }
+            switched_to(&HeaderValue::from_static(asked), &answer).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(switched("websocket", &["WebSocket"]).as_deref(), Some("WebSocket"));
+        assert_eq!(switched("foo, websocket", &["websocket"]).as_deref(), Some("websocket"));
+        for answers in [&[][..], &[""], &["h2c"], &["websocket, h2c"], &["websocket", "websocket"]] {
+            assert_eq!(switched("websocket", answers), None, "{answers:?}");
+        }
     }
 }

@@ -79,7 +79,8 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
                 if !again || left == 0 {
                     return Err(failed.cause);
                 }
-                if !call.upstream.budget.take() {
+                // Replays of what kept connections lost need no budget: they are bounded by those connections.
+                if !failed.stale && !call.upstream.budget.take() {
                     call.upstream.metrics.retry_refused(call.worker);
                     return Err(failed.cause);
                 }
@@ -106,7 +107,8 @@ async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) 
                 if let Some(failure) = error.failure {
                     server.health.failed(failure);
                 }
-                return Err(Failed { cause: error.cause, wrote: false, answered: false, detail: error.detail });
+                let detail = error.detail;
+                return Err(Failed { cause: error.cause, wrote: false, answered: false, stale: false, detail });
             }
         },
     };
@@ -120,19 +122,19 @@ async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) 
     let journey = Rc::clone(call.journey);
     let pool = Rc::clone(call.pool);
     let exchange = Exchange::new(connection, lease, journey, pool, timeouts, call.framing, write_head);
-    let answer = exchange.answer(body, call.interim).await;
-    if let Err(failed) = &answer {
-        report(&server, failed, reused);
-    }
-    answer
+    exchange.answer(body, call.interim).await.map_err(|mut failed| {
+        failed.stale = reused && !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
+        report(&server, &failed);
+        failed
+    })
 }
 
 /// Tells the server's health of a failure that is the server's.
-fn report(server: &Server, failed: &Failed, reused: bool) {
-    let broke_off = failed.cause == Cause::UpstreamClosedEarly;
-    if broke_off && reused && !failed.answered {
-        // A kept connection that ends just as it is used says nothing: the backend was free to close it.
-    } else if broke_off || failed.cause == Cause::UpstreamInvalidResponse {
+fn report(server: &Server, failed: &Failed) {
+    if failed.stale {
+        return;
+    }
+    if matches!(failed.cause, Cause::UpstreamClosedEarly | Cause::UpstreamInvalidResponse) {
         server.health.failed(Failure::Broken);
     } else if matches!(failed.cause, Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout) {
         server.health.failed(Failure::Timeout);

@@ -77,6 +77,9 @@ pub struct Failed {
     pub wrote: bool,
     /// Whether any byte of the response was seen.
     pub answered: bool,
+    /// Whether it was a kept connection that ended without a word. That says nothing of the server, which was free to
+    /// close it.
+    pub stale: bool,
     pub detail: Option<String>,
 }
 
@@ -350,7 +353,7 @@ impl Exchange {
     }
 
     fn failed(&self, cause: Cause) -> Failed {
-        Failed { cause, wrote: self.wrote, answered: self.answered, detail: None }
+        Failed { cause, wrote: self.wrote, answered: self.answered, stale: false, detail: None }
     }
 }
 
@@ -423,7 +426,8 @@ impl Body for ServerBody {
                 }
                 Ok(Decoded::Trailers(trailers)) => {
                     this.finish();
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    // Cleaned here, since HTTP/2 has no encoder of ours that would.
+                    return Poll::Ready(Some(Ok(Frame::trailers(encode::trailing(&trailers)))));
                 }
                 Ok(Decoded::End) => {
                     this.finish();

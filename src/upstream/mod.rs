@@ -17,7 +17,7 @@ pub mod replay;
 pub mod retry;
 mod server;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tls;
 pub mod upgrade;
 

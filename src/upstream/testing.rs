@@ -45,7 +45,7 @@ pub(super) fn server(url: &str, weight: u32) -> At<ServerSpec> {
     at(ServerSpec { endpoint, weight: NonZeroU32::new(weight).unwrap() })
 }
 
-pub(super) fn settings(servers: &[(&str, u32)], balance: Balance) -> UpstreamSettings {
+pub(crate) fn settings(servers: &[(&str, u32)], balance: Balance) -> UpstreamSettings {
     UpstreamSettings {
         span: span(),
         servers: servers.iter().map(|(url, weight)| server(url, *weight)).collect(),
@@ -66,7 +66,7 @@ pub(super) fn settings(servers: &[(&str, u32)], balance: Balance) -> UpstreamSet
 }
 
 /// Builds without complaint.
-pub(super) fn build(settings: &UpstreamSettings, before: Option<&Upstream>) -> Upstream {
+pub(crate) fn build(settings: &UpstreamSettings, before: Option<&Upstream>) -> Upstream {
     let (upstream, problems) = try_build(settings, before);
     assert_eq!(problems, []);
     upstream
@@ -238,14 +238,14 @@ fn dns_answer(query: &[u8], addresses: &[Ipv4Addr], ttl: u32) -> Vec<u8> {
 }
 
 /// A CA and a certificate for `orders.test` with its key, in files.
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     directory: tempfile::TempDir,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Certificates {
-    pub(super) fn new() -> Certificates {
+    pub(crate) fn new() -> Certificates {
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -280,7 +280,7 @@ impl Certificates {
     }
 
     /// Trusts the CA, and demands `server_name`.
-    pub(super) fn settings(&self, server_name: &str) -> UpstreamTlsSettings {
+    pub(crate) fn settings(&self, server_name: &str) -> UpstreamTlsSettings {
         UpstreamTlsSettings {
             ca: Some(at(self.directory.path().join("ca.pem"))),
             client: None,
@@ -307,7 +307,7 @@ impl Certificates {
     }
 
     /// A TLS server that the test itself serves.
-    pub(super) async fn listen(&self) -> TlsListener {
+    pub(crate) async fn listen(&self) -> TlsListener {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -321,7 +321,7 @@ impl Certificates {
     }
 }
 
-pub(super) struct TlsListener {
+pub(crate) struct TlsListener {
     listener: TcpListener,
     acceptor: tokio_rustls::TlsAcceptor,
 }
@@ -331,11 +331,11 @@ impl TlsListener {
         self.listener.local_addr().unwrap().port()
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port())
     }
 
-    pub(super) async fn accept(&self) -> tokio_rustls::server::TlsStream<TcpStream> {
+    pub(crate) async fn accept(&self) -> tokio_rustls::server::TlsStream<TcpStream> {
         let (stream, _) = self.listener.accept().await.unwrap();
         self.acceptor.accept(stream).await.unwrap()
     }

@@ -1,6 +1,8 @@
 //! HTTP/1.1 towards clients: heads in, answers out, one request after the other.
 
 mod respond;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::cell::RefCell;

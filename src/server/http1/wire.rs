@@ -70,17 +70,27 @@ impl Wire {
 
     /// Writes everything that is queued.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        while !self.out.is_empty() {
+        let mut taken = Poll::Ready(Ok(()));
+        while taken.is_ready() && !self.out.is_empty() {
             match self.out.poll_write(&mut self.stream, cx) {
                 Poll::Ready(Ok(_)) => self.writing.made(),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
-                Poll::Pending => {
-                    ready!(self.writing.poll_stalled(cx, self.body_timeout));
-                    return Poll::Ready(Err(Gone));
-                }
+                Poll::Pending => taken = Poll::Pending,
             }
         }
-        Pin::new(&mut self.stream).poll_flush(cx).map_err(|_| Gone)
+        if taken.is_ready() {
+            // What TLS has taken is not sent yet: it is timed like the rest.
+            taken = Pin::new(&mut self.stream).poll_flush(cx);
+        }
+        match taken {
+            Poll::Ready(Ok(())) => self.writing.made(),
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
+            Poll::Pending => {
+                ready!(self.writing.poll_stalled(cx, self.body_timeout));
+                return Poll::Ready(Err(Gone));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Ready when the client has left. Looks only while the request was read whole: before, whoever reads the body

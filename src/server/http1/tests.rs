@@ -1,0 +1,191 @@
+//! Connections of clients and servers that do as they like, byte by byte.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
+
+use super::super::testing;
+use super::*;
+use crate::upstream::connect::{ServerStream, connect};
+use crate::upstream::testing::{Certificates, build, settings};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a test on one thread, as a worker does.
+fn on_a_worker(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async { timeout(PATIENCE, test).await.expect("it ends") });
+}
+
+/// A server that does to each connection what `then` does.
+async fn backend<F: Future<Output = ()> + 'static>(then: impl Fn(TcpStream) -> F + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn_local(then(stream));
+        }
+    });
+    address
+}
+
+/// One that answers each head with these bytes.
+async fn answering(answer: &'static str) -> SocketAddr {
+    backend(move |mut stream| async move {
+        while read_head(&mut stream).await.is_some() {
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await
+}
+
+/// `None` at the end of the stream.
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// A connection to a gateway before a server at `upstream`.
+async fn connected(upstream: SocketAddr) -> TcpStream {
+    let worker = Rc::new(testing::worker(&format!(
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n\
+         [upstream.app]\nservers = [\"http://{upstream}\"]\n\
+         [route.app]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n"
+    )));
+    connected_to(&worker).await
+}
+
+async fn connected_to(worker: &Rc<Worker>) -> TcpStream {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, remote) = listener.accept().await.unwrap();
+    let local = stream.local_addr().unwrap();
+    let peer = Peer { listener: Arc::from("http"), remote, local, trusted: false, tls: false, written: Default::default() };
+    spawn_local(serve(Rc::clone(worker), ClientStream::Plain(stream), Rc::new(peer)));
+    client
+}
+
+/// All that is answered to `request` until the gateway closes.
+async fn told(client: &mut TcpStream, request: &str) -> String {
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+const GET_CLOSE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn nothing_is_read_behind_trailers_that_are_malformed() {
+    on_a_worker(async {
+        // Takes a request's head and body, and answers once it is whole.
+        let upstream = backend(|mut stream| async move {
+            while read_head(&mut stream).await.is_some() {
+                while read_head(&mut stream).await.is_some_and(|chunks| !chunks.ends_with("0\r\n\r\n")) {}
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        })
+        .await;
+        for trailers in ["A : b\r\n\r\n", " A: b\r\n\r\n", ": b\r\n\r\n", "A: b\r\n c\r\n\r\n"] {
+            let mut client = connected(upstream).await;
+            let request = format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n{trailers}{GET_CLOSE}"
+            );
+            let answer = told(&mut client, &request).await;
+            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+            assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_without_content_states_no_length() {
+    on_a_worker(async {
+        let mut client =
+            connected(answering("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nConnection: close\r\n\r\n").await)
+                .await;
+        let answer = told(&mut client, GET_CLOSE).await;
+        assert!(answer.starts_with("HTTP/1.1 204 ") && !answer.contains("content-length"), "{answer}");
+    });
+}
+
+#[test]
+fn a_switch_to_what_was_not_asked_for_is_no_tunnel() {
+    on_a_worker(async {
+        for (switched, status) in [("websocket", "101"), ("h2c", "502"), ("websocket, h2c", "502"), ("", "502")] {
+            let head =
+                format!("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {switched}\r\n\r\n");
+            let upstream = backend(move |mut stream| {
+                let head = head.clone();
+                async move {
+                    read_head(&mut stream).await;
+                    let _ = stream.write_all(head.as_bytes()).await;
+                }
+            })
+            .await;
+            let mut client = connected(upstream).await;
+            let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n";
+            client.write_all(request.as_bytes()).await.unwrap();
+            let head = read_head(&mut client).await.unwrap();
+            assert_eq!(head.get(9..12), Some(status), "{switched}");
+        }
+    });
+}
+
+#[test]
+fn a_kept_connection_that_the_server_closes_costs_no_retry_budget() {
+    on_a_worker(async {
+        // Answers one request, and hangs up at the sight of a second.
+        let upstream = backend(|mut stream| async move {
+            read_head(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            let _ = stream.read_u8().await;
+        })
+        .await;
+        let mut client = connected(upstream).await;
+        for round in 0..200 {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let head = read_head(&mut client).await.unwrap();
+            assert!(head.starts_with("HTTP/1.1 200 "), "round {round}: {head}");
+            client.read_exact(&mut [0; 2]).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_client_that_takes_nothing_over_tls_is_given_up() {
+    on_a_worker(async {
+        let files = Certificates::new();
+        let listener = files.listen().await;
+        let mut settings = settings(&[(&listener.url(), 1)], crate::config::settings::Balance::RoundRobin);
+        settings.tls = files.settings("orders.test");
+        let upstream = build(&settings, None);
+        let servers = upstream.servers();
+        let (client, stream) = tokio::join!(connect(&servers[0], PATIENCE), listener.accept());
+        let ServerStream::Tls(_client) = client.unwrap() else { panic!("not TLS") };
+        SockRef::from(stream.get_ref().0).set_send_buffer_size(16 * 1024).unwrap();
+        let mut wire = Wire::new(ClientStream::Tls(Box::new(stream)));
+        wire.body_timeout = Duration::from_millis(50);
+        // Until the socket is full, and then some more that TLS takes.
+        let gone = std::future::poll_fn(|cx| {
+            loop {
+                wire.out.gather().extend_from_slice(&[b'x'; 1024]);
+                match wire.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(gone)) => return Poll::Ready(gone),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        assert_eq!(gone.await, Gone);
+    });
+}
