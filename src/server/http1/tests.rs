@@ -69,7 +69,8 @@ async fn connected_to(worker: &Rc<Worker>) -> TcpStream {
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, remote) = listener.accept().await.unwrap();
     let local = stream.local_addr().unwrap();
-    let peer = Peer { listener: Arc::from("http"), remote, local, trusted: false, tls: false, written: Default::default() };
+    let peer =
+        Peer { listener: Arc::from("http"), remote, local, trusted: false, tls: false, written: Default::default() };
     spawn_local(serve(Rc::clone(worker), ClientStream::Plain(stream), Rc::new(peer)));
     client
 }
