@@ -1,0 +1,60 @@
+//! What each step costs that every request takes: its head, its target, its route.
+#![allow(clippy::unwrap_used)]
+
+use std::hint::black_box;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::Method;
+use passerelle::config::settings::{HostPattern, PathPattern, PatternSegment};
+use passerelle::http1::head::{HeadScan, Kind, Limits, take_request};
+use passerelle::request::routes::RouteTable;
+use passerelle::request::target::Target;
+
+const LIMITS: Limits = Limits { bytes: 32 * 1024, target: 8 * 1024, fields: 100 };
+
+/// A head such as a browser sends.
+const HEAD: &str = "GET /orders/42?full=1 HTTP/1.1\r\nHost: api.example.com\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en,fr;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\nCookie: session=0123456789abcdef0123456789abcdef\r\n\
+    Connection: keep-alive\r\nReferer: https://api.example.com/orders\r\n\r\n";
+
+fn head(c: &mut Criterion) {
+    c.bench_function("head", |b| {
+        b.iter(|| {
+            let mut buffer = BytesMut::from(HEAD);
+            let length = HeadScan::default().advance(&buffer, &LIMITS, Kind::Request).unwrap().unwrap();
+            black_box(take_request(&mut buffer, length, &LIMITS).unwrap());
+        });
+    });
+}
+
+fn target(c: &mut Criterion) {
+    for (name, text) in [("target/plain", "/orders/42?full=1"), ("target/encoded", "/caf%c3%a9//%7Eme/42")] {
+        let raw = Bytes::from_static(text.as_bytes());
+        c.bench_function(name, |b| b.iter(|| black_box(Target::parse(&Method::GET, &raw).unwrap())));
+    }
+}
+
+fn routes(c: &mut Criterion) {
+    for count in [10, 10_000] {
+        let mut table = RouteTable::default();
+        let host = [HostPattern::Exact("api.example.com".into())];
+        for index in 0..count {
+            let segments = vec![
+                PatternSegment::Literal(format!("service{index}")),
+                PatternSegment::Parameter("id".into()),
+                PatternSegment::Rest("rest".into()),
+            ];
+            table.add(&host, &PathPattern { segments }, None, index);
+        }
+        let path = format!("/service{}/42/items", count / 2);
+        c.bench_function(&format!("routes/{count}"), |b| {
+            b.iter(|| black_box(table.find(Some("api.example.com"), &path, &Method::GET).unwrap()));
+        });
+    }
+}
+
+criterion_group!(benches, head, target, routes);
+criterion_main!(benches);
