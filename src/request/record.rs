@@ -24,7 +24,7 @@ use crate::upstream::journey::Journey;
 /// The longest request ID that is taken over from a trusted peer.
 const LONGEST_ID: usize = 128;
 
-/// What a request that its client left is recorded with; no client ever sees it.
+/// What a request is recorded with whose client left before its answer; no client ever sees it.
 const CLIENT_CLOSED: u16 = 499;
 
 /// A request in the making of its record; written when dropped.
@@ -98,13 +98,11 @@ impl Record {
     }
 
     fn write(&mut self) {
-        let cause = match (self.cause, self.status) {
-            (None, None) => Some(Cause::ClientClosed),
-            (cause, _) => cause,
-        };
-        let left = cause == Some(Cause::ClientClosed);
+        // Without an answer nobody was left to have one.
+        let unanswered = if std::thread::panicking() { Cause::Internal } else { Cause::ClientClosed };
+        let cause = if self.status.is_none() { self.cause.or(Some(unanswered)) } else { self.cause };
         let closed = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(StatusCode::BAD_REQUEST);
-        let status = if left { closed } else { self.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR) };
+        let status = self.status.unwrap_or(closed);
         let duration = self.began.elapsed();
         let worker = self.worker.id;
         if let Some(cause) = cause {
