@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod check;
+mod health;
 mod reload;
 mod run;
 
@@ -60,6 +61,12 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Ask the running gateway on this machine whether it lives: the health check of a container
+    #[command(after_help = "Example: passerelle health --config /etc/passerelle/passerelle.toml")]
+    Health {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run::run(&config.config),
         Command::Check { config, format } => check::check(&config.config, format),
         Command::Reload { config } => reload::reload(&config.config),
+        Command::Health { config } => health::health(&config.config),
     };
     exit.into()
 }

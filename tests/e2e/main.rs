@@ -6,8 +6,18 @@
 // A test that cannot go on says so by panicking; helpers outside of #[test] functions do so too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(unreachable_pub)]
-// The harness came first; this line goes when the last of its helpers is in use.
-#![allow(dead_code, unused_imports)]
 
+mod answers;
 mod examples;
+mod faults;
+mod forwarding;
 mod harness;
+mod headers;
+mod health;
+mod hostile;
+mod lifecycle;
+mod observed;
+mod packaging;
+mod proxy_protocol;
+mod tls;
+mod websocket;

@@ -48,6 +48,16 @@ impl Backend {
         Backend::start(command, service, port)
     }
 
+    /// gunicorn on a Unix socket, which is up when it is connected to.
+    pub fn gunicorn_on_socket(path: &Path, service: &'static str, entry: &str) -> Process {
+        let bind = format!("unix:{}", path.display());
+        let command = [&python_program("gunicorn"), "--bind", &bind, "--no-control-socket", "--threads", "4", entry]
+            .map(str::to_owned);
+        let process = launch(&command, service, path.parent().unwrap());
+        eventually("gunicorn takes connections", || std::os::unix::net::UnixStream::connect(path).ok());
+        process
+    }
+
     /// uvicorn with the service `examples/<service>`.
     pub fn uvicorn(service: &'static str, entry: &str) -> Backend {
         let port = free_port();

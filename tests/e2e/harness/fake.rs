@@ -57,8 +57,6 @@ impl Request {
 
 /// One connection of a fake server.
 pub struct Connection {
-    /// From zero, in the order they were accepted.
-    pub number: usize,
     stream: TcpStream,
     buffer: Vec<u8>,
     shared: Arc<Shared>,
@@ -86,11 +84,11 @@ impl Fake {
                     stream.set_read_timeout(Some(PATIENCE)).unwrap();
                     stream.set_nodelay(true).unwrap();
                     shared.open.lock().unwrap().push(stream.try_clone().unwrap());
-                    let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+                    shared.connections.fetch_add(1, Ordering::SeqCst);
                     let (serve, shared) = (Arc::clone(&serve), Arc::clone(&shared));
                     std::thread::spawn(move || {
                         let closing = stream.try_clone().unwrap();
-                        serve(Connection { number, stream, buffer: Vec::new(), shared });
+                        serve(Connection { stream, buffer: Vec::new(), shared });
                         // What lingers for no time is reset when its last handle goes, which is this one.
                         if SockRef::from(&closing).linger().unwrap_or_default() != Some(Duration::ZERO) {
                             let _ = closing.shutdown(Shutdown::Both);

@@ -47,7 +47,7 @@ impl Gateway {
         };
         // A port that was free a moment ago may be gone; then the gateway says so and another one is tried.
         for _ in 0..5 {
-            match Gateway::try_start(&config, &files) {
+            match Gateway::try_start(&config, &[], &files) {
                 Ok(gateway) => return gateway,
                 Err(output) if output.to_lowercase().contains("in use") => {}
                 Err(output) => panic!("the gateway did not start:\n{output}\n\n{config}"),
@@ -56,12 +56,28 @@ impl Gateway {
         panic!("no free ports for the gateway");
     }
 
-    fn try_start(config: &str, files: impl Fn(&Path, &mut Command)) -> Result<Gateway, String> {
+    /// Starts it with a listening socket for each of `names`, passed as systemd does, on the port `@name@`.
+    pub fn start_with_sockets(config: &str, names: &[&str]) -> Gateway {
+        let config = format!("[admin]\naddress = \"127.0.0.1:@admin@\"\ncontrol = \"control.sock\"\n{config}");
+        Gateway::try_start(&config, names, |_, _| {}).unwrap_or_else(|output| panic!("{output}"))
+    }
+
+    fn try_start(config: &str, sockets: &[&str], files: impl Fn(&Path, &mut Command)) -> Result<Gateway, String> {
         let directory = tempfile::tempdir().unwrap();
         let mut ports = BTreeMap::new();
         let path = directory.path().join("passerelle.toml");
         std::fs::write(&path, expand(config, directory.path(), &mut ports)).unwrap();
-        let process = Process::start(env!("CARGO_BIN_EXE_passerelle"), |command| {
+        let binary = env!("CARGO_BIN_EXE_passerelle");
+        let program = if sockets.is_empty() { binary } else { "python3" };
+        let process = Process::start(program, |command| {
+            if !sockets.is_empty() {
+                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/systemd.py"));
+                for name in sockets {
+                    let port = ports.entry((*name).to_owned()).or_insert_with(free_port);
+                    command.arg(format!("{name}={port}"));
+                }
+                command.args(["--", binary]);
+            }
             command.arg("run").arg("--config").arg(&path);
             files(directory.path(), command);
         });
@@ -86,14 +102,6 @@ impl Gateway {
 
     pub fn config_path(&self) -> PathBuf {
         self.directory.path().join("passerelle.toml")
-    }
-
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.process.id()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -181,4 +189,59 @@ pub fn passerelle(arguments: &[&str]) -> (ExitStatus, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_passerelle")).args(arguments).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8(text).unwrap())
+}
+
+/// The usual configuration: one listener without TLS on the port `@http@`, one upstream `app`, one route to it. Each
+/// field adds lines to its section; `rest` adds sections.
+#[derive(Clone, Default)]
+pub struct Setup {
+    pub listener: String,
+    /// URLs.
+    pub servers: Vec<String>,
+    pub upstream: String,
+    pub route: String,
+    pub rest: String,
+}
+
+impl Setup {
+    pub fn before<const N: usize>(servers: [String; N]) -> Setup {
+        Setup { servers: servers.to_vec(), ..Setup::default() }
+    }
+
+    pub fn listener(mut self, lines: &str) -> Setup {
+        self.listener.push_str(lines);
+        self.listener.push('\n');
+        self
+    }
+
+    pub fn upstream(mut self, lines: &str) -> Setup {
+        self.upstream.push_str(lines);
+        self.upstream.push('\n');
+        self
+    }
+
+    pub fn route(mut self, lines: &str) -> Setup {
+        self.route.push_str(lines);
+        self.route.push('\n');
+        self
+    }
+
+    pub fn rest(mut self, lines: &str) -> Setup {
+        self.rest.push_str(lines);
+        self.rest.push('\n');
+        self
+    }
+
+    pub fn text(&self) -> String {
+        let Setup { listener, servers, upstream, route, rest } = self;
+        format!(
+            "[listener.http]\naddress = \"127.0.0.1:@http@\"\n{listener}\n\
+             [upstream.app]\nservers = {servers:?}\n{upstream}\n\
+             [route.all]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n{route}\n{rest}\n"
+        )
+    }
+
+    pub fn start(&self) -> Gateway {
+        Gateway::start(&self.text())
+    }
 }

@@ -13,7 +13,7 @@ pub struct Client<S> {
 }
 
 /// An answer, as it came.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
@@ -21,6 +21,13 @@ pub struct Response {
     pub trailers: Vec<(String, String)>,
     /// The 1xx answers before it.
     pub interim: Vec<Response>,
+}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body[..self.body.len().min(500)]);
+        write!(f, "{} {:?} {body:?} ({} bytes)", self.status, self.headers, self.body.len())
+    }
 }
 
 impl Response {
@@ -242,13 +249,22 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Waits for the other side to close, and fails if anything else comes first.
+    #[track_caller]
     pub fn expect_close(&mut self) {
-        let rest = match self.read_to_end() {
-            Ok(rest) => rest,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => Vec::new(),
-            Err(error) => panic!("the connection is not closed: {error}"),
-        };
-        assert!(rest.is_empty(), "bytes before the close: {:?}", String::from_utf8_lossy(&rest));
+        if let Err(error) = self.try_close() {
+            panic!("{error}");
+        }
+    }
+
+    /// # Errors
+    /// What came instead of a close.
+    pub fn try_close(&mut self) -> Result<(), String> {
+        match self.read_to_end() {
+            Ok(rest) if rest.is_empty() => Ok(()),
+            Ok(rest) => Err(format!("bytes before the close: {:?}", String::from_utf8_lossy(&rest))),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+            Err(error) => Err(format!("the connection is not closed: {error}")),
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 pub use fake::Fake;
-pub use gateway::Gateway;
-pub use http::{Client, Response};
+pub use gateway::{Gateway, Setup};
+pub use http::Response;
 
 /// Longer than anything here takes, even on a busy machine: what has not happened by then never will.
 pub const PATIENCE: Duration = Duration::from_secs(30);
