@@ -71,7 +71,9 @@ impl Host {
         let (name, port) = text.split_at_checked(port_at).ok_or(Cause::BadHost)?;
         let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         let named = name.first() == Some(&b'[') || name.iter().all(is_name_byte);
-        if name.is_empty() || name == b"." || !named || !is_port(port) {
+        // An empty label: no name of a host has one, and a suffix would match what it was not meant for.
+        let gap = name.first() == Some(&b'.') || name.windows(2).any(|two| two == b"..");
+        if name.is_empty() || gap || !named || !is_port(port) {
             return Err(Cause::BadHost);
         }
         Ok(Host { name: name.len(), text })
@@ -340,8 +342,8 @@ mod tests {
             assert_eq!(Host::parse(Bytes::from_static(text.as_bytes())).expect("valid").name(), name);
         }
         for text in [
-            "", ".", ":80", "a b", "a,b", "a/b", "a@b", "a:b", "a:99999", "a:123456", "[::1", "[::1]a", "[zz]", "a%20",
-            "é", "a:80:80",
+            "", ".", "..", ".a", "a..b", "a..", ":80", "a b", "a,b", "a/b", "a@b", "a:b", "a:99999", "a:123456",
+            "[::1", "[::1]a", "[zz]", "a%20", "é", "a:80:80",
         ] {
             assert_eq!(Host::parse(Bytes::copy_from_slice(text.as_bytes())), Err(Cause::BadHost), "{text:?}");
         }

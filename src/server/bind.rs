@@ -20,6 +20,10 @@ const BACKLOG: i32 = 4096;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Bytes that the kernel takes for a client beyond those that are on their way. With its own bound of some megabytes
+/// it would report progress so seldom that a slow client looked like one that has stopped.
+const UNSENT: u32 = 128 * 1024;
+
 /// What tells one listening socket from another, from one snapshot to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SocketKey {
@@ -136,6 +140,7 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 fn prepare(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
     socket.set_tcp_keepalive(&keepalive)
 }
@@ -190,6 +195,17 @@ mod tests {
         let (accepted, _) = socket.accept().unwrap();
         assert!(accepted.nodelay().unwrap());
         assert!(SockRef::from(&accepted).keepalive().unwrap());
+    }
+
+    #[test]
+    fn accepted_connections_inherit_what_was_set_once() {
+        let bound = bind(local(), 1, Probe::Alone).unwrap();
+        let _client = TcpStream::connect(bound.address).unwrap();
+        bound.sockets[0].set_nonblocking(false).unwrap();
+        let (accepted, _) = bound.sockets[0].accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), UNSENT);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
     }
 
     #[test]

@@ -244,10 +244,12 @@ impl Connection {
     }
 
     async fn respond(&mut self, response: http::Response<crate::body::ResponseBody>, asked: Asked<'_>) -> Next {
-        // A body that nobody will read, or that the client holds back until it is told to go on, cannot be stepped
-        // over; one that a server is still being sent can.
-        let streaming = response.body().is_stream() && !self.wire.borrow().awaits_continue;
-        let read_whole = streaming || self.wire.borrow_mut().skip_what_came();
+        // What is not here yet of a body that nobody will read cannot be stepped over, and a server that answers
+        // before it was sent the whole of one may never take the rest: the client is told not to come again this way.
+        let read_whole = {
+            let mut wire = self.wire.borrow_mut();
+            if response.body().is_stream() { wire.body.is_end() } else { wire.skip_what_came() }
+        };
         let may_keep = !self.worker.drain.is_draining() && read_whole && self.is_served();
         let after = respond(&self.wire, response, asked, may_keep).await;
         let read_whole = self.wire.borrow().body.is_end();

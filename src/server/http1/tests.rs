@@ -143,6 +143,27 @@ fn a_switch_to_what_was_not_asked_for_is_no_tunnel() {
 }
 
 #[test]
+fn an_answer_before_the_request_has_come_whole_says_that_it_is_the_last() {
+    on_a_worker(async {
+        for answer in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+        ] {
+            let mut client = connected(answering(answer).await).await;
+            client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
+            let head = read_head(&mut client).await.unwrap();
+            assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+            // It can still send the rest, and reads the answer to its end.
+            client.write_all(&[b'x'; 1000]).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_kept_connection_that_the_server_closes_costs_no_retry_budget() {
     on_a_worker(async {
         // Answers one request, and hangs up at the sight of a second.
