@@ -98,6 +98,14 @@ fn the_image_is_built_from_what_is_copied() {
     for path in &stages[0] {
         copy(&root().join(path), &context.path().join(path));
     }
+    // Cargo looks for every file that the manifest names, before it builds anything.
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let manifest = Command::new(env!("CARGO"))
+        .args(["fetch", "--offline", "--locked", "--target", &target])
+        .current_dir(context.path())
+        .output()
+        .unwrap();
+    assert!(manifest.status.success(), "{}", String::from_utf8_lossy(&manifest.stderr));
     let built = targets(context.path());
     assert_eq!(built, targets(root()), "the copied tree builds something else than the whole one");
     assert!(built.contains(&("bin".to_owned(), "passerelle".to_owned())));
