@@ -8,6 +8,7 @@
 #![allow(unreachable_pub)]
 
 mod answers;
+mod demo;
 mod examples;
 mod faults;
 mod forwarding;
