@@ -9,6 +9,7 @@
 
 mod answers;
 mod demo;
+mod documentation;
 mod examples;
 mod faults;
 mod forwarding;
