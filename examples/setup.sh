@@ -51,12 +51,12 @@ need_python() {
         die "$(command -v python3) cannot make virtual environments: it lacks ensurepip"
 }
 
-# virtual_environment DIRECTORY REQUIREMENTS...: makes it once, and again whenever the requirements or the interpreter
-# change.
+# virtual_environment DIRECTORY REQUIREMENTS...: makes it once, and again whenever the requirements, the interpreter or
+# the place change (an environment cannot be moved).
 virtual_environment() {
     local directory=$1 wanted
     shift
-    wanted=$(python3 --version; cat "$@")
+    wanted=$(pwd; python3 --version; cat "$@")
     if [ -x "$directory/bin/python" ] && [ "$(cat "$directory/made-from" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
