@@ -48,6 +48,20 @@ impl Backend {
         Backend::start(command, service, port)
     }
 
+    /// gunicorn behind TLS, which is up when it says so: who speaks to it has to be let in first.
+    pub fn gunicorn_with_tls(service: &'static str, entry: &str, more: &[&str]) -> Backend {
+        let port = free_port();
+        let bind = format!("127.0.0.1:{port}");
+        let mut command = vec![python_program("gunicorn")];
+        command.extend(["--bind", &bind, "--no-control-socket"].map(str::to_owned));
+        command.extend(more.iter().map(|&argument| argument.to_owned()));
+        command.push(entry.to_owned());
+        let state = tempfile::tempdir().unwrap();
+        let process = launch(&command, service, state.path());
+        process.output().find("gunicorn's worker boots", |line| line.contains("Booting worker").then_some(()));
+        Backend { process, command, service, port, state }
+    }
+
     /// gunicorn on a Unix socket, which is up when it is connected to.
     pub fn gunicorn_on_socket(path: &Path, service: &'static str, entry: &str) -> Process {
         let bind = format!("unix:{}", path.display());
