@@ -8,6 +8,7 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
+COPY benches ./benches
 COPY src ./src
 # Cargo.toml names the benches, so cargo wants to see them.
 COPY benches ./benches
