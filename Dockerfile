@@ -8,9 +8,9 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
+# Cargo.toml names the benches, so cargo wants to see them.
 COPY benches ./benches
 COPY src ./src
-# Cargo.toml names the benches, so cargo wants to see them.
 # The caches are BuildKit's and no part of any layer; so the binary is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target \
