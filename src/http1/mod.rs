@@ -8,5 +8,7 @@ pub mod chunked;
 pub mod encode;
 pub mod framing;
 pub mod head;
+#[cfg(test)]
+mod properties;
 pub mod queue;
 pub mod timer;

@@ -348,4 +348,29 @@ mod tests {
             assert_eq!(Host::parse(Bytes::copy_from_slice(text.as_bytes())), Err(Cause::BadHost), "{text:?}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn whatever_is_accepted_is_in_its_one_form(text in "/([./%a-b~\\\\]|%2[eEfF5]|%5[cC]|%c3|%61|//){0,12}") {
+            if let Ok(once) = normalise(Bytes::from(text)) {
+                proptest::prop_assert_eq!(normalise(once.bytes().clone()), Ok(once.clone()));
+                let decoded = once.as_str().replace("%2F", "/");
+                proptest::prop_assert!(once.as_str().starts_with('/') && !once.as_str().contains("//"));
+                proptest::prop_assert!(decoded.split('/').all(|segment| segment != "." && segment != ".."), "{decoded}");
+                proptest::prop_assert!(!once.as_str().contains(['\\', '\0']) && !once.as_str().contains("%5C"));
+                proptest::prop_assert_eq!(once.encoded_slash, once.as_str().contains("%2F"));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {
+            let bytes = Bytes::from(bytes);
+            let _ = Host::parse(bytes.clone());
+            for prefix in [&b""[..], b"/", b"http://", b"http://a/"] {
+                let _ = Target::parse(&Method::GET, &Bytes::from([prefix, &bytes].concat()));
+            }
+        }
+    }
 }

@@ -248,6 +248,8 @@ impl Connection {
         // before it was sent the whole of one may never take the rest: the client is told not to come again this way.
         let read_whole = {
             let mut wire = self.wire.borrow_mut();
+            // Once there is an answer, nobody is told to go on.
+            wire.awaits_continue = false;
             if response.body().is_stream() { wire.body.is_end() } else { wire.skip_what_came() }
         };
         let may_keep = !self.worker.drain.is_draining() && read_whole && self.is_served();
