@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Exit, print_error};
 use crate::config;
+use crate::config::settings::AdminSettings;
 
 /// How long each step may take: a gateway that lives answers at once.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -18,7 +19,7 @@ const LONGEST_ANSWER: u64 = 16 * 1024;
 /// The file is read only for `address` of `[admin]`. One that has become bad under a running gateway changes nothing
 /// there, so it must not make the gateway look dead: then the default address is asked.
 pub(super) fn health(path: &Path) -> Exit {
-    let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9600));
+    let mut address = AdminSettings::DEFAULT_ADDRESS;
     let (_, _) = config::load(path).build(|settings, _| {
         address = settings.admin.address.value;
         None::<()>

@@ -55,7 +55,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t = check::Format::Human)]
         format: check::Format,
     },
-    /// Make the running gateway read its configuration again, over `control` of [admin]
+    /// Make the running gateway read its configuration again, over `control` of `[admin]`
     #[command(after_help = "Example: passerelle reload --config /etc/passerelle/passerelle.toml")]
     Reload {
         #[command(flatten)]

@@ -1,8 +1,8 @@
 //! From text to [`settings::Settings`].
 //!
-//! The file is parsed to a table that survives syntax errors (`toml`), its secrets are masked ([`mask`]), and a
-//! collecting reader ([`reader`]) goes through it section by section ([`section`]), so that every problem is found at
-//! once, each with its place. What holds between sections comes last ([`rules`]). Nothing here opens what the file
+//! The file is parsed to a table that survives syntax errors (`toml`), its secrets are masked (`mask`), and a
+//! collecting reader (`reader`) goes through it section by section (`section`), so that every problem is found at
+//! once, each with its place. What holds between sections comes last (`rules`). Nothing here opens what the file
 //! names, except for the values that `${file:…}` and `${credential:…}` draw.
 
 mod mask;

@@ -79,7 +79,7 @@ fn clash(one: &ListenAddress, other: &ListenAddress) -> bool {
     }
 }
 
-/// IPv6 sockets take IPv6 alone, so that "0.0.0.0" and "[::]" go together. Port 0 is a new port each time.
+/// IPv6 sockets take IPv6 alone, so that `0.0.0.0` and `[::]` go together. Port 0 is a new port each time.
 fn sockets_clash(one: &SocketAddr, other: &SocketAddr) -> bool {
     let covers =
         |one: IpAddr, other: IpAddr| one == other || (one.is_unspecified() && one.is_ipv4() == other.is_ipv4());

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,6 +60,11 @@ pub struct AdminSettings {
     /// The socket of `passerelle reload` and its kin.
     pub control: Option<At<PathBuf>>,
     pub ready_requires: Vec<At<String>>,
+}
+
+impl AdminSettings {
+    /// Where the admin listener is when the file does not say.
+    pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9600);
 }
 
 /// `[log]`
@@ -184,6 +189,16 @@ pub enum Endpoint {
     HttpUnix(PathBuf),
 }
 
+impl Endpoint {
+    /// Whether it is reached over TLS.
+    pub fn is_https(&self) -> bool {
+        match self {
+            Endpoint::Https(_) => true,
+            Endpoint::Http(_) | Endpoint::HttpUnix(_) => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authority {
     pub host: Host,
@@ -278,7 +293,6 @@ pub struct UpstreamTlsSettings {
 /// `[route.NAME]` with `[defaults]` merged in.
 #[derive(Clone, Debug)]
 pub struct RouteSettings {
-    pub span: Span,
     /// Empty: any host that no other route names.
     pub hosts: Vec<At<HostPattern>>,
     pub path: At<PathPattern>,

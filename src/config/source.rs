@@ -22,7 +22,7 @@ struct Secret {
 }
 
 impl SourceFile {
-    /// `text` must already be masked, see [`super::mask`].
+    /// `text` must already be masked, see `config/mask.rs`.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         let text = text.into();
         let after = |(index, byte): (usize, u8)| (byte == b'\n').then(|| index.saturating_add(1));

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -127,11 +127,6 @@ impl Control {
     /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Gateway> {
         self.newest.load_full()
-    }
-
-    /// The file that a reload reads.
-    pub fn config(&self) -> &Path {
-        &self.config
     }
 }
 

@@ -1,6 +1,5 @@
 //! The access record: one line for each request.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -91,11 +90,6 @@ pub fn record(record: &AccessRecord<'_>) {
         trace = record.traceparent.and_then(trace_id),
         user_agent = record.user_agent.map(|agent| cut(agent, LONGEST_USER_AGENT)),
     );
-}
-
-/// A header's value as text: as it is where it is UTF-8, with replacement characters where it is not.
-pub fn text(value: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(value)
 }
 
 /// Nothing for what a head that was refused did not get as far as to tell.
@@ -247,11 +241,5 @@ mod tests {
         assert_eq!(cut("aé", 2), "a");
         assert_eq!(cut("aé", 3), "aé");
         assert_eq!(cut("é", 0), "");
-    }
-
-    #[test]
-    fn values_that_are_not_text_are_told_all_the_same() {
-        assert_eq!(text(b"curl/8"), "curl/8");
-        assert_eq!(text(b"\xff\xfe"), "\u{fffd}\u{fffd}");
     }
 }

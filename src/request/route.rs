@@ -89,11 +89,6 @@ impl Routes {
     pub fn serve_host(&self, host: &str) -> bool {
         !self.name_hosts || self.table.names_host(host)
     }
-
-    /// In the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.list.iter()
-    }
 }
 
 impl Route {

@@ -25,7 +25,8 @@ pub struct Listener {
 
 impl Listener {
     /// Binds nothing. Whatever is wrong with certificates goes to `problems`; with an error there the listener must not
-    /// be used, since it would speak plain HTTP. The count of connections is taken over from `before`, the listener of the same name.
+    /// be used, since it would speak plain HTTP. The count of connections is taken over from `before`, the listener of
+    /// the same name.
     pub fn build(
         name: &str,
         settings: &ListenerSettings,

@@ -38,7 +38,7 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// The address that the client connected to, likewise.
     pub local: SocketAddr,
-    /// Whether the connection's own peer is in `trusted_proxies`.
+    /// Whether `remote` is in `trusted_proxies`: what it writes into forwarding fields is believed.
     pub trusted: bool,
     pub tls: bool,
     /// What servers are told of this peer with every request, once it was needed.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -116,9 +117,11 @@ async fn reach_unix(path: &Path) -> io::Result<UnixStream> {
 
 /// Whether the gateway ran out of descriptors, ports or memory: no fault of the server's.
 fn is_own_shortage(error: &io::Error) -> bool {
-    // EMFILE, ENFILE and ENOBUFS have no kind of their own.
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory)
-        || matches!(error.raw_os_error(), Some(24 | 23 | 105))
+    // The first three have no kind of their own.
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::ADDRNOTAVAIL | Errno::NOMEM)
+    )
 }
 
 impl AsyncRead for ServerStream {

@@ -29,7 +29,7 @@ use std::sync::atomic::AtomicUsize;
 use arc_swap::ArcSwap;
 
 use crate::config::problem::Problem;
-use crate::config::settings::{Balance, Endpoint, HashKey, HostHeader, UpstreamSettings, UpstreamTimeouts};
+use crate::config::settings::{Balance, HashKey, HostHeader, UpstreamSettings, UpstreamTimeouts};
 use crate::observe::metrics::{Metrics, UpstreamMetrics};
 use crate::request::rejection::Cause;
 use members::{Addresses, Entry, Members};
@@ -180,11 +180,7 @@ fn build_tls(
     before: Option<&Upstream>,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Common>> {
-    let is_https = |endpoint: &Endpoint| match endpoint {
-        Endpoint::Https(_) => true,
-        Endpoint::Http(_) | Endpoint::HttpUnix(_) => false,
-    };
-    if !settings.servers.iter().any(|spec| is_https(&spec.value.endpoint)) {
+    if !settings.servers.iter().any(|spec| spec.value.endpoint.is_https()) {
         return None;
     }
     let before = before.and_then(|before| before.tls.as_ref());

@@ -1,6 +1,6 @@
 //! `[admin]`
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use secrecy::SecretString;
 
@@ -13,7 +13,7 @@ use super::super::value::{self, net};
 
 /// `root` lends its place when there is no section.
 pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> AdminSettings {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9600));
+    let address = AdminSettings::DEFAULT_ADDRESS;
     let Some(table) = table else {
         let address = At { value: address, span: root.span() };
         return AdminSettings { address, token: None, probe_address: None, control: None, ready_requires: Vec::new() };

@@ -11,6 +11,7 @@ use super::super::settings::{
 };
 use super::super::value::choice::choice;
 use super::super::value::{self, net, number};
+use super::TEN_THOUSAND;
 
 pub(super) fn read(table: Table<'_>) -> Option<ListenerSettings> {
     let addresses = table.require("address", "\"0.0.0.0:8080\"", |node| {
@@ -42,11 +43,6 @@ pub(super) fn read(table: Table<'_>) -> Option<ListenerSettings> {
     // What failed within `tls` has been reported.
     addresses.and(Some(settings))
 }
-
-const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
-    Some(value) => value,
-    None => NonZeroUsize::MIN,
-};
 
 fn demand_trusted(table: &Table<'_>) {
     if let Some(node) = table.node("proxy_protocol") {

@@ -11,11 +11,18 @@ mod server;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 
 use super::node::Node;
 use super::problem::Problem;
 use super::reader::Table;
 use super::settings::Settings;
+
+/// The default of `max_connections` and of `max_upgraded`.
+const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
+    Some(value) => value,
+    None => NonZeroUsize::MIN,
+};
 
 /// The sections of the language that this version does not have.
 const NOT_YET: [&str; 4] = ["auth", "limit", "store", "app"];

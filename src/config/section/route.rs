@@ -45,13 +45,11 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults) -> Option<RouteSetting
     table.not_yet(&NOT_YET);
     let hosts_wrong = hosts.is_none() && table.has("host");
     let methods_wrong = methods.is_none() && table.has("methods");
-    let span = table.span();
     table.finish();
     if hosts_wrong || methods_wrong {
         return None;
     }
     Some(RouteSettings {
-        span,
         hosts: hosts.unwrap_or_default(),
         path: path?,
         methods,

@@ -1,6 +1,6 @@
 //! `[upstream.NAME]`
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
@@ -9,24 +9,18 @@ use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
 use super::super::settings::{
-    At, Balance, Endpoint, HashKey, HealthSettings, HostHeader, RetrySettings, ServerSpec, UpstreamSettings,
-    UpstreamTimeouts, UpstreamTlsSettings,
+    At, Balance, HashKey, HealthSettings, HostHeader, RetrySettings, ServerSpec, UpstreamSettings, UpstreamTimeouts,
+    UpstreamTlsSettings,
 };
 use super::super::value::{self, choice, http, number, server_url};
-use super::{headers, listener};
+use super::{TEN_THOUSAND, headers, listener};
 
 const BALANCES: [&str; 6] =
     ["least_requests", "round_robin", "random_two", "hash:client_ip", "hash:header:NAME", "hash:cookie:NAME"];
 
-/// Milliseconds of the defaults are written out where they are used once.
-const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
-    Some(value) => value,
-    None => NonZeroUsize::MIN,
-};
-
 pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     let servers = table.require("servers", "[\"http://127.0.0.1:8001\"]", servers);
-    let https = servers.as_ref().is_none_or(|servers| servers.iter().any(|server| is_https(&server.value.endpoint)));
+    let https = servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.value.endpoint.is_https()));
     let settings = UpstreamSettings {
         span: table.span(),
         servers: servers.clone().unwrap_or_default(),
@@ -41,13 +35,6 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     table.not_yet(&["slots", "queue", "uwsgi_params"]);
     table.finish();
     servers.and(Some(settings))
-}
-
-fn is_https(endpoint: &Endpoint) -> bool {
-    match endpoint {
-        Endpoint::Https(_) => true,
-        Endpoint::Http(_) | Endpoint::HttpUnix(_) => false,
-    }
 }
 
 fn servers(node: &Node<'_>) -> Option<Vec<At<ServerSpec>>> {

@@ -13,6 +13,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
 use crate::config::settings::LogFormat;
+use crate::observe::access;
 use crate::observe::timestamp::timestamp;
 
 /// Bytes of one value, before escapes. Access records set tighter bounds of their own.
@@ -206,7 +207,7 @@ impl Escaped<'_> {
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let whole = super::super::access::cut(text, self.left);
+        let whole = access::cut(text, self.left);
         self.left -= whole.len();
         let mut rest = whole;
         while let Some(at) = rest.bytes().position(|byte| !is_plain(byte)) {

@@ -84,11 +84,6 @@ impl Guard {
     pub fn log(&self) -> Log {
         self.log.clone()
     }
-
-    /// See [`Log::reopen`].
-    pub fn reopen(&self) {
-        self.log.reopen();
-    }
 }
 
 impl Drop for Guard {

@@ -1,6 +1,6 @@
 //! Whether a server may take requests: active probes, passive ejection, slow return. Busy is not dead.
 //!
-//! What happened is judged by [`machine`], under a lock that only failures, probes and the first answer after them
+//! What happened is judged by `machine`, under a lock that only failures, probes and the first answer after them
 //! take. Its verdict is published as one number, the gate, which is all that choosing a server reads.
 
 mod machine;
