@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod body;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod gateway;

@@ -12,6 +12,9 @@ use super::encode;
 /// Up to here data is copied next to the head, so that one plain write sends both.
 const COPY: usize = 8 * 1024;
 
+/// The memory that an empty queue keeps for the next message; its owner gives it back when it falls idle.
+const KEPT: usize = 4 * 1024;
+
 /// Gathered bytes past which writing comes before gathering more.
 const FULL: usize = 16 * 1024;
 
@@ -62,6 +65,13 @@ impl Queue {
         }
     }
 
+    /// Gives the memory back that is kept for the next message.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            self.small = BytesMut::new();
+        }
+    }
+
     /// Forgets everything, for a connection that is used no more or a request that is begun again.
     pub fn clear(&mut self) {
         *self = Queue::default();
@@ -95,8 +105,7 @@ impl Queue {
             part.advance(taken);
             written = written.saturating_sub(taken);
         }
-        if self.small.is_empty() {
-            // Gives the memory back: an idle connection holds none.
+        if self.small.is_empty() && self.small.capacity() > KEPT {
             self.small = BytesMut::new();
         }
         Poll::Ready(Ok(total))

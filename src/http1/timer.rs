@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
+
+use crate::clock;
 
 /// Stands for a moment that the clock cannot express.
 const FAR: Duration = Duration::from_secs(365 * 86400);
@@ -16,15 +18,17 @@ const FAR: Duration = Duration::from_secs(365 * 86400);
 pub struct Timer {
     deadline: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Who will be woken by `sleep` as it stands; asking again would change nothing.
+    waiting: Option<Waker>,
 }
 
 impl Timer {
     pub fn new() -> Timer {
-        Timer { deadline: None, sleep: None }
+        Timer::default()
     }
 
     pub fn set(&mut self, after: Duration) {
-        let now = Instant::now();
+        let now = clock::recent();
         self.set_at(now.checked_add(after).unwrap_or(now + FAR));
     }
 
@@ -46,9 +50,15 @@ impl Timer {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
+            self.waiting = None;
         }
+        if !sleep.is_elapsed() && self.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        self.waiting = Some(cx.waker().clone());
         while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= deadline {
+                self.waiting = None;
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);

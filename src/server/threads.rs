@@ -17,6 +17,7 @@ use super::bind::SocketKey;
 use super::listener::Listener;
 use super::open::OpenConnections;
 use super::worker::Worker;
+use crate::clock;
 use crate::gateway::Gateway;
 use crate::observe::metrics::Metrics;
 
@@ -129,7 +130,10 @@ fn thread(
     commands: mpsc::UnboundedReceiver<Command>,
     mut end: TellEnd,
 ) {
-    let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+    clock::keep();
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().on_thread_park(clock::forget);
+    let runtime = match builder.build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(worker = id.0, %error, "a worker's runtime could not be made");

@@ -11,8 +11,16 @@ const START: u64 = 24 * 60 * 60 * 1000;
 
 /// Now, in milliseconds.
 pub(super) fn now() -> u64 {
+    reckon(Instant::now())
+}
+
+/// The same, to the moment: see [`crate::clock`].
+pub(super) fn recent() -> u64 {
+    reckon(crate::clock::recent())
+}
+
+fn reckon(now: Instant) -> u64 {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
-    let now = Instant::now();
     let epoch = *EPOCH.get_or_init(|| now);
     match now.checked_duration_since(epoch) {
         Some(since) => START.saturating_add(millis(since)),

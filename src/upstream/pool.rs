@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::http1::Connection;
+use crate::clock;
 
 /// Unused connections kept to one server by one worker.
 const MOST_KEPT: usize = 1024;
@@ -35,7 +36,7 @@ impl Pool {
     pub fn take(&self, server: u64) -> Option<Box<Connection>> {
         let mut kept = self.kept.borrow_mut();
         let connections = kept.get_mut(&server)?;
-        let now = Instant::now();
+        let now = clock::recent();
         while let Some(mut last) = connections.pop() {
             if last.until > now && last.connection.is_silent() {
                 return Some(last.connection);
@@ -49,7 +50,7 @@ impl Pool {
         if keep_alive.is_zero() {
             return;
         }
-        let now = Instant::now();
+        let now = clock::recent();
         let until = now.checked_add(keep_alive).unwrap_or(now);
         let mut kept = self.kept.borrow_mut();
         let connections = kept.entry(server).or_default();

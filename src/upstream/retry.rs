@@ -34,7 +34,7 @@ impl Budget {
 
     /// A request (not a retry) was sent to the upstream.
     pub fn request(&self) {
-        self.requests.count(second());
+        self.requests.count(clock::recent() / 1000);
     }
 
     /// Takes one retry from the budget, if there is one. Threads that ask at the same moment may overdraw it by one

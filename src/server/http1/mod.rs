@@ -7,7 +7,7 @@ mod wire;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -35,6 +35,9 @@ use crate::upstream::upgrade::{Upgraded, tunnel};
 
 /// The longest target; `target_too_long` states it.
 pub(super) const TARGET: usize = 8 * 1024;
+
+/// A connection that has been silent for this long gives back the memory that it kept for the next request.
+const PARK: Duration = Duration::from_millis(500);
 
 /// How long an answer that was given before the request was read whole is protected from a reset: in all, and
 /// between two reads.
@@ -163,8 +166,11 @@ impl Connection {
     }
 
     async fn read_head(&mut self, rules: &Rules) -> Result<RequestHead, NoHead> {
-        // The first request must come as fast as a head; the next ones may be waited for.
-        self.timer.set(if self.served == 0 { rules.header_timeout } else { rules.idle_timeout });
+        // The first request must come as fast as a head; the next ones may be waited for, at first with the memory of
+        // the last.
+        let patience = if self.served == 0 { rules.header_timeout } else { rules.idle_timeout };
+        let mut idle_left = patience.checked_sub(PARK).filter(|_| self.served > 0);
+        self.timer.set(if idle_left.is_some() { PARK } else { patience });
         let mut scan = HeadScan::default();
         let mut timed_as_head = self.served == 0;
         let promised = (self.served == 0).then(|| Instant::now() + FIRST_REQUEST);
@@ -203,9 +209,15 @@ impl Connection {
                             self.woken_by = Some(cx.waker().clone());
                             self.worker.drain.wake_on_drain(self.drain, cx.waker());
                         }
-                        return self.timer.poll_expired(cx).map(|()| {
-                            Err(if silent { NoHead::Silence } else { NoHead::Refused(Cause::HeaderTimeout) })
-                        });
+                        ready!(self.timer.poll_expired(cx));
+                        if !silent {
+                            return Poll::Ready(Err(NoHead::Refused(Cause::HeaderTimeout)));
+                        }
+                        let Some(left) = idle_left.take().filter(|_| !leaving) else {
+                            return Poll::Ready(Err(NoHead::Silence));
+                        };
+                        wire.release();
+                        self.timer.set(left);
                     }
                 }
             }

@@ -63,6 +63,14 @@ impl Wire {
         }
     }
 
+    /// Gives back the memory that is kept for the next request.
+    pub(super) fn release(&mut self) {
+        self.out.release();
+        if self.read.is_empty() {
+            self.read = BytesMut::new();
+        }
+    }
+
     /// Reads once; zero at the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         poll_read(&mut self.stream, cx, &mut self.read, READ)

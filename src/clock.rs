@@ -1,0 +1,66 @@
+//! The time, read once for all that a worker does between two waits for events.
+//!
+//! A request sets some ten deadlines, and reading the clock for each costs more than setting it. Deadlines do not need
+//! to be exact to the microsecond, so a worker keeps what it read until it goes to sleep, or for a bounded number of
+//! uses where it never does. Durations that are told to anybody are measured with the clock itself.
+
+use std::cell::Cell;
+
+use tokio::time::Instant;
+
+/// Uses of one reading: a worker that is never out of work still sees the time pass.
+const USES: u32 = 64;
+
+thread_local! {
+    static KEEPS: Cell<bool> = const { Cell::new(false) };
+    static READING: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
+}
+
+/// From now on this thread keeps readings; whoever runs it calls [`forget`] whenever it goes to sleep.
+pub fn keep() {
+    KEEPS.set(true);
+}
+
+/// The next use reads the clock.
+pub fn forget() {
+    READING.set(None);
+}
+
+/// Now, or a moment ago on a thread that keeps readings.
+pub fn recent() -> Instant {
+    if let Some((reading, uses)) = READING.get().filter(|(_, uses)| *uses < USES) {
+        READING.set(Some((reading, uses.saturating_add(1))));
+        return reading;
+    }
+    let now = Instant::now();
+    if KEEPS.get() {
+        READING.set(Some((now, 0)));
+    }
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_is_kept_until_it_is_forgotten_or_used_up() {
+        let first = recent();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(recent() > first, "no thread keeps readings unless it says so");
+        keep();
+        let kept = recent();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(recent(), kept);
+        forget();
+        let fresh = recent();
+        assert!(fresh > kept);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let used: Vec<_> = (0..=USES).map(|_| recent()).collect();
+        assert!(used.first() == Some(&fresh) && used.last() > Some(&fresh));
+        KEEPS.set(false);
+        forget();
+    }
+}
