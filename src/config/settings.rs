@@ -39,6 +39,8 @@ pub struct Settings {
     pub listeners: BTreeMap<String, ListenerSettings>,
     pub upstreams: BTreeMap<String, UpstreamSettings>,
     pub routes: BTreeMap<String, RouteSettings>,
+    /// `[defaults]`, for answers that no route gives.
+    pub answers: AnswerSettings,
 }
 
 /// `[server]`
@@ -288,6 +290,14 @@ pub struct UpstreamTlsSettings {
     pub ca: Option<At<PathBuf>>,
     pub client: Option<At<CertificateFiles>>,
     pub server_name: Option<At<String>>,
+}
+
+/// What `[defaults]` says of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerSettings {
+    pub errors: ErrorFormat,
+    pub security_headers: bool,
+    pub hsts: Option<Duration>,
 }
 
 /// `[route.NAME]` with `[defaults]` merged in.

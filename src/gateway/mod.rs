@@ -47,7 +47,7 @@ impl Gateway {
             })
             .collect();
         let tickets = before.map(|gateway| gateway.tickets.clone()).unwrap_or_default();
-        let routes = Routes::build(&settings.routes, &upstreams, metrics);
+        let routes = Routes::build(&settings.routes, &settings.answers, &upstreams, metrics);
         let listeners: BTreeMap<Arc<str>, Arc<Listener>> = settings
             .listeners
             .iter()

@@ -6,13 +6,14 @@ use std::time::Duration;
 use http::Version;
 use tracing::Level;
 
-use crate::request::rejection::{Blame, Cause};
+use super::trouble::{self, Trouble};
+use crate::request::rejection::Cause;
 
 /// The `tracing` target of access records. They follow `access` in `[log]`, not `level`.
 pub const TARGET: &str = "access";
 
 // The longest of what a client chooses, in bytes; the rest is cut off.
-const LONGEST_DETAIL: usize = 512;
+pub(super) const LONGEST_DETAIL: usize = 512;
 const LONGEST_ID: usize = 128;
 const LONGEST_METHOD: usize = 32;
 const LONGEST_HOST: usize = 256;
@@ -53,16 +54,29 @@ pub fn enabled() -> bool {
     tracing::enabled!(target: TARGET, Level::INFO)
 }
 
-/// Writes the record through `tracing`.
+/// Whether [`record`] has anything to do for a request that ended so.
+pub fn wanted(cause: Option<Cause>) -> bool {
+    enabled() || cause.is_some_and(is_trouble)
+}
+
+/// Whether the operator must hear of it, access records or not.
+fn is_trouble(cause: Cause) -> bool {
+    cause.row().status.is_server_error()
+}
+
+/// Writes the record through `tracing`. A request that was refused or failed has `cause`, `blame` and `remedy`.
 ///
-/// A request that the gateway refused has `cause` and `blame`; where it is not for the client to change something,
-/// and with every 5xx, also the `remedy`.
+/// Without access records, failures that are not the client's are told all the same, though not each of them.
 pub fn record(record: &AccessRecord<'_>) {
     if !enabled() {
+        if let Some(cause) = record.cause.filter(|cause| is_trouble(*cause)) {
+            let AccessRecord { listener, route, upstream, server, detail, .. } = *record;
+            let request_id = Some(cut(record.request_id, LONGEST_ID));
+            trouble::tell(cause, &Trouble { listener, request_id, route, upstream, server, detail });
+        }
         return;
     }
     let row = record.cause.map(Cause::row);
-    let remedy = row.filter(|row| row.blame != Blame::Client || record.status >= 500).map(|row| row.remedy);
     tracing::event!(
         target: TARGET,
         Level::INFO,
@@ -81,7 +95,7 @@ pub fn record(record: &AccessRecord<'_>) {
         cause = row.map(|row| row.cause),
         blame = row.map(|row| row.blame.as_str()),
         detail = record.detail.map(|detail| cut(detail, LONGEST_DETAIL)),
-        remedy,
+        remedy = row.map(|row| row.remedy),
         duration = seconds(record.duration),
         upstream_duration = record.upstream_duration.map(seconds),
         received = record.received,
@@ -205,14 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn every_5xx_of_ours_has_its_remedy() {
+    fn every_refusal_has_its_remedy() {
         for cause in Cause::ALL {
             let row = cause.row();
             let fields = fields(&AccessRecord { status: row.status.as_u16(), cause: Some(*cause), ..sample() });
             assert_eq!(fields.get("cause").map(String::as_str), Some(row.cause));
             assert_eq!(fields.get("blame").map(String::as_str), Some(row.blame.as_str()));
-            let told = row.status.is_server_error() || row.blame != Blame::Client;
-            assert_eq!(fields.get("remedy").map(String::as_str), told.then_some(row.remedy), "{cause:?}");
+            assert_eq!(fields.get("remedy").map(String::as_str), Some(row.remedy), "{cause:?}");
         }
     }
 

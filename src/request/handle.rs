@@ -19,11 +19,10 @@ use super::outgoing::{Outgoing, remove_hop_by_hop, sent_framing, switched_to, wa
 use super::record::Record;
 use super::refusal;
 use super::rejection::{Cause, Rejection};
-use super::route::{Action, Route, location};
-use super::routes::Unmatched;
+use super::route::{Action, NoRoute, Route, location};
 use super::target::{Host, NormalPath, Path, Target};
 use crate::body::{Content, RequestBody, ResponseBody};
-use crate::config::settings::{ErrorFormat, HashKey, UpstreamTimeouts};
+use crate::config::settings::{HashKey, UpstreamTimeouts};
 use crate::gateway::Gateway;
 use crate::http1::head::{Notable, ResponseHead};
 use crate::server::stream::Peer;
@@ -57,49 +56,56 @@ pub async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, inbound: Inbound, inte
     match passage.pass(&inbound, body).await {
         Ok(Passed::Response(mut response)) => {
             mark_origin(&record, &inbound.headers, response.headers_mut());
-            Answer::Response(finish(response, peer, record))
+            Answer::Response(finish(response, &gateway, peer, record))
         }
-        Ok(Passed::Preflight(response)) => Answer::Response(finish(response, peer, record)),
+        Ok(Passed::Preflight(response)) => Answer::Response(finish(response, &gateway, peer, record)),
         Ok(Passed::Upgrade(mut head, upgraded)) => {
             head.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
             record.status = Some(head.status());
             Answer::Upgrade { head, upgraded, record }
         }
-        Err(rejection) => Answer::Response(refuse(&rejection, Some(&inbound.headers), peer, record)),
+        Err(rejection) => Answer::Response(refuse(&rejection, Some(&inbound.headers), &gateway, peer, record)),
     }
 }
 
 /// Answers what never became a request: a malformed head, one that is too large, one that does not come.
 pub fn refuse_head(worker: &Rc<Worker>, peer: &Rc<Peer>, cause: Cause) -> Response<ResponseBody> {
-    refuse(&cause.into(), None, peer, Record::headless(worker, peer))
+    refuse(&cause.into(), None, &worker.gateway(), peer, Record::headless(worker, peer))
 }
 
 fn refuse(
     rejection: &Rejection,
     request: Option<&HeaderMap>,
+    gateway: &Gateway,
     peer: &Peer,
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
     record.cause = Some(rejection.cause);
-    let format = record.route.as_ref().map_or(ErrorFormat::Problem, |route| route.settings.errors);
+    let format = record.manners().map_or(gateway.routes.unrouted.errors, |route| route.style.errors);
     let mut response = refusal::answer(rejection, format, request, &record.request_id);
     if let Some(request) = request {
         mark_origin(&record, request, response.headers_mut());
     }
-    finish(response, peer, record)
+    finish(response, gateway, peer, record)
 }
 
 /// What a browser must see on any answer, an error too, before it shows it to another origin's script.
 fn mark_origin(record: &Record, request: &HeaderMap, answer: &mut HeaderMap) {
-    if let Some(cors) = record.route.as_ref().and_then(|route| route.cors.as_ref()) {
+    if let Some(cors) = record.manners().and_then(|route| route.cors.as_ref()) {
         cors.mark(request, answer);
     }
 }
 
-/// The last step: the fields that every answer of a route carries, and the record that its end will write.
-fn finish(mut response: Response<ResponseBody>, peer: &Peer, mut record: Box<Record>) -> Response<ResponseBody> {
-    if let Some(route) = &record.route {
-        route.finish_headers(response.headers_mut(), peer.tls);
+/// The last step: the fields that every answer carries, and the record that its end will write.
+fn finish(
+    mut response: Response<ResponseBody>,
+    gateway: &Gateway,
+    peer: &Peer,
+    mut record: Box<Record>,
+) -> Response<ResponseBody> {
+    match record.manners() {
+        Some(route) => route.finish_headers(response.headers_mut(), peer.tls),
+        None => gateway.routes.unrouted.mark(response.headers_mut(), peer.tls, &[]),
     }
     response.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
     record.status = Some(response.status());
@@ -219,8 +225,11 @@ impl Passage<'_> {
                 Ok(Arc::clone(route))
             }
             Err(_) if path.encoded_slash => Err(Cause::BadTarget.into()),
-            Err(Unmatched::Path) => Err(Cause::NoRoute.into()),
-            Err(Unmatched::Method(allow)) => Err(Rejection { cause: Cause::MethodNotAllowed, allow: Some(allow) }),
+            Err(NoRoute::Path) => Err(Cause::NoRoute.into()),
+            Err(NoRoute::Method { allow, beside }) => {
+                self.record.beside = Some(beside);
+                Err(Rejection { cause: Cause::MethodNotAllowed, allow: Some(allow) })
+            }
         }
     }
 

@@ -12,4 +12,5 @@ pub mod refusal;
 pub mod rejection;
 pub mod route;
 pub mod routes;
+pub mod style;
 pub mod target;

@@ -40,6 +40,8 @@ pub struct Record {
     pub host: Option<Host>,
     pub path: Option<NormalPath>,
     pub route: Option<Arc<Route>>,
+    /// Another route of the path, where none takes the method.
+    pub beside: Option<Arc<Route>>,
     user_agent: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
     pub journey: Rc<Journey>,
@@ -81,6 +83,7 @@ impl Record {
             host: None,
             path: None,
             route: None,
+            beside: None,
             user_agent: None,
             traceparent: None,
             journey: Rc::default(),
@@ -97,12 +100,31 @@ impl Record {
         self.route = Some(Arc::clone(route));
     }
 
+    /// The route that says what answers look like.
+    pub fn manners(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref().or(self.beside.as_ref())
+    }
+
+    /// Why the exchange was given up when nothing else says so.
+    fn abandoned(&self) -> Cause {
+        if std::thread::panicking() {
+            Cause::Internal
+        } else if self.worker.drain.is_over() {
+            Cause::ShutDown
+        } else {
+            // Without an answer nobody was left to have one.
+            Cause::ClientClosed
+        }
+    }
+
     fn write(&mut self) {
         // Without an answer nobody was left to have one.
-        let unanswered = if std::thread::panicking() { Cause::Internal } else { Cause::ClientClosed };
-        let cause = if self.status.is_none() { self.cause.or(Some(unanswered)) } else { self.cause };
+        let cause = if self.status.is_none() { self.cause.or(Some(self.abandoned())) } else { self.cause };
         let closed = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(StatusCode::BAD_REQUEST);
-        let status = self.status.unwrap_or(closed);
+        let status = self.status.unwrap_or(match cause {
+            Some(cause) if cause != Cause::ClientClosed => cause.row().status,
+            Some(_) | None => closed,
+        });
         let duration = self.began.elapsed();
         let worker = self.worker.id;
         if let Some(cause) = cause {
@@ -119,13 +141,14 @@ impl Record {
             received: self.received.get(),
             sent: self.sent,
         });
-        if !access::enabled() {
+        if !access::wanted(cause) {
             return;
         }
         let upstream = self.route.as_ref().and_then(|route| match &route.action {
             Action::Forward { upstream, .. } => Some(&upstream.name),
             Action::Redirect(_) | Action::Respond(_) => None,
         });
+        let user_agent = self.user_agent.as_ref().map(|value| access::text(value.as_bytes()));
         let (server, detail) = (self.journey.server(), self.journey.take_detail());
         access::record(&AccessRecord {
             request_id: self.request_id.to_str().unwrap_or_default(),
@@ -147,7 +170,7 @@ impl Record {
             sent: self.sent,
             attempts: self.journey.attempts(),
             traceparent: self.traceparent.as_ref().and_then(|value| value.to_str().ok()),
-            user_agent: self.user_agent.as_ref().and_then(|value| value.to_str().ok()),
+            user_agent: user_agent.as_deref(),
         });
     }
 }
@@ -164,13 +187,13 @@ impl OnEnd for Record {
         match outcome {
             Outcome::Complete => {}
             Outcome::Failed(cause) => self.cause = Some(cause),
-            Outcome::Abandoned => self.cause = self.cause.or(Some(Cause::ClientClosed)),
+            Outcome::Abandoned => self.cause = self.cause.or(Some(self.abandoned())),
         }
     }
 }
 
 /// 128 random bits in hexadecimal.
-fn fresh_id() -> HeaderValue {
+pub fn fresh_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut random = fastrand::u128(..);
     let mut text = [b'0'; 32];

@@ -7,7 +7,7 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::names::X_REQUEST_ID;
-use super::rejection::{Rejection, Row};
+use super::rejection::{Cause, Rejection, Row};
 use crate::body::{Content, ResponseBody};
 use crate::config::settings::ErrorFormat;
 
@@ -51,6 +51,24 @@ pub fn answer(
         headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
     }
     response
+}
+
+/// The whole answer to a client that is not listened to any further, as it goes over the wire.
+pub fn farewell(cause: Cause, request_id: &HeaderValue) -> String {
+    let row = cause.row();
+    let id = request_id.to_str().unwrap_or_default();
+    let body = problem(&row, id);
+    let retry = match row.status {
+        StatusCode::SERVICE_UNAVAILABLE => format!("retry-after: {RETRY_SECONDS}\r\n"),
+        _ => String::new(),
+    };
+    format!(
+        "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         x-content-type-options: nosniff\r\nx-request-id: {id}\r\n{retry}content-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        row.status,
+        body.len()
+    )
 }
 
 /// RFC 9457. Causes, titles and request IDs are of plain characters, so nothing needs escaping.
@@ -119,7 +137,6 @@ fn thousandths(text: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::rejection::Cause;
 
     fn accept(text: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(text))])

@@ -82,6 +82,9 @@ causes! {
     ClientClosed BAD_REQUEST Client "client_closed"
         "The client closed the connection before the answer."
         "Nothing to change, unless the upstream is slower than its clients are patient.";
+    PlainHttp BAD_REQUEST Client "plain_http"
+        "This port speaks TLS: write https:// in the address."
+        "A listener without tls and with redirect_to_https sends such clients to the right port.";
     HeaderTimeout REQUEST_TIMEOUT Client "header_timeout"
         "The request head did not arrive in time."
         "Raise header_timeout of the listener if honest clients are this slow.";
@@ -122,6 +125,9 @@ causes! {
     TooManyUpgraded SERVICE_UNAVAILABLE Gateway "too_many_upgraded"
         "As many upgraded connections are open as may be."
         "Raise max_upgraded of the upstream.";
+    ShutDown SERVICE_UNAVAILABLE Gateway "shut_down"
+        "The gateway ended before the request did."
+        "Raise shutdown_grace in [server] if requests may take longer.";
     Internal INTERNAL_SERVER_ERROR Gateway "internal_error"
         "The gateway failed."
         "This is a defect of the gateway: please report it with the request ID.";

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::Entry;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::cors::Cors;
 use super::routes::{RouteTable, Unmatched, captures};
+use super::style::Style;
 use crate::config::settings::{
-    HostPattern, PathPattern, RedirectPart, RedirectSettings, RespondSettings, RouteAction, RouteSettings,
-    UpstreamTimeouts,
+    AnswerSettings, HostPattern, PathPattern, RedirectPart, RedirectSettings, RespondSettings, RouteAction,
+    RouteSettings, UpstreamTimeouts,
 };
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Upstream;
@@ -25,9 +25,7 @@ pub struct Route {
     pub action: Action,
     pub metrics: Arc<RouteMetrics>,
     pub cors: Option<Cors>,
-    /// Set on every answer that does not have them yet; `Strict-Transport-Security` is apart, being for TLS alone.
-    pub security_headers: &'static [(HeaderName, HeaderValue)],
-    pub hsts: Option<HeaderValue>,
+    pub style: Style,
 }
 
 /// What a route does with a request.
@@ -45,29 +43,39 @@ pub struct FixedAnswer {
 }
 
 /// All routes of a snapshot.
-#[derive(Default)]
 pub struct Routes {
     table: RouteTable,
     list: Vec<Arc<Route>>,
     /// Whether any route names a host.
     name_hosts: bool,
+    /// Of answers that no route gives.
+    pub unrouted: Style,
 }
 
-static SECURITY_HEADERS: [(HeaderName, HeaderValue); 3] = [
-    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    (header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN")),
-    (header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin")),
-];
+/// Why no route takes a request.
+pub enum NoRoute {
+    /// No host and path match.
+    Path,
+    /// The best path has no route for the method.
+    Method {
+        allow: HeaderValue,
+        /// One of the path's routes: what it says of answers holds for this one too.
+        beside: Arc<Route>,
+    },
+}
 
 impl Routes {
     /// Routes to an upstream that does not exist were refused when the configuration was read; any that is left is
     /// left out.
     pub fn build(
         settings: &BTreeMap<String, RouteSettings>,
+        defaults: &AnswerSettings,
         upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
         metrics: &Metrics,
     ) -> Routes {
-        let mut routes = Routes::default();
+        let AnswerSettings { errors, security_headers, hsts } = *defaults;
+        let unrouted = Style::new(errors, security_headers, hsts);
+        let mut routes = Routes { table: RouteTable::default(), list: Vec::new(), name_hosts: false, unrouted };
         for (name, settings) in settings {
             let Some(route) = Route::build(name, settings, upstreams, metrics) else { continue };
             let hosts: Vec<HostPattern> = settings.hosts.iter().map(|host| host.value.clone()).collect();
@@ -80,9 +88,15 @@ impl Routes {
 
     /// # Errors
     /// What did not match.
-    pub fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Result<&Arc<Route>, Unmatched> {
-        let index = self.table.find(host, path, method)?;
-        self.list.get(index).ok_or(Unmatched::Path)
+    pub fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Result<&Arc<Route>, NoRoute> {
+        match self.table.find(host, path, method) {
+            Ok(index) => self.list.get(index).ok_or(NoRoute::Path),
+            Err(Unmatched::Path) => Err(NoRoute::Path),
+            Err(Unmatched::Method { allow, beside }) => match self.list.get(beside) {
+                Some(beside) => Err(NoRoute::Method { allow, beside: Arc::clone(beside) }),
+                None => Err(NoRoute::Path),
+            },
+        }
     }
 
     /// Whether a redirect to this host leads to a route: one names it, or none names any.
@@ -107,15 +121,13 @@ impl Route {
             RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
             RouteAction::Respond(respond) => Action::Respond(FixedAnswer::build(respond)),
         };
-        let hsts = settings.hsts.and_then(|age| HeaderValue::try_from(format!("max-age={}", age.as_secs())).ok());
         Some(Route {
             name: Arc::from(name),
             settings: settings.clone(),
             action,
             metrics: metrics.route(name),
             cors: settings.cors.as_ref().map(|cors| Cors::build(cors, settings.methods.as_deref())),
-            security_headers: if settings.security_headers { &SECURITY_HEADERS } else { &[] },
-            hsts,
+            style: Style::new(settings.errors, settings.security_headers, settings.hsts),
         })
     }
 
@@ -135,15 +147,7 @@ impl Route {
         for (name, value) in &changes.set {
             headers.insert(name, value.clone());
         }
-        let hsts = self.hsts.as_ref().filter(|_| tls).map(|value| (&header::STRICT_TRANSPORT_SECURITY, value));
-        for (name, value) in self.security_headers.iter().map(|(name, value)| (name, value)).chain(hsts) {
-            if changes.remove.contains(name) {
-                continue;
-            }
-            if let Entry::Vacant(place) = headers.entry(name) {
-                place.insert(value.clone());
-            }
-        }
+        self.style.mark(headers, tls, &changes.remove);
     }
 }
 

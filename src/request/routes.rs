@@ -26,8 +26,12 @@ pub struct RouteTable {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unmatched {
     Path,
-    /// The path's `Allow`.
-    Method(HeaderValue),
+    Method {
+        /// The path's `Allow`.
+        allow: HeaderValue,
+        /// One of the path's routes.
+        beside: RouteIndex,
+    },
 }
 
 /// Hosts and paths that a host name selects.
@@ -72,7 +76,7 @@ impl RouteTable {
     /// What did not match: the host and path (404), or only the method (405).
     pub fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Result<RouteIndex, Unmatched> {
         let methods = self.trie(host).and_then(|trie| trie.find(path)).ok_or(Unmatched::Path)?;
-        methods.find(method).ok_or_else(|| Unmatched::Method(methods.allow()))
+        methods.find(method).ok_or_else(|| methods.unmatched())
     }
 
     /// Whether a route names this host, for redirects that must not serve made-up hosts.
@@ -150,6 +154,14 @@ impl Methods {
     fn find(&self, method: &Method) -> Option<RouteIndex> {
         let named = |wanted: &Method| self.named.iter().find(|(name, _)| name == wanted).map(|(_, route)| *route);
         named(method).or_else(|| (method == Method::HEAD).then(|| named(&Method::GET)).flatten()).or(self.any)
+    }
+
+    fn unmatched(&self) -> Unmatched {
+        match self.named.first() {
+            Some((_, beside)) => Unmatched::Method { allow: self.allow(), beside: *beside },
+            // Methods are never empty.
+            None => Unmatched::Path,
+        }
     }
 
     fn allow(&self) -> HeaderValue {
@@ -280,7 +292,7 @@ mod tests {
         assert_eq!(table.find(None, "/a", &Method::HEAD), Ok(0));
         assert_eq!(table.find(None, "/a", &Method::POST), Ok(1));
         let refused = table.find(None, "/a", &Method::DELETE);
-        assert_eq!(refused, Err(Unmatched::Method(HeaderValue::from_static("GET, HEAD, POST"))));
+        assert_eq!(refused, Err(Unmatched::Method { allow: HeaderValue::from_static("GET, HEAD, POST"), beside: 0 }));
     }
 
     #[test]

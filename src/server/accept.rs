@@ -104,8 +104,7 @@ impl Acceptor {
     fn serve(&mut self, stream: TcpStream, from: SocketAddr) {
         self.look_up();
         let Some(place) = self.listener.admit() else {
-            self.listener.metrics.turned_away(self.worker.id);
-            connection::turn_away(&self.listener, stream);
+            connection::turn_away(&self.worker, &self.listener, stream);
             return;
         };
         let serving = connection::serve(Rc::clone(&self.worker), Arc::clone(&self.listener), stream, from);

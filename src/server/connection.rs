@@ -16,6 +16,8 @@ use super::tls;
 use super::worker::Worker;
 use super::{http1, http2};
 use crate::observe::metrics::{HandshakeFailure, ListenerMetrics, Protocol};
+use crate::observe::trouble::{self, Trouble};
+use crate::request::rejection::Cause;
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStream, from: SocketAddr) {
@@ -43,7 +45,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
             tracing::debug!(listener = &*listener.name, client = %peer.remote, reason = %failure,
                 "TLS handshake failed");
             if let tls::Failure::PlainHttp(stream) = failure {
-                farewell::say(stream, farewell::SPEAKS_TLS).await;
+                farewell::say(&worker, stream, Cause::PlainHttp).await;
             }
         }
     }
@@ -84,8 +86,9 @@ async fn proxied(
     stream: &mut TcpStream,
     from: SocketAddr,
 ) -> Result<Proxied, (HandshakeFailure, String)> {
+    // Of anybody else no header is demanded, nor taken: it would be a malformed request.
     if !listener.trusts(from.ip()) {
-        return Err((HandshakeFailure::ProxyProtocol, "the peer is not in trusted_proxies".to_owned()));
+        return Ok(Proxied::Own);
     }
     match timeout(listener.settings.header_timeout, proxy_protocol::read(stream)).await {
         Ok(Ok(proxied)) => Ok(proxied),
@@ -99,9 +102,14 @@ async fn proxied(
 }
 
 /// Tells a client that it is one too many. Over TLS that would take the very handshake that cannot be afforded.
-pub(super) fn turn_away(listener: &Listener, stream: TcpStream) {
+pub(super) fn turn_away(worker: &Worker, listener: &Listener, stream: TcpStream) {
+    let cause = Cause::TooManyConnections;
+    listener.metrics.turned_away(worker.id);
+    worker.metrics.rejected(worker.id, cause);
+    // No access record ever tells of it.
+    trouble::tell(cause, &Trouble { listener: &listener.name, ..Trouble::default() });
     if listener.tls.is_none() && !listener.settings.proxy_protocol {
-        farewell::say_if_few(stream, farewell::TOO_MANY_CONNECTIONS);
+        farewell::say_if_few(stream, cause);
     }
 }
 

@@ -9,6 +9,7 @@ use std::task::Waker;
 #[derive(Default)]
 pub struct Drain {
     draining: Cell<bool>,
+    over: Cell<bool>,
     next: Cell<u64>,
     waiting: RefCell<HashMap<u64, Waker>>,
 }
@@ -24,6 +25,16 @@ impl Drain {
 
     pub fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whatever is open now is cut off.
+    pub fn cut_off(&self) {
+        self.over.set(true);
+    }
+
+    /// Whether the time for coming to an end is over.
+    pub fn is_over(&self) -> bool {
+        self.over.get()
     }
 
     /// A connection's place among those that are woken. Taken once; its task's waker is set at its first poll.

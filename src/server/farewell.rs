@@ -7,6 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::worker::Worker;
+use crate::request::record::fresh_id;
+use crate::request::refusal::farewell;
+use crate::request::rejection::Cause;
+
 /// How long the client may take to hear it.
 const WITHIN: Duration = Duration::from_secs(1);
 
@@ -17,20 +22,13 @@ const HEAR_OUT: usize = 64 * 1024;
 /// Clients of one worker that are told at the same time; further ones are just closed.
 const FEW: usize = 64;
 
-/// Plain HTTP on a TLS port. There is no row in the table of rejections for it: nothing of the request is looked at.
-pub(super) const SPEAKS_TLS: &str = "HTTP/1.1 400 Bad Request\r\n\
-     content-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\ncontent-length: 54\r\nconnection: close\r\n\
-     \r\nThis port speaks TLS: write https:// in the address.\r\n";
+/// Says what `cause` means, counts it, and closes.
+pub(super) async fn say(worker: &Worker, stream: TcpStream, cause: Cause) {
+    worker.metrics.rejected(worker.id, cause);
+    speak(stream, &farewell(cause, &fresh_id())).await;
+}
 
-/// The row `too_many_connections`, without a request ID: no request was read.
-pub(super) const TOO_MANY_CONNECTIONS: &str = "HTTP/1.1 503 Service Unavailable\r\n\
-     content-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 1\r\ncontent-length: 122\r\n\
-     connection: close\r\n\r\n\
-     {\"status\":503,\"title\":\"The gateway holds as many connections as it may.\",\
-     \"cause\":\"too_many_connections\",\"blame\":\"gateway\"}";
-
-/// Says it and closes.
-pub(super) async fn say(mut stream: TcpStream, words: &'static str) {
+async fn speak(mut stream: TcpStream, words: &str) {
     // The client may be gone, or not listen: then it does not hear it.
     let _ = timeout(WITHIN, async {
         stream.write_all(words.as_bytes()).await?;
@@ -69,33 +67,32 @@ impl Drop for Told {
 }
 
 /// Says it on a task of its own, unless too many are being told something already.
-pub(super) fn say_if_few(stream: TcpStream, words: &'static str) {
+pub(super) fn say_if_few(stream: TcpStream, cause: Cause) {
     if BEING_TOLD.get() >= FEW {
         return;
     }
     let told = Told::new();
     tokio::task::spawn_local(async move {
         let _told = told;
-        say(stream, words).await;
+        speak(stream, &farewell(cause, &fresh_id())).await;
     });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::rejection::Cause;
 
     #[test]
     fn lengths_are_right_and_the_row_is_the_table_s() {
-        for words in [SPEAKS_TLS, TOO_MANY_CONNECTIONS] {
+        for cause in [Cause::PlainHttp, Cause::TooManyConnections] {
+            let words = farewell(cause, &fresh_id());
             let (head, body) = words.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
-        }
-        let row = Cause::TooManyConnections.row();
-        let (head, body) = TOO_MANY_CONNECTIONS.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with(&format!("HTTP/1.1 {}\r\n", row.status)));
-        for part in [row.cause, row.title, row.blame.as_str(), row.status.as_str()] {
-            assert!(body.contains(part), "{part}");
+            let row = cause.row();
+            assert!(head.starts_with(&format!("HTTP/1.1 {}\r\n", row.status)));
+            let told: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!((&told["cause"], &told["detail"]), (&row.cause.into(), &row.title.into()));
+            assert_eq!(head.contains("\r\nretry-after: 1\r\n"), row.status == 503);
         }
     }
 
@@ -110,7 +107,7 @@ mod tests {
             client.read_to_end(&mut heard).await.unwrap();
             client.shutdown().await.unwrap();
         };
-        tokio::join!(say(server, SPEAKS_TLS), hear);
-        assert_eq!(heard, SPEAKS_TLS.as_bytes());
+        tokio::join!(speak(server, "last words"), hear);
+        assert_eq!(heard, b"last words");
     }
 }

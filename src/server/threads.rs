@@ -177,7 +177,10 @@ async fn run(worker: Worker, mut commands: mpsc::UnboundedReceiver<Command>) -> 
                     close(sockets.drain().map(|(_, accepting)| accepting).collect()).await;
                     worker.drain.begin();
                 }
-                Some(Command::Stop) | None => break,
+                Some(Command::Stop) | None => {
+                    worker.drain.cut_off();
+                    break;
+                }
             },
             () = open.all_closed(), if worker.drain.is_draining() => break,
         }

@@ -10,6 +10,7 @@
 mod answers;
 mod demo;
 mod documentation;
+mod errors;
 mod examples;
 mod faults;
 mod forwarding;

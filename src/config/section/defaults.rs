@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::node::Node;
 use super::super::reader::Table;
-use super::super::settings::{CorsSettings, ErrorFormat};
+use super::super::settings::{AnswerSettings, CorsSettings, ErrorFormat};
 use super::super::value::choice::choice;
 use super::super::value::number;
 use super::cors;
@@ -20,6 +20,12 @@ pub(super) struct Defaults {
     pub(super) hsts: Option<Duration>,
     pub(super) errors: ErrorFormat,
     pub(super) cors: Option<CorsSettings>,
+}
+
+impl Defaults {
+    pub(super) fn answers(&self) -> AnswerSettings {
+        AnswerSettings { errors: self.errors, security_headers: self.security_headers, hsts: self.hsts }
+    }
 }
 
 pub(super) fn read(table: Option<Table<'_>>) -> Defaults {

@@ -56,7 +56,7 @@ pub(super) fn read(root: Table<'_>) -> Draft {
     }
     root.finish();
     Draft {
-        settings: Settings { server, admin, log, listeners, upstreams, routes },
+        settings: Settings { server, admin, log, listeners, upstreams, routes, answers: defaults.answers() },
         complete: listeners_whole && upstreams_whole && routes_whole,
         apps,
         upstreams: upstream_names,

@@ -30,8 +30,12 @@ impl LogLayer {
         LogLayer { live, queue }
     }
 
-    /// Access records follow their own key, whatever the level is. Libraries are heard from `warn` upwards: what they
-    /// say beneath that is about their own insides.
+    fn libraries(&self) -> Level {
+        if self.live.level() >= Level::DEBUG { Level::WARN } else { Level::ERROR }
+    }
+
+    /// Access records follow their own key, whatever the level is. Libraries are heard from `error` upwards, at
+    /// level `debug` from `warn`: some warn of whatever a client does wrong, and the rest is about their own insides.
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         if metadata.is_span() {
             return false;
@@ -40,7 +44,7 @@ impl LogLayer {
             return self.live.access();
         }
         let ours = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
-        let most = if ours { self.live.level() } else { self.live.level().min(Level::WARN) };
+        let most = if ours { self.live.level() } else { self.libraries() };
         *metadata.level() <= most
     }
 }

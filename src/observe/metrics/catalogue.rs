@@ -64,6 +64,8 @@ families! {
         "TLS handshakes that failed.";
     ProxyProtocolFailures COUNTER "passerelle_proxy_protocol_failures_total" ["listener"]
         "Connections closed because their PROXY protocol header was missing or malformed.";
+    Floods COUNTER "passerelle_http2_floods_total" ["listener"]
+        "HTTP/2 connections closed because the client reset more streams than max_resets allows, or sent what only burdens.";
 
     // Upstreams.
     ServerUp GAUGE "passerelle_upstream_server_up" ["upstream" "server"]
@@ -77,7 +79,7 @@ families! {
     ConnectFailures COUNTER "passerelle_upstream_connect_failures_total" ["upstream" "server"]
         "Connections to the server that could not be made.";
     Ejections COUNTER "passerelle_upstream_ejections_total" ["upstream" "server"]
-        "How often the server was ejected.";
+        "How often the server was taken out, by failed requests or by failed checks.";
     Retries COUNTER "passerelle_upstream_retries_total" ["upstream"]
         "Requests that were sent again after a failure.";
     RetriesRefused COUNTER "passerelle_upstream_retries_refused_total" ["upstream"]

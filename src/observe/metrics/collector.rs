@@ -111,6 +111,7 @@ impl Scrape {
         }
         let count = listener.handshakes_failed_total(HandshakeFailure::ProxyProtocol);
         self.counter(Family::ProxyProtocolFailures, &[name], count);
+        self.counter(Family::Floods, &[name], listener.floods_total());
     }
 
     fn upstream(&mut self, name: &str, upstream: &UpstreamMetrics) {

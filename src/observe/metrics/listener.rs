@@ -54,7 +54,8 @@ const CLOSED: usize = 3;
 const TURNED_AWAY: usize = 6;
 const HANDSHAKES: usize = 7;
 const HANDSHAKES_FAILED: usize = 8;
-const CELLS: usize = 12;
+const FLOODS: usize = 12;
+const CELLS: usize = 13;
 
 /// The counters of one listener.
 #[derive(Debug)]
@@ -91,6 +92,11 @@ impl ListenerMetrics {
         self.cells.of(worker).add(HANDSHAKES_FAILED + why as usize, 1);
     }
 
+    /// An HTTP/2 connection was closed for what its client made it do.
+    pub fn flooded(&self, worker: WorkerId) {
+        self.cells.of(worker).add(FLOODS, 1);
+    }
+
     /// Connections of this protocol that are open.
     pub fn open(&self, protocol: Protocol) -> u64 {
         self.cells.gauge(OPENED + protocol as usize, CLOSED + protocol as usize)
@@ -102,6 +108,10 @@ impl ListenerMetrics {
 
     pub(super) fn turned_away_total(&self) -> u64 {
         self.cells.sum(TURNED_AWAY)
+    }
+
+    pub(super) fn floods_total(&self) -> u64 {
+        self.cells.sum(FLOODS)
     }
 
     pub(super) fn handshakes_total(&self) -> u64 {
@@ -128,11 +138,12 @@ mod tests {
         }
         listener.turned_away(WorkerId(1));
         listener.handshake(WorkerId(1));
+        listener.flooded(WorkerId(1));
         listener.handshake_failed(WorkerId(0), HandshakeFailure::Tls);
         listener.handshake_failed(WorkerId(1), HandshakeFailure::Closed);
         assert_eq!(Protocol::ALL.map(|protocol| listener.open(protocol)), [1, 2, 3]);
         assert_eq!(Protocol::ALL.map(|protocol| listener.opened_total(protocol)), [2, 3, 4]);
-        assert_eq!((listener.turned_away_total(), listener.handshakes_total()), (1, 1));
+        assert_eq!((listener.turned_away_total(), listener.handshakes_total(), listener.floods_total()), (1, 1, 1));
         assert_eq!(HandshakeFailure::TLS.map(|why| listener.handshakes_failed_total(why)), [0, 1, 1]);
         assert_eq!(listener.handshakes_failed_total(HandshakeFailure::ProxyProtocol), 0);
     }

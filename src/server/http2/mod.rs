@@ -51,6 +51,9 @@ const FIELD_OVERHEAD: usize = 32;
 /// larger ones itself, with a bare 431.
 const HEAD_SLACK: usize = 64 * 1024;
 
+/// At most as many streams that were reset are held until they are counted, whatever `max_resets` is.
+const PENDING_RESETS: u32 = 1000;
+
 /// Serves one connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: ClientStream, peer: Rc<Peer>) {
     let settings = &listener.settings;
@@ -76,8 +79,12 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: C
     };
     course.timer.set(settings.header_timeout);
     let mut connection = pin!(connection);
-    let reason = poll_fn(|cx| course.poll(connection.as_mut(), cx)).await;
-    tracing::debug!(listener = &*peer.listener, client = %peer.remote, reason, "HTTP/2 connection ended");
+    let end = poll_fn(|cx| course.poll(connection.as_mut(), cx)).await;
+    match end {
+        End::Flood => listener.metrics.flooded(worker.id),
+        End::Closed | End::Failed | End::ClientGone | End::NoRequest | End::NotTaken => {}
+    }
+    tracing::debug!(listener = &*peer.listener, client = %peer.remote, reason = end.as_str(), "HTTP/2 connection ended");
 }
 
 fn builder(settings: &ListenerSettings, executor: Spawn) -> Builder<Spawn> {
@@ -91,7 +98,10 @@ fn builder(settings: &ListenerSettings, executor: Spawn) -> Builder<Spawn> {
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER);
+        .max_send_buf_size(SEND_BUFFER)
+        // Streams that were reset before they came as far as to be counted here. The default is far below what
+        // `max_resets` may allow.
+        .max_pending_accept_reset_streams(settings.http2.max_resets.count.get().min(PENDING_RESETS) as usize);
     builder
 }
 
@@ -128,6 +138,40 @@ struct NoInterim;
 
 impl Interim for NoInterim {
     fn interim(&self, _status: StatusCode, _headers: &HeaderMap) {}
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Closed,
+    Failed,
+    ClientGone,
+    /// More resets than `max_resets`, or other frames that only burden.
+    Flood,
+    /// Within `header_timeout`.
+    NoRequest,
+    /// The client takes nothing more of what it is sent.
+    NotTaken,
+}
+
+impl End {
+    fn of(ended: &hyper::Result<()>) -> End {
+        let Err(error) = ended else { return End::Closed };
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        let calm = |cause: &h2::Error| !cause.is_remote() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+        if cause.is_some_and(calm) { End::Flood } else { End::Failed }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            End::Closed => "closed",
+            End::Failed => "failed",
+            End::ClientGone => "the client is gone",
+            End::Flood => "more streams were reset than max_resets allows",
+            End::NoRequest => "no request came within header_timeout",
+            End::NotTaken => "the client takes nothing more",
+        }
+    }
 }
 
 /// Whether a connection still takes new streams.
@@ -178,21 +222,21 @@ where
 
 impl Course<'_> {
     /// Ready with why the connection ended.
-    fn poll<C: Driven>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<&'static str> {
+    fn poll<C: Driven>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 // What the last streams and GOAWAY wrote is still gathered.
                 let _ = self.io.poll_send(cx);
-                return Poll::Ready(if ended.is_ok() { "closed" } else { "failed" });
+                return Poll::Ready(End::of(&ended));
             }
             if let Poll::Ready(Err(_)) = self.io.poll_send(cx) {
-                return Poll::Ready("the client is gone");
+                return Poll::Ready(End::ClientGone);
             }
             if self.streams.too_many_resets() {
                 connection.as_mut().go_away();
                 let _ = connection.as_mut().poll(cx);
                 let _ = self.io.poll_send(cx);
-                return Poll::Ready("more streams were reset than max_resets allows");
+                return Poll::Ready(End::Flood);
             }
             match self.stage {
                 Stage::Open => {
@@ -206,7 +250,7 @@ impl Course<'_> {
                     if expired && self.streams.idle_since() == Idle::NoStreamYet {
                         let _ = connection.as_mut().poll(cx);
                         let _ = self.io.poll_send(cx);
-                        return Poll::Ready("no request came within header_timeout");
+                        return Poll::Ready(End::NoRequest);
                     }
                     self.stage = Stage::Leaving { written: self.io.written() };
                     self.timer.set(self.settings.body_timeout);
@@ -217,7 +261,7 @@ impl Course<'_> {
                     }
                     // A slow client may take its time as long as it takes something, and a slow upstream its own.
                     if self.streams.active() == 0 && self.io.written() == written {
-                        return Poll::Ready("the client takes nothing more");
+                        return Poll::Ready(End::NotTaken);
                     }
                     self.stage = Stage::Leaving { written: self.io.written() };
                     self.timer.set(self.settings.body_timeout);
