@@ -7,13 +7,14 @@ use std::sync::OnceLock;
 
 use rustix::process::Signal;
 
+use super::eventually;
 use super::http;
 use super::process::Process;
-use super::{eventually, free_port};
 
 /// A Python server on a port of loopback.
 pub struct Backend {
     process: Process,
+    /// With `PORT` where the port belongs.
     command: Vec<String>,
     service: &'static str,
     port: u16,
@@ -36,30 +37,19 @@ pub fn python_program(name: &str) -> String {
 impl Backend {
     /// gunicorn with the service `examples/<service>`; `more` are arguments such as `--threads`.
     pub fn gunicorn(service: &'static str, entry: &str, more: &[&str]) -> Backend {
-        Backend::gunicorn_at(free_port(), service, entry, more)
-    }
-
-    fn gunicorn_at(port: u16, service: &'static str, entry: &str, more: &[&str]) -> Backend {
-        let bind = format!("127.0.0.1:{port}");
-        let mut command = vec![python_program("gunicorn")];
-        command.extend(["--bind", &bind, "--no-control-socket"].map(str::to_owned));
-        command.extend(more.iter().map(|&argument| argument.to_owned()));
-        command.push(entry.to_owned());
-        Backend::start(command, service, port)
+        Backend::gunicorn_somewhere(service, entry, more).once_it_answers()
     }
 
     /// gunicorn behind TLS, which is up when it says so: who speaks to it has to be let in first.
     pub fn gunicorn_with_tls(service: &'static str, entry: &str, more: &[&str]) -> Backend {
-        let port = free_port();
-        let bind = format!("127.0.0.1:{port}");
-        let mut command = vec![python_program("gunicorn")];
-        command.extend(["--bind", &bind, "--no-control-socket"].map(str::to_owned));
-        command.extend(more.iter().map(|&argument| argument.to_owned()));
-        command.push(entry.to_owned());
-        let state = tempfile::tempdir().unwrap();
-        let process = launch(&command, service, state.path());
-        process.output().find("gunicorn's worker boots", |line| line.contains("Booting worker").then_some(()));
-        Backend { process, command, service, port, state }
+        let backend = Backend::gunicorn_somewhere(service, entry, more);
+        backend.process.output().find("its worker boots", |line| line.contains("Booting worker").then_some(()));
+        backend
+    }
+
+    fn gunicorn_somewhere(service: &'static str, entry: &str, more: &[&str]) -> Backend {
+        let before = [&python_program("gunicorn"), "--bind", "127.0.0.1:PORT", "--no-control-socket"];
+        Backend::start([&before, more, &[entry]].concat(), service)
     }
 
     /// gunicorn on a Unix socket, which is up when it is connected to.
@@ -67,24 +57,31 @@ impl Backend {
         let bind = format!("unix:{}", path.display());
         let command = [&python_program("gunicorn"), "--bind", &bind, "--no-control-socket", "--threads", "4", entry]
             .map(str::to_owned);
-        let process = launch(&command, service, path.parent().unwrap());
+        let process = launch(&command, 0, service, path.parent().unwrap());
         eventually("gunicorn takes connections", || std::os::unix::net::UnixStream::connect(path).ok());
         process
     }
 
     /// uvicorn with the service `examples/<service>`.
     pub fn uvicorn(service: &'static str, entry: &str) -> Backend {
-        let port = free_port();
-        let command = vec![python_program("uvicorn"), "--port".to_owned(), port.to_string(), entry.to_owned()];
-        Backend::start(command, service, port)
+        Backend::start(vec![&python_program("uvicorn"), "--port", "PORT", entry], service).once_it_answers()
     }
 
-    fn start(command: Vec<String>, service: &'static str, port: u16) -> Backend {
+    /// Starts a server on a port that the kernel gives, and waits until it says which.
+    fn start(command: Vec<&str>, service: &'static str) -> Backend {
+        let command: Vec<String> = command.into_iter().map(str::to_owned).collect();
         let state = tempfile::tempdir().unwrap();
-        let process = launch(&command, service, state.path());
-        let mut backend = Backend { process, command, service, port, state };
-        backend.wait_until_up();
-        backend
+        let process = launch(&command, 0, service, state.path());
+        let port = process.output().find("the server says where it listens", |line| {
+            let (_, after) = line.split_once("://127.0.0.1:")?;
+            after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        });
+        Backend { process, command, service, port, state }
+    }
+
+    fn once_it_answers(mut self) -> Backend {
+        self.wait_until_up();
+        self
     }
 
     fn wait_until_up(&mut self) {
@@ -127,15 +124,17 @@ impl Backend {
 
     /// The same again on the same port, and waits until it answers.
     pub fn start_again(&mut self) {
-        self.process = launch(&self.command, self.service, self.state.path());
+        self.process = launch(&self.command, self.port, self.service, self.state.path());
         self.wait_until_up();
     }
 }
 
-fn launch(command: &[String], service: &str, state: &Path) -> Process {
+/// Runs a command in the service's directory, with `PORT` in it replaced.
+fn launch(command: &[String], port: u16, service: &str, state: &Path) -> Process {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(service);
+    let port = port.to_string();
     Process::start(&command[0], |process| {
-        process.args(&command[1..]).current_dir(directory);
+        process.args(command[1..].iter().map(|argument| argument.replace("PORT", &port))).current_dir(directory);
         process.env("ORDERS_DB", state.join("orders.db")).env("ORDERS_PROXIES", "1");
         process.env("INVOICES_HOSTS", "*").env("PYTHONDONTWRITEBYTECODE", "1");
     })
