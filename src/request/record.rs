@@ -148,7 +148,7 @@ impl Record {
             Action::Forward { upstream, .. } => Some(&upstream.name),
             Action::Redirect(_) | Action::Respond(_) => None,
         });
-        let user_agent = self.user_agent.as_ref().map(|value| access::text(value.as_bytes()));
+        let user_agent = self.user_agent.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()));
         let (server, detail) = (self.journey.server(), self.journey.take_detail());
         access::record(&AccessRecord {
             request_id: self.request_id.to_str().unwrap_or_default(),
