@@ -16,13 +16,13 @@ use crate::config::render;
 
 /// What `--help` ends with.
 const EXAMPLE: &str = "\
-A configuration that serves a local gunicorn on port 8080:
+A configuration that serves a gunicorn on its default port 8000 to the world on port 8080:
 
   [listener.http]
   address = \"0.0.0.0:8080\"
 
   [upstream.app]
-  servers = [\"http://127.0.0.1:8001\"]
+  servers = [\"http://127.0.0.1:8000\"]
 
   [route.all]
   path = \"/{*rest}\"
@@ -41,12 +41,14 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM or SIGINT; SIGHUP or a change of the file reloads it
+    #[command(override_usage = "passerelle run [--config FILE]")]
     #[command(after_help = "Example: passerelle run --config /etc/passerelle/passerelle.toml")]
     Run {
         #[command(flatten)]
         config: ConfigFile,
     },
     /// Judge a configuration without serving it: every problem at once, each with its place and what to write instead
+    #[command(override_usage = "passerelle check [--config FILE] [--format human|json]")]
     #[command(after_help = "Example: passerelle check --config /etc/passerelle/passerelle.toml")]
     Check {
         #[command(flatten)]
@@ -56,12 +58,14 @@ enum Command {
         format: check::Format,
     },
     /// Make the running gateway read its configuration again, over `control` of `[admin]`
+    #[command(override_usage = "passerelle reload [--config FILE]")]
     #[command(after_help = "Example: passerelle reload --config /etc/passerelle/passerelle.toml")]
     Reload {
         #[command(flatten)]
         config: ConfigFile,
     },
     /// Ask the running gateway on this machine whether it lives: the health check of a container
+    #[command(override_usage = "passerelle health [--config FILE]")]
     #[command(after_help = "Example: passerelle health --config /etc/passerelle/passerelle.toml")]
     Health {
         #[command(flatten)]

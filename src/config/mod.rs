@@ -85,18 +85,25 @@ pub fn load(path: &Path) -> Loaded {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let base = absolute.parent().unwrap_or(Path::new("/")).to_owned();
     let text = outside::read_bounded(path, MAX_CONFIGURATION)
-        .map_err(|reason| format!("cannot read the configuration: {reason}"))
+        .map_err(|reason| {
+            let help = "`--config FILE` says where it is; `passerelle --help` shows one to start from";
+            (format!("cannot read the configuration: {reason}"), Some(help))
+        })
         .and_then(|bytes| {
             String::from_utf8(bytes).map_err(|error| {
-                format!("the configuration is not valid UTF-8: see byte {}", error.utf8_error().valid_up_to())
+                let place = error.utf8_error().valid_up_to();
+                (format!("the configuration is not valid UTF-8: see byte {place}"), None)
             })
         });
     let mut loaded = match text {
         Ok(text) => load_text(&name, &text, &base, &Outside::new(&|name| std::env::var_os(name))),
-        Err(message) => {
+        Err((message, help)) => {
             let file = Arc::new(SourceFile::new(name, ""));
-            let problems = vec![Problem::error(&Span::whole_file(&file), message)];
-            Loaded { file, draft: None, problems, drawn_from: BTreeSet::new() }
+            let mut problem = Problem::error(&Span::whole_file(&file), message);
+            if let Some(help) = help {
+                problem = problem.help(help);
+            }
+            Loaded { file, draft: None, problems: vec![problem], drawn_from: BTreeSet::new() }
         }
     };
     loaded.drawn_from.insert(absolute);

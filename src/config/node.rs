@@ -180,7 +180,12 @@ impl<'a> Node<'a> {
 
     pub(super) fn table(&self) -> Option<Table<'a>> {
         let Some(entries) = self.value.as_table() else {
-            return self.wrong_type("a table");
+            // Neither a member of a list nor all sections of a kind can be written so.
+            return if self.range == self.key_range || !self.path.contains('.') {
+                self.wrong_type("a table")
+            } else {
+                self.wrong_type_with("a table", &format!("write a section [{}], the keys beneath it", self.path))
+            };
         };
         // An implicit table (`[a.b]` alone makes `a`) has no place of its own.
         let range = if self.range.is_empty() { self.key_range.clone() } else { self.range.clone() };

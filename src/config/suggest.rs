@@ -31,7 +31,7 @@ pub(super) fn help(word: &str, candidates: &[&str], plural: &str) -> Option<Stri
     if let Some(candidate) = closest(word, candidates.iter().copied()) {
         return Some(format!("did you mean `{candidate}`?"));
     }
-    let few = !candidates.is_empty() && candidates.len() <= 16;
+    let few = !candidates.is_empty() && candidates.len() <= 20;
     few.then(|| format!("known {plural}: {}", list(candidates)))
 }
 

@@ -29,7 +29,7 @@ pub(super) fn raise(settings: &Settings) {
             limit,
             wanted,
             remedy = "Raise the hard limit (LimitNOFILE=, ulimit -Hn), or lower max_connections.",
-            "fewer files may be open than max_connections of all listeners allows connections"
+            "the limit on open files is below max_connections of all listeners together"
         );
     }
 }

@@ -68,7 +68,7 @@ fn read_key(files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option
         return Some(key);
     }
     let help = if memchr::memmem::find(&bytes, b"ENCRYPTED").is_some() {
-        "It is encrypted: take the passphrase off (openssl pkey -in ... -out ...) and guard the file by its mode"
+        "it is encrypted: take the passphrase off (openssl pkey -in ... -out ...) and guard the file by its mode"
     } else {
         "`key` names a PEM file with one private key: PKCS#8, PKCS#1 (RSA) or SEC1 (EC)"
     };
@@ -83,9 +83,9 @@ fn read(path: &Path, what: &str, files: &At<CertificateFiles>, problems: &mut Ve
         Err(error) => {
             let message = format!("the {what} `{}` cannot be read: {error}", path.display());
             let help = if error.kind() == std::io::ErrorKind::PermissionDenied {
-                "Let the user that the gateway runs as read it"
+                "let the user that the gateway runs as read it"
             } else {
-                "Paths are relative to the configuration file"
+                "paths are relative to the configuration file"
             };
             problems.push(Problem::error(&files.span, message).help(help));
             None
@@ -98,11 +98,11 @@ fn unusable(files: &At<CertificateFiles>, error: &rustls::Error) -> Problem {
     if matches!(error, rustls::Error::InconsistentKeys(_)) {
         let message = format!("the key `{}` does not belong to the certificate `{}`", key.display(), chain.display());
         return Problem::error(&files.span, message).help(
-            "The server's own certificate must come first in `chain`, and `key` must be the key it was made for",
+            "the server's own certificate must come first in `chain`, and `key` must be the key it was made for",
         );
     }
     let message = format!("the certificate `{}` or its key cannot be used: {error}", chain.display());
-    Problem::error(&files.span, message).help("Use an X.509 version 3 certificate with an RSA, ECDSA or Ed25519 key")
+    Problem::error(&files.span, message).help("use an X.509 version 3 certificate with an RSA, ECDSA or Ed25519 key")
 }
 
 /// The certificate's names; warns of what clients will not accept. `None`: it cannot be read.
@@ -117,7 +117,7 @@ fn examine(
         Err(error) => {
             problems.push(
                 Problem::error(&files.span, format!("the certificate `{path}` cannot be read: {error}"))
-                    .help("Use an X.509 version 3 certificate"),
+                    .help("use an X.509 version 3 certificate"),
             );
             return None;
         }
@@ -125,11 +125,11 @@ fn examine(
     // Validity is judged before the issuer is looked for, so without any trust anchor this tells of the dates.
     let verified = certificate.verify_for_usage(&[], &[], &[], UnixTime::now(), KeyUsage::server_auth(), None, None);
     if let Err(webpki::Error::CertExpired { .. }) = verified {
-        problems.push(Problem::warning(&files.span, format!("the certificate `{path}` has expired")).help("Renew it"));
+        problems.push(Problem::warning(&files.span, format!("the certificate `{path}` has expired")).help("renew it"));
     } else if let Err(webpki::Error::CertNotValidYet { .. }) = verified {
         problems.push(
             Problem::warning(&files.span, format!("the certificate `{path}` is not valid yet"))
-                .help("Check the clock of this machine"),
+                .help("check the clock of this machine"),
         );
     }
     Some(certificate.valid_dns_names().map(str::to_ascii_lowercase).collect())

@@ -36,10 +36,14 @@ fn help_for_address(text: &str) -> Option<String> {
         }
         Err(_) => {}
     }
-    let (host, port) = text.rsplit_once(':')?;
+    // A port alone.
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
     port.parse::<u16>().ok()?;
     match host {
-        "" | "*" => Some(format!("write \"0.0.0.0:{port}\" for all IPv4 addresses, \"[::]:{port}\" for IPv6")),
+        "" | "*" => Some(format!(
+            "write \"127.0.0.1:{port}\" for this machine alone, \"0.0.0.0:{port}\" for all IPv4 addresses, \
+             \"[::]:{port}\" for IPv6"
+        )),
         "localhost" => Some(format!("write \"127.0.0.1:{port}\"")),
         _ => Some("names are not resolved here: write an IP address".into()),
     }

@@ -1,14 +1,36 @@
 //! Path patterns and what is built from their parameters.
 
 use super::super::node::{Node, Text};
+use super::super::problem::Problem;
 use super::super::settings::{At, PathPattern, PatternSegment, RedirectPart};
 
 /// A route's path. Whether `%2F` may be part of it is for the route to say.
 pub(in super::super) fn path_pattern(node: &Node<'_>, encoded_slashes: bool) -> Option<At<PathPattern>> {
     let text = node.text("a path such as \"/orders/{*rest}\"")?;
     match parse(&text.text, encoded_slashes) {
-        Ok(pattern) => Some(node.at(pattern)),
+        Ok(pattern) => {
+            if !text.secret {
+                warn_of_other_notations(node, &pattern);
+            }
+            Some(node.at(pattern))
+        }
         Err(wrong) => refuse(node, &text, &wrong),
+    }
+}
+
+/// `*` and `:name` are wildcards elsewhere, and legitimate characters here.
+fn warn_of_other_notations(node: &Node<'_>, pattern: &PathPattern) {
+    for segment in &pattern.segments {
+        let PatternSegment::Literal(literal) = segment else { continue };
+        let (what, help) = if literal.contains('*') {
+            ("`*`", "write {name} for any one segment, {*rest} for all that follow".to_owned())
+        } else if let Some(name) = literal.strip_prefix(':').filter(|name| is_name(name)) {
+            ("`:`", format!("write {{{name}}} for any one segment"))
+        } else {
+            continue;
+        };
+        let problem = Problem::warning(&node.span(), format!("{what} stands for itself in a path"));
+        return node.cx.report(problem.help(help));
     }
 }
 
@@ -94,13 +116,29 @@ fn segment(part: &str, last: bool, encoded_slashes: bool) -> Result<PatternSegme
         None => (name, false),
     };
     if !is_name(name) {
-        return wrong("a parameter's name is made of letters, digits and `_`, and does not begin with a digit");
+        let what = "a parameter's name is made of letters, digits and `_`, and does not begin with a digit";
+        // Starlette's converters.
+        let help = name.split_once(':').and_then(|(name, converter)| as_parameter(name, converter));
+        return Err(Wrong { what, help });
     }
     match (rest, last) {
         (true, true) => Ok(PatternSegment::Rest(name.to_owned())),
         (true, false) => wrong("`{*name}` must be the last segment"),
         (false, _) => Ok(PatternSegment::Parameter(name.to_owned())),
     }
+}
+
+/// How the parameter that a Python framework writes with a converter is written here.
+fn as_parameter(name: &str, converter: &str) -> Option<String> {
+    let star = if converter == "path" { "*" } else { "" };
+    is_name(name).then(|| format!("write {{{star}{name}}}: any text is taken, and the service judges it"))
+}
+
+/// The same for Flask's and Django's `<name>` and `<converter:name>`.
+fn as_bracketed_parameter(part: &str) -> Option<String> {
+    let inner = part.strip_prefix('<')?.strip_suffix('>')?;
+    let (converter, name) = inner.split_once(':').unwrap_or(("", inner));
+    as_parameter(name, converter)
 }
 
 fn is_name(name: &str) -> bool {
@@ -136,7 +174,7 @@ fn literal(part: &str, encoded_slashes: bool) -> Result<String, Wrong> {
             _ => {
                 return wrong_with(
                     "it has a character that a path holds only encoded",
-                    format!("write {}", encoded(part)),
+                    as_bracketed_parameter(part).unwrap_or_else(|| format!("write {}", encoded(part))),
                 );
             }
         }
