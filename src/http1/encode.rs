@@ -1,7 +1,7 @@
 //! Writing heads and chunks. What is written was parsed before, or made by the gateway: no byte here is raw input.
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, HeaderName, StatusCode, Version};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 /// `HTTP/1.1 200 OK`
 pub fn status_line(out: &mut BytesMut, status: StatusCode) {
@@ -118,11 +118,6 @@ pub fn may_trail(name: &HeaderName) -> bool {
         && !matches!(text, "keep-alive" | "proxy" | "x-request-id" | "x-original-forwarded-for" | "traceparent")
         && !FAMILIES.iter().any(|family| text.starts_with(family))
         && !text.contains('_')
-}
-
-/// Whether a message of this version may be followed by another without its `Connection` saying so.
-pub fn keeps_alive(version: Version) -> bool {
-    version == Version::HTTP_11
 }
 
 #[cfg(test)]

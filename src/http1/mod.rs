@@ -5,6 +5,7 @@
 
 pub mod buffer;
 pub mod chunked;
+pub mod connection;
 pub mod encode;
 pub mod framing;
 pub mod head;

@@ -1,69 +1,20 @@
 //! The head that a server gets: what of the client's fields goes on, and what the gateway adds.
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::client::{Told, is_forwarding_field};
 use super::inbound::Inbound;
-use super::names;
 use super::route::Route;
 use super::target::{Host, NormalPath};
 use crate::body::RequestBody;
 use crate::config::settings::HostHeader;
+use crate::http1::connection::{is_hop_by_hop, options, tokens};
 use crate::http1::encode::{content_length, field};
 use crate::http1::head::{Notable, Seen};
 use crate::upstream::Server;
 use crate::upstream::http1::SentFraming;
-
-/// The fields that one message's `Connection` names (RFC 9110 section 7.6.1).
-pub struct ConnectionNamed<'a> {
-    names: Vec<&'a [u8]>,
-}
-
-impl<'a> ConnectionNamed<'a> {
-    pub fn of(headers: &'a HeaderMap) -> ConnectionNamed<'a> {
-        let values = headers.get_all(CONNECTION).iter();
-        let tokens = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
-        ConnectionNamed { names: tokens.filter(|token| !token.is_empty()).collect() }
-    }
-
-    pub fn has(&self, token: &str) -> bool {
-        self.names.iter().any(|name| name.eq_ignore_ascii_case(token.as_bytes()))
-    }
-}
-
-/// Fields that belong to one connection, never to the message (RFC 9110 section 7.6.1), and their old relatives.
-static HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    names::KEEP_ALIVE,
-    names::PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    names::PROXY_AUTHENTICATION_INFO,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    names::HTTP2_SETTINGS,
-];
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name)
-}
-
-/// Removes from a server's answer what belonged to its connection.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| !is_hop_by_hop(name))
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-}
 
 /// The upgrade that a request asks for and that may be passed on. One to HTTP/2 may not: behind it requests would
 /// pass unseen.
@@ -73,35 +24,29 @@ pub fn wanted_upgrade(inbound: &Inbound, body: &RequestBody) -> Option<HeaderVal
         && inbound.version == Version::HTTP_11
         && inbound.method == Method::GET
         && body.length() == Some(0)
-        && ConnectionNamed::of(&inbound.headers).has("upgrade");
+        && options(&inbound.headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     if !possible {
         return None;
     }
     let mut values = inbound.headers.get_all(UPGRADE).iter();
     let value = values.next()?;
     let is_http = |token: &[u8]| {
-        let start = token.trim_ascii_start();
         ["h2", "http/"]
             .iter()
-            .any(|http| start.get(..http.len()).is_some_and(|s| s.eq_ignore_ascii_case(http.as_bytes())))
+            .any(|http| token.get(..http.len()).is_some_and(|start| start.eq_ignore_ascii_case(http.as_bytes())))
     };
-    let refused = values.next().is_some() || value.as_bytes().split(|&byte| byte == b',').any(is_http);
+    let refused = values.next().is_some() || tokens(value.as_bytes()).any(is_http);
     (!refused).then(|| value.clone())
 }
 
 /// What a server's 101 says that it switches to, when that is what was `asked` for: one field, each of its protocols
 /// among those of the request.
 pub fn switched_to(asked: &HeaderValue, answer: &HeaderMap) -> Option<HeaderValue> {
-    let tokens = |value: &'_ HeaderValue| -> Vec<Vec<u8>> {
-        let tokens = value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-        tokens.filter(|token| !token.is_empty()).map(<[u8]>::to_ascii_lowercase).collect()
-    };
     let mut values = answer.get_all(UPGRADE).iter();
-    let value = values.next()?;
-    let (asked, switched) = (tokens(asked), tokens(value));
-    let expected =
-        values.next().is_none() && !switched.is_empty() && switched.iter().all(|token| asked.contains(token));
-    expected.then(|| value.clone())
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let was_asked_for = |token: &[u8]| tokens(asked.as_bytes()).any(|asked| asked.eq_ignore_ascii_case(token));
+    let mut switched = tokens(value.as_bytes()).peekable();
+    (switched.peek().is_some() && switched.all(was_asked_for)).then(|| value.clone())
 }
 
 /// Everything of a request that its head towards a server is written from.
@@ -132,10 +77,10 @@ impl Outgoing<'_> {
             (HostHeader::Literal(host), _) => host.as_bytes(),
         };
         field(out, b"host", host);
-        let connection = self.seen.has(Notable::Connection).then(|| ConnectionNamed::of(self.headers));
-        let named = connection.unwrap_or(ConnectionNamed { names: Vec::new() });
+        let listed: Vec<&[u8]> =
+            if self.seen.has(Notable::Connection) { options(self.headers).collect() } else { Vec::new() };
         for (name, value) in self.headers {
-            if self.goes_on(name, &named) {
+            if self.goes_on(name, &listed) {
                 field(out, name.as_str().as_bytes(), value.as_bytes());
             }
         }
@@ -174,7 +119,8 @@ impl Outgoing<'_> {
         out.extend_from_slice(b" HTTP/1.1\r\n");
     }
 
-    fn goes_on(&self, name: &HeaderName, named: &ConnectionNamed<'_>) -> bool {
+    /// `listed`: what the request's `Connection` lists.
+    fn goes_on(&self, name: &HeaderName, listed: &[&[u8]]) -> bool {
         let text = name.as_str();
         let changes = &self.route.settings.request_headers;
         // Python servers turn both dashes and underscores into underscores: what one guards, the other could forge.
@@ -183,7 +129,7 @@ impl Outgoing<'_> {
             || is_hop_by_hop(name)
             || is_forwarding_field(name)
             || text.contains('_')
-            || (!named.names.is_empty() && named.has(text));
+            || listed.iter().any(|option| option.eq_ignore_ascii_case(text.as_bytes()));
         !dropped && !changes.remove.contains(name) && !changes.set.iter().any(|(set, _)| set == name)
     }
 

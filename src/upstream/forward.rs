@@ -67,9 +67,11 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
         let server = Arc::clone(lease.server());
         call.journey.attempt(&server);
         match attempt(call, lease, &mut body, tried.is_empty()).await {
+            // What begins as an answer and turns out to be none is no sign of life.
             Ok(answer) => {
-                server.health.answered();
-                return finish(call, answer, body, open);
+                return finish(call, answer, body, open)
+                    .inspect(|_| server.health.answered())
+                    .inspect_err(|cause| report(&server, *cause));
             }
             Err(failed) => {
                 call.journey.detail(failed.detail);
@@ -124,20 +126,17 @@ async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) 
     let exchange = Exchange::new(connection, lease, journey, pool, timeouts, call.framing, write_head);
     exchange.answer(body, call.interim).await.map_err(|mut failed| {
         failed.stale = reused && !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
-        report(&server, &failed);
+        if !failed.stale {
+            report(&server, failed.cause);
+        }
         failed
     })
 }
 
 /// Tells the server's health of a failure that is the server's.
-fn report(server: &Server, failed: &Failed) {
-    if failed.stale {
-        return;
-    }
-    if matches!(failed.cause, Cause::UpstreamClosedEarly | Cause::UpstreamInvalidResponse) {
-        server.health.failed(Failure::Broken);
-    } else if matches!(failed.cause, Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout) {
-        server.health.failed(Failure::Timeout);
+fn report(server: &Server, cause: Cause) {
+    if let Some(failure) = Failure::of(cause) {
+        server.health.failed(failure);
     }
 }
 
@@ -155,4 +154,57 @@ fn finish(call: &Call<'_>, answer: Answer, body: Replay, open: Option<Open>) -> 
         head,
         Box::new(Upgraded { stream, early, silence: call.timeouts.upgraded, _lease: lease, _open: open }),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::super::testing::{ANYONE, Backend, Behaviour, build, settings};
+    use super::*;
+    use crate::config::settings::Balance;
+    use crate::upstream::health::State;
+
+    struct Nobody;
+
+    impl Interim for Nobody {
+        fn interim(&self, _: StatusCode, _: &HeaderMap) {}
+    }
+
+    async fn get(upstream: &Arc<Upstream>) -> Result<StatusCode, Cause> {
+        let call = Call {
+            worker: WorkerId(0),
+            pool: &Rc::default(),
+            upstream,
+            timeouts: *upstream.timeouts(),
+            by: ANYONE,
+            method: &Method::GET,
+            write_head: &|_, head| head.extend_from_slice(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            framing: SentFraming::None,
+            upgrade: false,
+            interim: &Nobody,
+            journey: &Rc::default(),
+        };
+        forward(&call, RequestBody::Empty).await.map(|forwarded| match forwarded {
+            Forwarded::Response(head, _) | Forwarded::Upgraded(head, _) => head.status,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_answers_are_ambiguous_is_ejected_like_one_whose_answers_break() {
+        for answer in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+            "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        ] {
+            let backend = Backend::start(Behaviour::Answer(answer)).await;
+            let upstream = Arc::new(build(&settings(&[(&backend.url(), 1)], Balance::LeastRequests), None));
+            for _ in 0..3 {
+                assert_eq!(get(&upstream).await, Err(Cause::UpstreamInvalidResponse), "{answer}");
+            }
+            assert_eq!(upstream.servers()[0].health.state(), State::Ejected, "{answer}");
+            backend.behave(Behaviour::Answer("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"));
+            assert_eq!(get(&upstream).await, Ok(StatusCode::NO_CONTENT), "the only server is tried all the same");
+        }
+    }
 }

@@ -11,7 +11,6 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Buf;
-use http::header::CONNECTION;
 use http::{Method, Version};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
@@ -22,6 +21,7 @@ use self::wire::{Gone, Wire, WireInterim, request_body};
 use super::stream::{ClientStream, Peer};
 use super::worker::Worker;
 use crate::http1::chunked::Decoder;
+use crate::http1::connection::persists;
 use crate::http1::encode;
 use crate::http1::framing;
 use crate::http1::head::{HeadError, HeadScan, Kind, Limits, Notable, RequestHead, take_request};
@@ -131,7 +131,7 @@ impl Connection {
             wire.body_timeout = rules.body_timeout;
         }
         let (method, version) = (head.method.clone(), head.version);
-        let keep = wants_to_keep(&head);
+        let keep = persists(head.version, &head.headers, head.seen);
         match self.answer(head).await {
             Err(Gone) => Next::Drop,
             Ok(Answer::Upgrade { head, upgraded, record }) => self.switch(head, upgraded, record).await,
@@ -363,21 +363,4 @@ fn cause_of(error: HeadError) -> Cause {
         HeadError::TargetTooLong => Cause::TargetTooLong,
         HeadError::Version => Cause::VersionNotSupported,
     }
-}
-
-/// RFC 9112 section 9.3.
-fn wants_to_keep(head: &RequestHead) -> bool {
-    let mut keep = encode::keeps_alive(head.version);
-    if !head.seen.has(Notable::Connection) {
-        return keep;
-    }
-    for value in head.headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            if token.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keep |= token.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    keep
 }

@@ -51,7 +51,6 @@ pub enum Failure {
 
 impl Failure {
     /// What an attempt that ended for `cause` says of the server; `None` when it says nothing.
-    #[allow(clippy::wildcard_enum_match_arm, reason = "every other cause is the client's or the gateway's")]
     pub fn of(cause: Cause) -> Option<Failure> {
         match cause {
             Cause::UpstreamConnectRefused | Cause::UpstreamConnectFailed | Cause::UpstreamTlsFailed => {
@@ -62,7 +61,28 @@ impl Failure {
             Cause::UpstreamConnectTimeout | Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout => {
                 Some(Failure::Timeout)
             }
-            _ => None,
+            Cause::NoHealthyServer | Cause::UpstreamUnresolved | Cause::UpstreamHeadersTooLarge => None,
+            // Whatever the client or the gateway is to blame for.
+            Cause::MalformedHead
+            | Cause::AmbiguousFraming
+            | Cause::MalformedBody
+            | Cause::BadHost
+            | Cause::BadTarget
+            | Cause::ClientClosed
+            | Cause::HeaderTimeout
+            | Cause::BodyTimeout
+            | Cause::TargetTooLong
+            | Cause::HeadersTooLarge
+            | Cause::BodyTooLarge
+            | Cause::ExpectationFailed
+            | Cause::MethodRefused
+            | Cause::VersionNotSupported
+            | Cause::NoRoute
+            | Cause::MethodNotAllowed
+            | Cause::AddressDenied
+            | Cause::TooManyConnections
+            | Cause::TooManyUpgraded
+            | Cause::Internal => None,
         }
     }
 

@@ -1,10 +1,19 @@
 //! HTTP/1.1 towards a server: one request on one connection, its body and the response's streaming at once.
 
+mod body;
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode};
+use tokio::io::AsyncWrite;
+
+use self::body::ServerBody;
 use super::Lease;
 use super::connect::ServerStream;
 use super::journey::Journey;
@@ -12,18 +21,13 @@ use super::pool::Pool;
 use super::replay::Replay;
 use crate::body::Content;
 use crate::http1::buffer::poll_read;
-use crate::http1::chunked::{Decoded, Decoder};
+use crate::http1::connection::persists;
 use crate::http1::encode;
 use crate::http1::framing::{self, Framing};
-use crate::http1::head::{HeadError, HeadScan, Kind, Limits, Notable, ResponseHead, take_response};
+use crate::http1::head::{HeadError, HeadScan, Kind, Limits, ResponseHead, take_response};
 use crate::http1::queue::Queue;
 use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
-use bytes::{Bytes, BytesMut};
-use http::header::CONNECTION;
-use http::{HeaderMap, Method, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use tokio::io::AsyncWrite;
 
 /// Bounds on a response's head; the remedy of `upstream_headers_too_large` states them.
 const HEAD_LIMITS: Limits = Limits { bytes: 64 * 1024, target: 0, fields: 256 };
@@ -308,8 +312,7 @@ impl Exchange {
     pub fn into_content(mut self, method: &Method, head: &ResponseHead, body: Replay) -> Result<Content, Failed> {
         let framing = framing::of_response(method, head.status, head.version, &head.headers, head.seen)
             .map_err(|_| self.failed(Cause::UpstreamInvalidResponse))?;
-        let keep = keeps_connection(head) && framing != Framing::UntilClose;
-        let decoder = Decoder::new(framing);
+        let keep = persists(head.version, &head.headers, head.seen) && framing != Framing::UntilClose;
         let all_here = match framing {
             Framing::None => Some(0),
             Framing::Length(length) => usize::try_from(length).ok().filter(|&n| n <= self.connection.read.len()),
@@ -323,7 +326,7 @@ impl Exchange {
         // Should the request end only now, it is the body that is waited for, no longer the head.
         self.timeouts.response = self.timeouts.between_bytes;
         self.connection.timer.set(self.timeouts.between_bytes);
-        Ok(Content::Stream(Box::pin(ServerBody { exchange: Some(self), body, decoder, keep, taken: false })))
+        Ok(Content::Stream(Box::pin(ServerBody::new(self, body, framing, keep))))
     }
 
     /// The response is complete: the connection may serve again, unless more came than was asked for, or the request
@@ -356,112 +359,3 @@ impl Exchange {
         Failed { cause, wrote: self.wrote, answered: self.answered, stale: false, detail: None }
     }
 }
-
-/// Whether the server will take another request on this connection.
-fn keeps_connection(head: &ResponseHead) -> bool {
-    let mut close = !encode::keeps_alive(head.version);
-    if !head.seen.has(Notable::Connection) {
-        return !close;
-    }
-    for value in head.headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            if token.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            close &= !token.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    !close
-}
-
-/// The body of a server's response; goes on sending the request's while it is read.
-struct ServerBody {
-    /// Taken when it is complete.
-    exchange: Option<Exchange>,
-    body: Replay,
-    decoder: Decoder,
-    keep: bool,
-    /// Whether the client took something since the server was last waited for: only then is the server timed anew.
-    taken: bool,
-}
-
-impl ServerBody {
-    fn finish(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
-            exchange.finish(self.keep);
-        }
-    }
-
-    fn fail(&mut self, cause: Cause) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-        if let Some(exchange) = self.exchange.take() {
-            exchange.journey.ended();
-            if cause != Cause::UpstreamBodyTimeout {
-                exchange.lease.server().health.failed(super::health::Failure::Broken);
-            }
-        }
-        Poll::Ready(Some(Err(cause)))
-    }
-}
-
-impl Body for ServerBody {
-    type Data = Bytes;
-    type Error = Cause;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-        let this = self.get_mut();
-        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
-        // A client that breaks its own body off still gets the answer that was already on its way.
-        if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
-            exchange.sending = Sending::Refused(std::io::ErrorKind::ConnectionAborted);
-        }
-        loop {
-            let connection = &mut *exchange.connection;
-            match this.decoder.decode(&mut connection.read) {
-                Ok(Decoded::Data(data)) => {
-                    this.taken = true;
-                    if this.decoder.is_end() {
-                        this.finish();
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Ok(Decoded::Trailers(trailers)) => {
-                    this.finish();
-                    // Cleaned here, since HTTP/2 has no encoder of ours that would.
-                    return Poll::Ready(Some(Ok(Frame::trailers(encode::trailing(&trailers)))));
-                }
-                Ok(Decoded::End) => {
-                    this.finish();
-                    return Poll::Ready(None);
-                }
-                Ok(Decoded::NeedMore) => {}
-                Err(_) => return this.fail(Cause::UpstreamInvalidResponse),
-            }
-            match poll_read(&mut connection.stream, cx, &mut connection.read, READ) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0)) if this.decoder.closed() => {
-                    this.finish();
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Ok(0) | Err(_)) => return this.fail(Cause::UpstreamClosedEarly),
-                Poll::Pending => {
-                    if std::mem::take(&mut this.taken) {
-                        connection.timer.set(exchange.timeouts.between_bytes);
-                    }
-                    ready!(connection.timer.poll_expired(cx));
-                    return this.fail(Cause::UpstreamBodyTimeout);
-                }
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.exchange.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.decoder.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-#[cfg(test)]
-mod tests;

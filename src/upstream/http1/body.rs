@@ -1,0 +1,109 @@
+//! The body of a server's response as it comes, and the end of the exchange with it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{Exchange, READ, Replay, Sending};
+use crate::http1::buffer::poll_read;
+use crate::http1::chunked::{Decoded, Decoder};
+use crate::http1::encode;
+use crate::http1::framing::Framing;
+use crate::request::rejection::Cause;
+use crate::upstream::health::Failure;
+
+/// The body of a server's response; goes on sending the request's while it is read.
+pub(super) struct ServerBody {
+    /// Taken when it is complete.
+    exchange: Option<Exchange>,
+    body: Replay,
+    decoder: Decoder,
+    keep: bool,
+    /// Whether the client took something since the server was last waited for: only then is the server timed anew.
+    taken: bool,
+}
+
+impl ServerBody {
+    /// `keep`: whether the connection may serve again afterwards.
+    pub(super) fn new(exchange: Exchange, body: Replay, framing: Framing, keep: bool) -> ServerBody {
+        ServerBody { exchange: Some(exchange), body, decoder: Decoder::new(framing), keep, taken: false }
+    }
+
+    fn finish(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish(self.keep);
+        }
+    }
+
+    fn fail(&mut self, cause: Cause) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.journey.ended();
+            if cause != Cause::UpstreamBodyTimeout {
+                exchange.lease.server().health.failed(Failure::Broken);
+            }
+        }
+        Poll::Ready(Some(Err(cause)))
+    }
+}
+
+impl Body for ServerBody {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let this = self.get_mut();
+        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+        // A client that breaks its own body off still gets the answer that was already on its way.
+        if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
+            exchange.sending = Sending::Refused(std::io::ErrorKind::ConnectionAborted);
+        }
+        loop {
+            let connection = &mut *exchange.connection;
+            match this.decoder.decode(&mut connection.read) {
+                Ok(Decoded::Data(data)) => {
+                    this.taken = true;
+                    if this.decoder.is_end() {
+                        this.finish();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Decoded::Trailers(trailers)) => {
+                    this.finish();
+                    // Cleaned here, since HTTP/2 has no encoder of ours that would.
+                    return Poll::Ready(Some(Ok(Frame::trailers(encode::trailing(&trailers)))));
+                }
+                Ok(Decoded::End) => {
+                    this.finish();
+                    return Poll::Ready(None);
+                }
+                Ok(Decoded::NeedMore) => {}
+                Err(_) => return this.fail(Cause::UpstreamInvalidResponse),
+            }
+            match poll_read(&mut connection.stream, cx, &mut connection.read, READ) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) if this.decoder.closed() => {
+                    this.finish();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return this.fail(Cause::UpstreamClosedEarly),
+                Poll::Pending => {
+                    if std::mem::take(&mut this.taken) {
+                        connection.timer.set(exchange.timeouts.between_bytes);
+                    }
+                    ready!(connection.timer.poll_expired(cx));
+                    return this.fail(Cause::UpstreamBodyTimeout);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.exchange.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
