@@ -82,6 +82,8 @@ impl Failure {
             | Cause::AddressDenied
             | Cause::TooManyConnections
             | Cause::TooManyUpgraded
+            | Cause::PlainHttp
+            | Cause::ShutDown
             | Cause::Internal => None,
         }
     }
