@@ -73,11 +73,12 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub fn new(content: Content) -> ResponseBody {
-        let outcome = match &content {
-            Content::Empty => Outcome::Complete,
-            Content::Full(_) | Content::Stream(_) => Outcome::Abandoned,
-        };
-        ResponseBody { content, sent: 0, outcome, on_end: None }
+        let mut body = ResponseBody { content, sent: 0, outcome: Outcome::Abandoned, on_end: None };
+        if body.is_end_stream() {
+            // Nobody needs to read it to its end.
+            body.outcome = Outcome::Complete;
+        }
+        body
     }
 
     pub fn on_end(mut self, on_end: Box<dyn OnEnd>) -> ResponseBody {
@@ -163,5 +164,45 @@ impl Drop for ResponseBody {
             self.content = Content::Empty;
             on_end.ended(self.sent, self.outcome);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    struct Told(Rc<Cell<Option<(u64, Outcome)>>>);
+
+    impl OnEnd for Told {
+        fn ended(self: Box<Self>, sent: u64, outcome: Outcome) {
+            self.0.set(Some((sent, outcome)));
+        }
+    }
+
+    /// What is told of a body to which `then` happens before it is dropped.
+    fn told(content: Content, then: impl FnOnce(&mut ResponseBody)) -> Option<(u64, Outcome)> {
+        let told = Rc::default();
+        let mut body = ResponseBody::new(content).on_end(Box::new(Told(Rc::clone(&told))));
+        then(&mut body);
+        assert_eq!(told.get(), None, "only once it is over");
+        drop(body);
+        told.get()
+    }
+
+    #[test]
+    fn an_empty_body_is_complete_though_nobody_reads_it() {
+        for content in [Content::Empty, Content::Full(Bytes::new())] {
+            assert_eq!(told(content, |_| {}), Some((0, Outcome::Complete)));
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_taken_was_abandoned() {
+        let content = || Content::Full(Bytes::from_static(b"four"));
+        assert_eq!(told(content(), |_| {}), Some((0, Outcome::Abandoned)));
+        assert_eq!(told(content(), |body| assert!(body.take_full().is_some())), Some((4, Outcome::Complete)));
     }
 }

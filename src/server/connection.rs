@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::counted::Counted;
 use super::farewell;
 use super::listener::Listener;
 use super::proxy_protocol::{self, Proxied, canonical};
@@ -15,7 +16,7 @@ use super::stream::{ClientStream, Peer};
 use super::tls;
 use super::worker::Worker;
 use super::{http1, http2};
-use crate::observe::metrics::{HandshakeFailure, ListenerMetrics, Protocol};
+use crate::observe::metrics::{HandshakeFailure, Protocol};
 use crate::observe::trouble::{self, Trouble};
 use crate::request::rejection::Cause;
 
@@ -23,8 +24,8 @@ use crate::request::rejection::Cause;
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStream, from: SocketAddr) {
     let Some(mut peer) = introduce(&worker, &listener, &mut stream, from).await else { return };
     let Some(config) = &listener.tls else {
-        let _counted = Counted::new(&worker, &listener, Protocol::Http1);
-        return http1::serve(worker, ClientStream::Plain(stream), Rc::new(peer)).await;
+        let counted = Counted::new(&listener.metrics, worker.id, Protocol::Http1);
+        return http1::serve(worker, ClientStream::Plain(stream), Rc::new(peer), counted).await;
     };
     peer.tls = true;
     match tls::handshake(config, stream, listener.settings.header_timeout).await {
@@ -33,11 +34,11 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
             let h2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
             let (stream, peer) = (ClientStream::Tls(stream), Rc::new(peer));
             if h2 {
-                let _counted = Counted::new(&worker, &listener, Protocol::Http2);
+                let _counted = Counted::new(&listener.metrics, worker.id, Protocol::Http2);
                 http2::serve(worker, listener, stream, peer).await;
             } else {
-                let _counted = Counted::new(&worker, &listener, Protocol::Http1);
-                http1::serve(worker, stream, peer).await;
+                let counted = Counted::new(&listener.metrics, worker.id, Protocol::Http1);
+                http1::serve(worker, stream, peer, counted).await;
             }
         }
         Err(failure) => {
@@ -110,25 +111,5 @@ pub(super) fn turn_away(worker: &Worker, listener: &Listener, stream: TcpStream)
     trouble::tell(cause, &Trouble { listener: &listener.name, ..Trouble::default() });
     if listener.tls.is_none() && !listener.settings.proxy_protocol {
         farewell::say_if_few(stream, cause);
-    }
-}
-
-/// A connection in the listener's count of open ones.
-struct Counted {
-    metrics: Arc<ListenerMetrics>,
-    worker: super::WorkerId,
-    protocol: Protocol,
-}
-
-impl Counted {
-    fn new(worker: &Worker, listener: &Listener, protocol: Protocol) -> Counted {
-        listener.metrics.opened(worker.id, protocol);
-        Counted { metrics: Arc::clone(&listener.metrics), worker: worker.id, protocol }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.metrics.closed(self.worker, self.protocol);
     }
 }

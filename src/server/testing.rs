@@ -1,21 +1,19 @@
 //! What tests of this module need again and again.
 
+use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
 
 use super::WorkerId;
 use super::worker::Worker;
-use crate::config::source::{SourceFile, Span};
 use crate::config::{Outside, load_text};
 use crate::gateway::Gateway;
 use crate::observe::metrics::Metrics;
-
-/// A place in a file.
-pub(crate) fn span() -> Span {
-    Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")))
-}
 
 /// The snapshot of `text`, to which `[admin]` is added.
 pub(crate) fn gateway(text: &str, before: Option<&Gateway>, metrics: &Metrics) -> Gateway {
@@ -30,4 +28,16 @@ pub(crate) fn worker(text: &str) -> Worker {
     let metrics = Metrics::new(1);
     let newest = Arc::new(ArcSwap::from_pointee(gateway(text, None, &metrics)));
     Worker::new(WorkerId(0), newest, metrics)
+}
+
+/// A server that does to each connection what `then` does.
+pub(crate) async fn backend<F: Future<Output = ()> + 'static>(then: impl Fn(TcpStream) -> F + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn_local(then(stream));
+        }
+    });
+    address
 }

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::config::problem::Severity;
     use crate::config::settings::{At, CertificateFiles};
-    use crate::server::testing::span;
+    use crate::upstream::testing::span;
 
     /// Takes any certificate, and only these kinds of signatures.
     #[derive(Debug)]

@@ -23,8 +23,9 @@ use crate::config::settings::{
 use crate::config::source::{SourceFile, Span};
 use crate::observe::metrics::Metrics;
 
-pub(super) fn span() -> Span {
-    Span { file: Arc::new(SourceFile::new("test.toml", "")), start: 0, end: 0 }
+/// A place in a file.
+pub(crate) fn span() -> Span {
+    Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")))
 }
 
 pub(super) fn at<T>(value: T) -> At<T> {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use self::respond::{After, Asked, respond};
 use self::wire::{Gone, Wire, WireInterim, request_body};
+use super::counted::Counted;
 use super::stream::{ClientStream, Peer};
 use super::worker::Worker;
 use crate::http1::chunked::Decoder;
@@ -52,7 +53,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 const LAST_LOOK: Duration = Duration::from_millis(10);
 
 /// Serves one connection to its end.
-pub async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Peer>) {
+pub(super) async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Peer>, counted: Counted) {
     let drain = worker.drain.join();
     let wire = Rc::new(RefCell::new(Wire::new(stream)));
     let mut connection = Connection { worker, peer, wire, drain, woken_by: None, timer: Timer::new(), served: 0 };
@@ -60,7 +61,7 @@ pub async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Peer>) {
     while let Next::Request = next {
         next = connection.serve_one().await;
     }
-    connection.end(next).await;
+    connection.end(next, counted).await;
 }
 
 /// What becomes of the connection.
@@ -305,8 +306,7 @@ impl Connection {
         }
     }
 
-    async fn end(self, next: Next) {
-        let (worker, peer) = (Rc::clone(&self.worker), Rc::clone(&self.peer));
+    async fn end(self, next: Next, mut counted: Counted) {
         let wire = Rc::clone(&self.wire);
         drop(self);
         // Whoever else held the wire, a request's body, ended with its request.
@@ -326,14 +326,8 @@ impl Connection {
                 let _ = SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
             }
             Next::Tunnel(mut upgraded, mut record) => {
-                let metrics = worker.gateway().listeners.get(&peer.listener).map(|l| std::sync::Arc::clone(&l.metrics));
-                if let Some(metrics) = &metrics {
-                    metrics.opened(worker.id, Protocol::Upgraded);
-                }
+                counted.becomes(Protocol::Upgraded);
                 let copied = tunnel(&mut stream, read, &mut upgraded).await;
-                if let Some(metrics) = &metrics {
-                    metrics.closed(worker.id, Protocol::Upgraded);
-                }
                 record.received.set(copied.from_client);
                 record.sent = copied.to_client;
             }

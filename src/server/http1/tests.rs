@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
-use super::super::testing;
+use super::super::testing::{self, backend};
 use super::*;
 use crate::upstream::connect::{ServerStream, connect};
 use crate::upstream::testing::{Certificates, build, settings};
@@ -21,18 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn on_a_worker(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async { timeout(PATIENCE, test).await.expect("it ends") });
-}
-
-/// A server that does to each connection what `then` does.
-async fn backend<F: Future<Output = ()> + 'static>(then: impl Fn(TcpStream) -> F + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    spawn_local(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            spawn_local(then(stream));
-        }
-    });
-    address
 }
 
 /// One that answers each head with these bytes.
@@ -56,12 +44,15 @@ async fn read_head(stream: &mut TcpStream) -> Option<String> {
 
 /// A connection to a gateway before a server at `upstream`.
 async fn connected(upstream: SocketAddr) -> TcpStream {
-    let worker = Rc::new(testing::worker(&format!(
+    connected_to(&before(upstream)).await
+}
+
+fn before(upstream: SocketAddr) -> Rc<Worker> {
+    Rc::new(testing::worker(&format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n\
          [upstream.app]\nservers = [\"http://{upstream}\"]\n\
          [route.app]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n"
-    )));
-    connected_to(&worker).await
+    )))
 }
 
 async fn connected_to(worker: &Rc<Worker>) -> TcpStream {
@@ -71,7 +62,8 @@ async fn connected_to(worker: &Rc<Worker>) -> TcpStream {
     let local = stream.local_addr().unwrap();
     let peer =
         Peer { listener: Arc::from("http"), remote, local, trusted: false, tls: false, written: Default::default() };
-    spawn_local(serve(Rc::clone(worker), ClientStream::Plain(stream), Rc::new(peer)));
+    let counted = Counted::new(&worker.gateway().listeners["http"].metrics, worker.id, Protocol::Http1);
+    spawn_local(serve(Rc::clone(worker), ClientStream::Plain(stream), Rc::new(peer), counted));
     client
 }
 
@@ -139,6 +131,33 @@ fn a_switch_to_what_was_not_asked_for_is_no_tunnel() {
             let head = read_head(&mut client).await.unwrap();
             assert_eq!(head.get(9..12), Some(status), "{switched}");
         }
+    });
+}
+
+#[test]
+fn an_upgraded_connection_counts_as_nothing_else() {
+    on_a_worker(async {
+        let upstream = backend(|mut stream| async move {
+            read_head(&mut stream).await;
+            let head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+            let _ = stream.write_all(head).await;
+            let (mut from, mut to) = stream.split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        })
+        .await;
+        let worker = before(upstream);
+        let metrics = Arc::clone(&worker.gateway().listeners["http"].metrics);
+        let open = || [Protocol::Http1, Protocol::Upgraded].map(|protocol| metrics.open(protocol));
+        let mut client = connected_to(&worker).await;
+        assert_eq!(open(), [1, 0]);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nx").await.unwrap();
+        assert!(read_head(&mut client).await.unwrap().starts_with("HTTP/1.1 101 "));
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+        assert_eq!(open(), [0, 1]);
+        client.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        tokio::task::yield_now().await;
+        assert_eq!(open(), [0, 0]);
     });
 }
 

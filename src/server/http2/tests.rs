@@ -17,24 +17,12 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
 use super::super::stream::{ClientStream, Peer};
-use super::super::testing;
+use super::super::testing::{self, backend};
 use super::super::worker::Worker;
 use super::serve;
 
 /// Long enough for whatever is to happen, short enough to wait for when it does not.
 const SOON: Duration = Duration::from_secs(10);
-
-/// A server that does to each connection what `then` does.
-async fn backend<F: Future<Output = ()> + 'static>(then: impl Fn(TcpStream) -> F + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    spawn_local(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            spawn_local(then(stream));
-        }
-    });
-    address
-}
 
 /// One that never answers.
 async fn silent() -> SocketAddr {
