@@ -2,6 +2,7 @@
 
 use ::http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    VIA,
 };
 
 use super::super::mask;
@@ -79,6 +80,10 @@ pub(super) fn values(node: &Node<'_>, place: Where) -> Option<Vec<(HeaderName, H
     whole.then_some(fields)
 }
 
+/// What the gateway itself tells servers of a request: a second opinion beside it would have to be believed or not.
+const TOLD: [&str; 6] =
+    ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-proto"];
+
 /// Why the operator may not touch a field, and what to do instead.
 fn refused(name: &HeaderName, place: Where) -> Option<(String, &'static str)> {
     let hop_by_hop = [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
@@ -89,6 +94,17 @@ fn refused(name: &HeaderName, place: Where) -> Option<(String, &'static str)> {
         return Some((format!("`{name}` frames the message"), "leave it out: the gateway sets what is needed"));
     }
     match place {
+        Where::Request if TOLD.contains(&name.as_str()) => Some((
+            format!("`{name}` is written by the gateway"),
+            "leave it out: trusted_proxies of the listener says whose word is passed on",
+        )),
+        Where::Request if *name == VIA => {
+            Some((format!("`{name}` is written by the gateway"), "leave it out: HTTP demands it of every gateway"))
+        }
+        Where::Request | Where::Response | Where::Respond if name.as_str() == "x-request-id" => Some((
+            format!("`{name}` is written by the gateway"),
+            "leave it out: that of a peer in trusted_proxies is kept, any other request gets a new one",
+        )),
         Where::Request if *name == HOST => Some((
             format!("`{name}` is not changed here"),
             "set `host` of the upstream: \"preserve\", \"server\" or a literal",
