@@ -170,6 +170,20 @@ fn what_does_not_finish_in_time_is_ended() {
 }
 
 #[test]
+fn an_open_websocket_lives_on_while_draining_and_not_beyond() {
+    let gateway = Setup::before([backends::chat().url()]).rest("[server]\nshutdown_grace = \"3s\"").start();
+    let port = gateway.port("http");
+    let mut socket = WebSocket::open(port, "/ws");
+    gateway.signal(Signal::TERM);
+    eventually("no new connection is taken", || try_get(port, "/healthz").is_err().then_some(()));
+    socket.echo("still here");
+    let begun = Instant::now();
+    let (status, output) = gateway.stop();
+    assert!(begun.elapsed() < Duration::from_secs(20), "the grace was 3 s");
+    assert!(status.code().is_some(), "{output}");
+}
+
+#[test]
 fn while_draining_is_delayed_it_serves_on_but_is_not_ready() {
     let gateway = Gateway::start(&format!("[server]\ndrain_delay = \"2s\"\n{}", respond("still here")));
     assert_eq!(gateway.admin("/ready").status, 200);
