@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use http::Method;
 use http::header::USER_AGENT;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -15,15 +17,16 @@ use tokio::time::Instant;
 use super::clock;
 use super::connect::{ServerStream, connect};
 use super::health::{Failure, Rules, Verdict};
+use super::http1::HEAD_LIMITS;
 use super::server::Server;
 use crate::config::settings::HealthSettings;
+use crate::http1::framing::{self, Framing};
+use crate::http1::head::{HeadError, HeadScan, Kind, ResponseHead, take_response};
 
 /// The shortest time from the beginning of one check to the next.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// A server that has requests in flight counts as busy for this long after its last sign of life, in milliseconds.
 const BUSY_FOR: u64 = 10_000;
-const MAX_HEAD: usize = 64 * 1024;
-const MAX_FIELDS: usize = 256;
 /// An answer's body is read this far and no longer than this, so that the server is not cut off in mid-write.
 const MAX_BODY: usize = 64 * 1024;
 const BODY_PATIENCE: Duration = Duration::from_millis(100);
@@ -165,58 +168,56 @@ async fn send(stream: &mut ServerStream, request: &[u8]) -> std::io::Result<()> 
     stream.flush().await
 }
 
-/// Reads the final response's head, then what there is of its body.
+/// Reads the final response's head, then what there is of its body. It is judged as strictly as an answer to a request:
+/// a server whose answers cannot be used is not up.
 async fn receive(stream: &mut ServerStream) -> Outcome {
-    let mut buffer = Vec::with_capacity(4096);
+    let mut buffer = BytesMut::new();
+    let mut scan = HeadScan::default();
     loop {
+        match take_head(&mut buffer, &mut scan) {
+            Ok(Some(head)) if head.status.is_informational() => continue,
+            Ok(Some(head)) => {
+                let Some(left) = body_left(&head, buffer.len()) else {
+                    return Outcome::Failed("its answer states an ambiguous length".to_owned());
+                };
+                // Whether the rest comes or not, the answer is known.
+                let _ = tokio::time::timeout(BODY_PATIENCE, skip(stream, left)).await;
+                return Outcome::Status(head.status.as_u16());
+            }
+            Ok(None) => {}
+            Err(HeadError::TooLarge | HeadError::TargetTooLong) => {
+                return Outcome::Failed("its answer has too large a head".to_owned());
+            }
+            Err(HeadError::Malformed | HeadError::Version) => {
+                return Outcome::Failed("its answer is not HTTP".to_owned());
+            }
+        }
         match stream.read_buf(&mut buffer).await {
             Ok(0) => return Outcome::Failed("it closed the connection before an answer".to_owned()),
             Ok(_) => {}
             Err(error) => return Outcome::Failed(error.to_string()),
         }
-        match parse(&mut buffer) {
-            Ok(Some(head)) => {
-                let left = head.body.saturating_sub(buffer.len()).min(MAX_BODY);
-                // Whether the rest comes or not, the answer is known.
-                let _ = tokio::time::timeout(BODY_PATIENCE, skip(stream, left)).await;
-                return Outcome::Status(head.status);
-            }
-            Ok(None) if buffer.len() > MAX_HEAD => {
-                return Outcome::Failed("its answer has too large a head".to_owned());
-            }
-            Ok(None) => {}
-            Err(error) => return Outcome::Failed(format!("its answer is not HTTP: {error}")),
-        }
     }
 }
 
-struct Head {
-    status: u16,
-    /// Bytes that follow; as many as there may be when that is not told.
-    body: usize,
+/// The next head in `buffer`, once it is whole.
+fn take_head(buffer: &mut BytesMut, scan: &mut HeadScan) -> Result<Option<ResponseHead>, HeadError> {
+    let Some(length) = scan.advance(buffer, &HEAD_LIMITS, Kind::Response)? else { return Ok(None) };
+    *scan = HeadScan::default();
+    take_response(buffer, length, &HEAD_LIMITS).map(Some)
 }
 
-/// Takes a whole head off the front of `buffer`, interim ones first.
-fn parse(buffer: &mut Vec<u8>) -> Result<Option<Head>, httparse::Error> {
-    loop {
-        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-        let mut response = httparse::Response::new(&mut fields);
-        let length = match response.parse(buffer)? {
-            httparse::Status::Complete(length) => length,
-            httparse::Status::Partial => return Ok(None),
-        };
-        let status = response.code.unwrap_or_default();
-        let body = if matches!(status, 204 | 304) { Some(0) } else { content_length(response.headers) };
-        buffer.drain(..length);
-        if !(100..200).contains(&status) {
-            return Ok(Some(Head { status, body: body.unwrap_or(usize::MAX) }));
+/// Bytes of the body that are still to be read, of which `came` are there; as many as there may be when that is not
+/// told. `None`: the length can be read in two ways.
+fn body_left(head: &ResponseHead, came: usize) -> Option<usize> {
+    match framing::of_response(&Method::GET, head.status, head.version, &head.headers, head.seen).ok()? {
+        Framing::None => Some(0),
+        Framing::Length(length) => {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            Some(length.saturating_sub(came).min(MAX_BODY))
         }
+        Framing::Chunked | Framing::UntilClose => Some(MAX_BODY),
     }
-}
-
-fn content_length(fields: &[httparse::Header<'_>]) -> Option<usize> {
-    let field = fields.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"))?;
-    std::str::from_utf8(field.value).ok()?.trim().parse().ok()
 }
 
 async fn skip(stream: &mut ServerStream, bytes: usize) {
@@ -328,6 +329,14 @@ mod tests {
         assert_eq!(outcome(Behaviour::Hang).await, Outcome::TimedOut);
         assert!(matches!(outcome(Behaviour::Close).await, Outcome::Failed(_)));
         assert!(matches!(outcome(Behaviour::Answer("not http\r\n\r\n")).await, Outcome::Failed(_)));
+        // What no request would get either.
+        for unusable in [
+            "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert!(matches!(outcome(Behaviour::Answer(unusable)).await, Outcome::Failed(_)), "{unusable}");
+        }
         let interim = Behaviour::Answer("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.0 204 No Content\r\n\r\n");
         assert_eq!(outcome(interim).await, Outcome::Status(204));
         let cut = Behaviour::Answer("HTTP/1.1 200 OK\r\nContent-Len");

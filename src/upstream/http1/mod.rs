@@ -30,7 +30,7 @@ use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
 
 /// Bounds on a response's head; the remedy of `upstream_headers_too_large` states them.
-const HEAD_LIMITS: Limits = Limits { bytes: 64 * 1024, target: 0, fields: 256 };
+pub(super) const HEAD_LIMITS: Limits = Limits { bytes: 64 * 1024, target: 0, fields: 256 };
 
 /// Informational responses before the final one; more is no honest server.
 const MOST_INTERIM: u32 = 16;
