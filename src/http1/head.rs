@@ -56,7 +56,7 @@ impl HeadScan {
             if end == 0 || buffer.get(end - 1) != Some(&b'\r') {
                 return Err(HeadError::Malformed);
             }
-            if end + 1 > limits.bytes {
+            if end + 1 > limits.bytes || self.is_long_first_line(end, limits, kind) {
                 return Err(too_large(buffer, limits, kind));
             }
             self.seen = end + 1;
@@ -66,11 +66,16 @@ impl HeadScan {
             self.line = end + 1;
         }
         self.seen = buffer.len();
-        let target_too_long = kind == Kind::Request && self.line == 0 && buffer.len() > limits.target + METHOD;
-        if target_too_long || buffer.len() >= limits.bytes {
+        if buffer.len() >= limits.bytes || self.is_long_first_line(buffer.len(), limits, kind) {
             return Err(too_large(buffer, limits, kind));
         }
         Ok(None)
+    }
+
+    /// Whether the line is a request line that has grown past its bound, be it finished or not: a request must not
+    /// be judged by how its bytes arrive.
+    fn is_long_first_line(&self, length: usize, limits: &Limits, kind: Kind) -> bool {
+        kind == Kind::Request && self.line == 0 && length > limits.target + METHOD
     }
 }
 
@@ -371,6 +376,8 @@ mod tests {
         assert_eq!(request(&target).map(|_| ()), Err(HeadError::TargetTooLong));
         let unfinished = format!("GET /{}", "a".repeat(200));
         assert_eq!(scan(unfinished.as_bytes()), Err(HeadError::TargetTooLong));
+        let method = format!("{} / HTTP/1.1\r\n\r\n", "A".repeat(90));
+        assert_eq!(scan(method.as_bytes()), Err(HeadError::TargetTooLong));
         let endless = format!("GET / HTTP/1.1\r\nA: {}", "a".repeat(600));
         assert_eq!(scan(endless.as_bytes()), Err(HeadError::TooLarge));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(9));
