@@ -30,7 +30,7 @@ use toml::de::DeTable;
 pub use self::outside::Outside;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
-use self::settings::{At, RouteAction, Settings};
+use self::settings::{At, ClientAuthSettings, RouteAction, Settings};
 use self::source::{SourceFile, Span};
 
 /// No configuration that people write is larger.
@@ -60,7 +60,11 @@ impl Loaded {
         let mut files = self.drawn_from.clone();
         let settings = self.draft.iter();
         let listeners = settings.clone().flat_map(|settings| settings.listeners.values());
-        let served = listeners.filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates);
+        let tls = listeners.filter_map(|listener| listener.tls.as_ref());
+        for ClientAuthSettings { ca, crl } in tls.clone().filter_map(|tls| tls.client_auth.as_ref()) {
+            files.extend([ca].into_iter().chain(crl).map(|file| file.value.clone()));
+        }
+        let served = tls.flat_map(|tls| &tls.certificates);
         let upstreams = settings.flat_map(|settings| settings.upstreams.values()).map(|upstream| &upstream.tls);
         files.extend(upstreams.clone().filter_map(|tls| tls.ca.as_ref()).map(|ca| ca.value.clone()));
         for At { value, .. } in served.chain(upstreams.filter_map(|tls| tls.client.as_ref())) {

@@ -144,6 +144,15 @@ pub struct ListenerTlsSettings {
     /// At least one.
     pub certificates: Vec<At<CertificateFiles>>,
     pub min_version: TlsVersion,
+    /// `None`: clients are not asked for a certificate.
+    pub client_auth: Option<ClientAuthSettings>,
+}
+
+/// `client_ca` and `client_crl`: PEM files, absolute paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthSettings {
+    pub ca: At<PathBuf>,
+    pub crl: Option<At<PathBuf>>,
 }
 
 /// PEM files, absolute paths.

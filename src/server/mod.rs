@@ -3,6 +3,7 @@
 mod accept;
 pub mod bind;
 mod certificates;
+mod client_auth;
 mod connection;
 mod counted;
 pub mod drain;

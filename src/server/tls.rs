@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::version::{TLS12, TLS13};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -13,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::certificates::{ByName, Certificate};
+use super::client_auth;
 use crate::config::problem::Problem;
 use crate::config::settings::{ListenerTlsSettings, TlsVersion};
 use crate::observe::metrics::HandshakeFailure;
@@ -55,7 +57,12 @@ pub(super) fn compile(
     let loaded = settings.certificates.iter().map(|files| Certificate::load(files, &provider, problems));
     // All are looked at before any is missed, for all problems to be told.
     let certificates: Vec<_> = loaded.collect();
+    let client_auth: Option<Arc<dyn ClientCertVerifier>> = match &settings.client_auth {
+        Some(files) => client_auth::compile(files, &provider, problems),
+        None => Some(Arc::new(NoClientAuth)),
+    };
     let certificates: Vec<_> = certificates.into_iter().collect::<Option<_>>()?;
+    let client_auth = client_auth?;
     let versions: &[_] = match settings.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
@@ -68,11 +75,14 @@ pub(super) fn compile(
             return None;
         }
     };
-    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName::new(certificates)));
+    let mut config =
+        builder.with_client_cert_verifier(client_auth).with_cert_resolver(Arc::new(ByName::new(certificates)));
     config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
     // Tickets hold all there is to resume: nothing is stored here, nothing is locked.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    if let Some(ticketer) = &tickets.0 {
+    // A resumed session is that of the certificate that was verified once: it must not outlive what verified it.
+    let own = settings.client_auth.as_ref().map(|_| Tickets::new());
+    if let Some(ticketer) = &own.as_ref().unwrap_or(tickets).0 {
         config.ticketer = Arc::clone(ticketer);
     }
     config.send_tls13_tickets = 1;
@@ -265,7 +275,7 @@ mod tests {
         tickets: &Tickets,
     ) -> (Option<Arc<ServerConfig>>, Vec<Problem>) {
         let mut problems = Vec::new();
-        let settings = ListenerTlsSettings { certificates, min_version: TlsVersion::Tls12 };
+        let settings = ListenerTlsSettings { certificates, min_version: TlsVersion::Tls12, client_auth: None };
         (compile(&settings, tickets, &mut problems), problems)
     }
 

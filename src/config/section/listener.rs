@@ -7,7 +7,7 @@ use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
 use super::super::settings::{
-    At, CertificateFiles, Http2Settings, ListenerSettings, ListenerTlsSettings, Rate, TlsVersion,
+    At, CertificateFiles, ClientAuthSettings, Http2Settings, ListenerSettings, ListenerTlsSettings, Rate, TlsVersion,
 };
 use super::super::value::choice::choice;
 use super::super::value::{self, net, number};
@@ -99,9 +99,23 @@ fn read_tls(table: Table<'_>) -> Option<ListenerTlsSettings> {
     let min_version = table.or("min_version", TlsVersion::Tls12, |node| {
         choice(node, &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
     });
-    table.not_yet(&["client_ca", "client_crl"]);
+    let client_auth = client_auth(&table);
     table.finish();
-    Some(ListenerTlsSettings { certificates: certificates?, min_version })
+    Some(ListenerTlsSettings { certificates: certificates?, min_version, client_auth })
+}
+
+fn client_auth(table: &Table<'_>) -> Option<ClientAuthSettings> {
+    let file = |node: &Node<'_>| value::path(node).map(|path| node.at(path));
+    let (ca, crl) = (table.get("client_ca", file), table.get("client_crl", file));
+    if let Some(node) = table.node("client_crl").filter(|_| !table.has("client_ca")) {
+        let problem = Problem::error(&node.cx.span(&node.key_range), "`client_crl` has no effect without `client_ca`");
+        table.cx.report_missing(problem.help("add client_ca = \"certs/partners-ca.pem\", who issues the certificates"));
+    }
+    if let Some(node) = table.node("client_ca") {
+        let message = "clients without a certificate are served too: no route can demand one in this version";
+        table.cx.report_missing(Problem::warning(&node.cx.span(&node.key_range), message));
+    }
+    Some(ClientAuthSettings { ca: ca?, crl })
 }
 
 /// `{ chain = "…", key = "…" }`
