@@ -30,7 +30,7 @@ use toml::de::DeTable;
 pub use self::outside::Outside;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
-use self::settings::{At, ClientAuthSettings, RouteAction, Settings};
+use self::settings::{CertificateFiles, ClientAuthSettings, RouteAction, Settings};
 use self::source::{SourceFile, Span};
 
 /// No configuration that people write is larger.
@@ -67,8 +67,8 @@ impl Loaded {
         let served = tls.flat_map(|tls| &tls.certificates);
         let upstreams = settings.flat_map(|settings| settings.upstreams.values()).map(|upstream| &upstream.tls);
         files.extend(upstreams.clone().filter_map(|tls| tls.ca.as_ref()).map(|ca| ca.value.clone()));
-        for At { value, .. } in served.chain(upstreams.filter_map(|tls| tls.client.as_ref())) {
-            files.extend([value.chain.clone(), value.key.clone()]);
+        for CertificateFiles { chain, key } in served.chain(upstreams.filter_map(|tls| tls.client.as_ref())) {
+            files.extend([chain.value.clone(), key.value.clone()]);
         }
         files.into_iter().collect()
     }

@@ -142,7 +142,7 @@ pub struct Rate {
 #[derive(Clone, Debug)]
 pub struct ListenerTlsSettings {
     /// At least one.
-    pub certificates: Vec<At<CertificateFiles>>,
+    pub certificates: Vec<CertificateFiles>,
     pub min_version: TlsVersion,
     /// `None`: clients are not asked for a certificate.
     pub client_auth: Option<ClientAuthSettings>,
@@ -158,8 +158,8 @@ pub struct ClientAuthSettings {
 /// PEM files, absolute paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    pub chain: PathBuf,
-    pub key: PathBuf,
+    pub chain: At<PathBuf>,
+    pub key: At<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,7 +297,7 @@ pub struct RetrySettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTlsSettings {
     pub ca: Option<At<PathBuf>>,
-    pub client: Option<At<CertificateFiles>>,
+    pub client: Option<CertificateFiles>,
     pub server_name: Option<At<String>>,
 }
 

@@ -207,6 +207,6 @@ fn unchanged(workers: usize, settings: &Settings, file: &Arc<SourceFile>) -> Opt
     let wanted = settings.server.workers.get();
     (wanted != workers).then(|| {
         let message = format!("`workers` of [server] is {wanted}, but {workers} are running");
-        Problem::warning(&Span::whole_file(file), message).help("It takes effect at the next start")
+        Problem::warning(&Span::whole_file(file), message).help("it takes effect at the next start")
     })
 }

@@ -1,5 +1,7 @@
 //! The snapshot: everything that a request needs, compiled from [`Settings`] and never changed after.
 
+pub mod pem;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

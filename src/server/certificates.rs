@@ -2,18 +2,17 @@
 //! asks for.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::config::problem::Problem;
-use crate::config::settings::{At, CertificateFiles};
+use crate::config::settings::CertificateFiles;
+use crate::gateway::pem;
 
 /// A chain with its key, and the names that it is for.
 #[derive(Debug)]
@@ -26,12 +25,12 @@ pub(super) struct Certificate {
 impl Certificate {
     /// Reads both files. `None`: an error was added to `problems`.
     pub(super) fn load(
-        files: &At<CertificateFiles>,
+        files: &CertificateFiles,
         provider: &CryptoProvider,
         problems: &mut Vec<Problem>,
     ) -> Option<Certificate> {
-        let chain = read_chain(files, problems);
-        let key = read_key(files, problems);
+        let chain = pem::read(&files.chain, "certificate", problems);
+        let key = pem::read_key(&files.key, problems);
         let (chain, key) = (chain?, key?);
         let certified = match CertifiedKey::from_der(chain, key, provider) {
             Ok(certified) => certified,
@@ -45,78 +44,27 @@ impl Certificate {
     }
 }
 
-fn read_chain(files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option<Vec<CertificateDer<'static>>> {
-    let path = &files.value.chain;
-    let bytes = read(path, "certificate chain", files, problems)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let wrong = match chain {
-        Ok(chain) if !chain.is_empty() => return Some(chain),
-        Ok(_) => format!("`{}` holds no certificate", path.display()),
-        Err(error) => format!("`{}` is not valid PEM: {error}", path.display()),
-    };
-    problems.push(Problem::error(&files.span, wrong).help(
-        "`chain` names a PEM file with the server's own certificate first, then those of the authorities in between",
-    ));
-    None
-}
-
-fn read_key(files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option<PrivateKeyDer<'static>> {
-    let path = &files.value.key;
-    let bytes = read(path, "private key", files, problems)?;
-    // Of what is wrong with a key file nothing is told that could hold a part of it.
-    if let Ok(key) = PrivateKeyDer::from_pem_slice(&bytes) {
-        return Some(key);
-    }
-    let help = if memchr::memmem::find(&bytes, b"ENCRYPTED").is_some() {
-        "it is encrypted: take the passphrase off (openssl pkey -in ... -out ...) and guard the file by its mode"
-    } else {
-        "`key` names a PEM file with one private key: PKCS#8, PKCS#1 (RSA) or SEC1 (EC)"
-    };
-    let wrong = format!("`{}` holds no private key that can be used", path.display());
-    problems.push(Problem::error(&files.span, wrong).help(help));
-    None
-}
-
-fn read(path: &Path, what: &str, files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) => {
-            let message = format!("the {what} `{}` cannot be read: {error}", path.display());
-            let help = if error.kind() == std::io::ErrorKind::PermissionDenied {
-                "let the user that the gateway runs as read it"
-            } else {
-                "paths are relative to the configuration file"
-            };
-            problems.push(Problem::error(&files.span, message).help(help));
-            None
-        }
-    }
-}
-
-fn unusable(files: &At<CertificateFiles>, error: &rustls::Error) -> Problem {
-    let CertificateFiles { chain, key } = &files.value;
+fn unusable(files: &CertificateFiles, error: &rustls::Error) -> Problem {
+    let (chain, key) = (files.chain.value.display(), files.key.value.display());
     if matches!(error, rustls::Error::InconsistentKeys(_)) {
-        let message = format!("the key `{}` does not belong to the certificate `{}`", key.display(), chain.display());
-        return Problem::error(&files.span, message).help(
+        let message = format!("the key `{key}` does not belong to the certificate `{chain}`");
+        return Problem::error(&files.key.span, message).help(
             "the server's own certificate must come first in `chain`, and `key` must be the key it was made for",
         );
     }
-    let message = format!("the certificate `{}` or its key cannot be used: {error}", chain.display());
-    Problem::error(&files.span, message).help("use an X.509 version 3 certificate with an RSA, ECDSA or Ed25519 key")
+    let message = format!("the certificate `{chain}` or its key cannot be used: {error}");
+    Problem::error(&files.chain.span, message)
+        .help("use an X.509 version 3 certificate with an RSA, ECDSA or Ed25519 key")
 }
 
 /// The certificate's names; warns of what clients will not accept. `None`: it cannot be read.
-fn examine(
-    leaf: &CertificateDer<'_>,
-    files: &At<CertificateFiles>,
-    problems: &mut Vec<Problem>,
-) -> Option<Vec<String>> {
-    let path = files.value.chain.display();
+fn examine(leaf: &CertificateDer<'_>, files: &CertificateFiles, problems: &mut Vec<Problem>) -> Option<Vec<String>> {
+    let path = files.chain.value.display();
     let certificate = match EndEntityCert::try_from(leaf) {
         Ok(certificate) => certificate,
         Err(error) => {
             problems.push(
-                Problem::error(&files.span, format!("the certificate `{path}` cannot be read: {error}"))
+                Problem::error(&files.chain.span, format!("the certificate `{path}` cannot be read: {error}"))
                     .help("use an X.509 version 3 certificate"),
             );
             return None;
@@ -125,10 +73,12 @@ fn examine(
     // Validity is judged before the issuer is looked for, so without any trust anchor this tells of the dates.
     let verified = certificate.verify_for_usage(&[], &[], &[], UnixTime::now(), KeyUsage::server_auth(), None, None);
     if let Err(webpki::Error::CertExpired { .. }) = verified {
-        problems.push(Problem::warning(&files.span, format!("the certificate `{path}` has expired")).help("renew it"));
+        problems.push(
+            Problem::warning(&files.chain.span, format!("the certificate `{path}` has expired")).help("renew it"),
+        );
     } else if let Err(webpki::Error::CertNotValidYet { .. }) = verified {
         problems.push(
-            Problem::warning(&files.span, format!("the certificate `{path}` is not valid yet"))
+            Problem::warning(&files.chain.span, format!("the certificate `{path}` is not valid yet"))
                 .help("check the clock of this machine"),
         );
     }

@@ -3,18 +3,17 @@
 //! A client may have none; one that shows a certificate must show one that an authority of `client_ca` has issued and
 //! that `client_crl` does not revoke. Whether a certificate is demanded is for routes to say.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use crate::config::problem::Problem;
-use crate::config::settings::{At, ClientAuthSettings};
+use crate::config::settings::ClientAuthSettings;
+use crate::gateway::pem;
 
 /// Reads the files. `None`: errors were added to `problems`.
 pub(super) fn compile(
@@ -22,9 +21,9 @@ pub(super) fn compile(
     provider: &Arc<CryptoProvider>,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<dyn ClientCertVerifier>> {
-    let authorities: Option<Vec<CertificateDer<'static>>> = read(&settings.ca, "certificate", problems);
+    let authorities: Option<Vec<CertificateDer<'static>>> = pem::read(&settings.ca, "certificate", problems);
     let revoked: Option<Vec<CertificateRevocationListDer<'static>>> = match &settings.crl {
-        Some(file) => read(file, "revocation list", problems),
+        Some(file) => pem::read(file, "revocation list", problems),
         None => Some(Vec::new()),
     };
     let (authorities, revoked) = (authorities?, revoked?);
@@ -52,29 +51,9 @@ pub(super) fn compile(
     }
 }
 
-/// At least one of what the PEM file at the path is to hold.
-fn read<T: PemObject>(file: &At<PathBuf>, what: &str, problems: &mut Vec<Problem>) -> Option<Vec<T>> {
-    let path = file.value.display();
-    let text = match std::fs::read(&file.value) {
-        Ok(text) => text,
-        Err(error) => {
-            let problem = Problem::error(&file.span, format!("`{path}` cannot be read: {error}"));
-            problems.push(problem.help("paths are relative to the configuration file"));
-            return None;
-        }
-    };
-    let wrong = match T::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
-        Ok(found) if !found.is_empty() => return Some(found),
-        Ok(_) => format!("`{path}` holds no {what}"),
-        Err(error) => format!("`{path}` is not valid PEM: {error}"),
-    };
-    problems.push(Problem::error(&file.span, wrong).help(format!("write at least one {what} in PEM form")));
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
@@ -84,6 +63,7 @@ mod tests {
     use rustls_pki_types::UnixTime;
 
     use super::*;
+    use crate::config::settings::At;
 
     type Authority = CertifiedIssuer<'static, KeyPair>;
 

@@ -70,7 +70,7 @@ pub(super) fn compile(
     let builder = match ServerConfig::builder_with_provider(provider).with_protocol_versions(versions) {
         Ok(builder) => builder,
         Err(error) => {
-            let span = &settings.certificates.first()?.span;
+            let span = &settings.certificates.first()?.chain.span;
             problems.push(Problem::error(span, format!("TLS cannot be set up: {error}")));
             return None;
         }
@@ -249,7 +249,7 @@ mod tests {
             names: &[&str],
             algorithm: &'static rcgen::SignatureAlgorithm,
             change: impl FnOnce(&mut rcgen::CertificateParams),
-        ) -> At<CertificateFiles> {
+        ) -> CertificateFiles {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             let mut params = rcgen::CertificateParams::new(names).unwrap();
             change(&mut params);
@@ -261,25 +261,23 @@ mod tests {
             )
         }
 
-        fn ecdsa(&self, id: &str, names: &[&str]) -> At<CertificateFiles> {
+        fn ecdsa(&self, id: &str, names: &[&str]) -> CertificateFiles {
             self.make(id, names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| {})
         }
     }
 
-    fn at(chain: &Path, key: &Path) -> At<CertificateFiles> {
-        At { value: CertificateFiles { chain: chain.to_owned(), key: key.to_owned() }, span: span() }
+    fn at(chain: &Path, key: &Path) -> CertificateFiles {
+        let at = |path: &Path| At { value: path.to_owned(), span: span() };
+        CertificateFiles { chain: at(chain), key: at(key) }
     }
 
-    fn compiled(
-        certificates: Vec<At<CertificateFiles>>,
-        tickets: &Tickets,
-    ) -> (Option<Arc<ServerConfig>>, Vec<Problem>) {
+    fn compiled(certificates: Vec<CertificateFiles>, tickets: &Tickets) -> (Option<Arc<ServerConfig>>, Vec<Problem>) {
         let mut problems = Vec::new();
         let settings = ListenerTlsSettings { certificates, min_version: TlsVersion::Tls12, client_auth: None };
         (compile(&settings, tickets, &mut problems), problems)
     }
 
-    fn good(certificates: Vec<At<CertificateFiles>>) -> Arc<ServerConfig> {
+    fn good(certificates: Vec<CertificateFiles>) -> Arc<ServerConfig> {
         let (config, problems) = compiled(certificates, &Tickets::new());
         assert_eq!(problems, []);
         config.unwrap()
@@ -318,9 +316,9 @@ mod tests {
         (listener, address)
     }
 
-    fn der(files: &At<CertificateFiles>) -> CertificateDer<'static> {
+    fn der(files: &CertificateFiles) -> CertificateDer<'static> {
         use rustls_pki_types::pem::PemObject;
-        CertificateDer::from_pem_file(&files.value.chain).unwrap()
+        CertificateDer::from_pem_file(&files.chain.value).unwrap()
     }
 
     #[tokio::test]
@@ -380,7 +378,7 @@ mod tests {
     fn what_is_wrong_with_files_is_told_all_at_once() {
         let files = Files::new();
         let (good, other) = (files.ecdsa("good", &["a.test"]), files.ecdsa("other", &["a.test"]));
-        let (chain, key) = (&good.value.chain, &good.value.key);
+        let (chain, key) = (&good.chain.value, &good.key.value);
         let missing = files.path("missing.pem");
         let empty = files.write("empty.pem", "");
         let broken = files.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
@@ -388,14 +386,14 @@ mod tests {
         let locked = files
             .write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
         for (wrong, expected) in [
-            (at(&missing, key), "the certificate chain `"),
+            (at(&missing, key), "the certificate `"),
             (at(chain, &missing), "the private key `"),
             (at(&empty, key), "holds no certificate"),
             (at(&broken, key), "is not valid PEM"),
             (at(&garbage, key), "cannot be used"),
             (at(chain, &empty), "holds no private key"),
             (at(chain, &locked), "holds no private key"),
-            (at(chain, &other.value.key), "does not belong to the certificate"),
+            (at(chain, &other.key.value), "does not belong to the certificate"),
         ] {
             let (config, problems) = compiled(vec![wrong, good.clone()], &Tickets::new());
             assert!(config.is_none());

@@ -2,18 +2,18 @@
 
 use std::cell::OnceCell;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::config::problem::Problem;
 use crate::config::settings::{At, CertificateFiles, UpstreamTlsSettings};
 use crate::config::source::Span;
+use crate::gateway::pem;
 
 /// Sessions that are kept for each server.
 const KEPT_SESSIONS: usize = 8;
@@ -93,7 +93,7 @@ impl Common {
         {
             return Some(Arc::clone(before));
         }
-        let span = settings.client.as_ref().map_or(upstream, |files| &files.span);
+        let span = settings.client.as_ref().map_or(upstream, |files| &files.chain.span);
         match configure(&roots, client) {
             Ok(config) => Some(Arc::new(Common { config: Arc::new(config), roots, chain })),
             Err(error) => {
@@ -120,9 +120,9 @@ fn configure(roots: &Arc<RootCertStore>, client: Option<Client>) -> Result<Clien
 
 fn read_roots(ca: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(&ca.value, &ca.span, problems)? {
+    for certificate in pem::read(ca, "certificate", problems)? {
         if let Err(error) = roots.add(certificate) {
-            let message = format!("a certificate in {} cannot be used: {error}", ca.value.display());
+            let message = format!("a certificate in `{}` cannot be used: {error}", ca.value.display());
             problems.push(Problem::error(&ca.span, message));
             return None;
         }
@@ -130,36 +130,11 @@ fn read_roots(ca: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Arc<RootC
     Some(Arc::new(roots))
 }
 
-fn read_client(files: &At<CertificateFiles>, problems: &mut Vec<Problem>) -> Option<Client> {
-    let chain = read_certificates(&files.value.chain, &files.span, problems);
-    let path = &files.value.key;
-    let text = read(path, &files.span, problems)?;
-    let Ok(key) = PrivateKeyDer::from_pem_slice(&text) else {
-        let message = format!("{} holds no private key that can be read", path.display());
-        problems.push(
-            Problem::error(&files.span, message).help("write an unencrypted PEM key in PKCS#8, PKCS#1 or SEC1 form"),
-        );
-        return None;
-    };
-    Some((chain?, key))
-}
-
-fn read_certificates(path: &Path, span: &Span, problems: &mut Vec<Problem>) -> Option<Vec<CertificateDer<'static>>> {
-    let text = read(path, span, problems)?;
-    let problem = match CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
-        Ok(certificates) if !certificates.is_empty() => return Some(certificates),
-        Ok(_) => Problem::error(span, format!("{} holds no certificate", path.display()))
-            .help("certificates are written in PEM form, between BEGIN CERTIFICATE and END CERTIFICATE"),
-        Err(error) => Problem::error(span, format!("{} is not valid PEM: {error}", path.display())),
-    };
-    problems.push(problem);
-    None
-}
-
-fn read(path: &Path, span: &Span, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
-    std::fs::read(path)
-        .map_err(|error| problems.push(Problem::error(span, format!("{} cannot be read: {error}", path.display()))))
-        .ok()
+fn read_client(files: &CertificateFiles, problems: &mut Vec<Problem>) -> Option<Client> {
+    // Both are read even if one fails, so that every problem is told.
+    let chain = pem::read(&files.chain, "certificate", problems);
+    let key = pem::read_key(&files.key, problems);
+    Some((chain?, key?))
 }
 
 /// The certificates that the system trusts: read once for a snapshot, and only if an upstream needs them.
@@ -221,7 +196,7 @@ mod tests {
     fn good_files_make_no_problems() {
         let files = Certificates::new();
         assert_eq!(build(files.settings("orders.test"), None).1, [""; 0]);
-        let client = Some(at(CertificateFiles { chain: files.chain(), key: files.key() }));
+        let client = Some(CertificateFiles { chain: at(files.chain()), key: at(files.key()) });
         assert_eq!(build(UpstreamTlsSettings { client, ..files.settings("orders.test") }, None).1, [""; 0]);
     }
 
@@ -231,15 +206,18 @@ mod tests {
         let junk = files.write("junk.pem", "junk");
         let broken = files.write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         let with_ca = |ca| UpstreamTlsSettings { ca: Some(at(ca)), ..UpstreamTlsSettings::default() };
-        assert!(the_problem(with_ca("/nowhere/ca.pem".into())).starts_with("/nowhere/ca.pem cannot be read: No such"));
-        assert!(the_problem(with_ca(junk.clone())).ends_with("junk.pem holds no certificate"));
-        assert!(the_problem(with_ca(broken)).contains("broken.pem cannot be used"));
+        assert!(
+            the_problem(with_ca("/nowhere/ca.pem".into()))
+                .starts_with("the certificate `/nowhere/ca.pem` cannot be read: No such")
+        );
+        assert!(the_problem(with_ca(junk.clone())).ends_with("junk.pem` holds no certificate"));
+        assert!(the_problem(with_ca(broken)).contains("broken.pem` cannot be used"));
         let with_client = |chain, key| UpstreamTlsSettings {
-            client: Some(at(CertificateFiles { chain, key })),
+            client: Some(CertificateFiles { chain: at(chain), key: at(key) }),
             ..files.settings("orders.test")
         };
-        assert!(the_problem(with_client(junk.clone(), files.key())).ends_with("junk.pem holds no certificate"));
-        assert!(the_problem(with_client(files.chain(), junk)).contains("no private key that can be read"));
+        assert!(the_problem(with_client(junk.clone(), files.key())).ends_with("junk.pem` holds no certificate"));
+        assert!(the_problem(with_client(files.chain(), junk)).contains("no private key that can be used"));
         let other = Certificates::new();
         assert!(the_problem(with_client(files.chain(), other.key())).contains("cannot be used"));
     }

@@ -1,6 +1,7 @@
 //! `[listener.NAME]`
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::node::Node;
@@ -105,7 +106,6 @@ fn read_tls(table: Table<'_>) -> Option<ListenerTlsSettings> {
 }
 
 fn client_auth(table: &Table<'_>) -> Option<ClientAuthSettings> {
-    let file = |node: &Node<'_>| value::path(node).map(|path| node.at(path));
     let (ca, crl) = (table.get("client_ca", file), table.get("client_crl", file));
     if let Some(node) = table.node("client_crl").filter(|_| !table.has("client_ca")) {
         let problem = Problem::error(&node.cx.span(&node.key_range), "`client_crl` has no effect without `client_ca`");
@@ -119,10 +119,14 @@ fn client_auth(table: &Table<'_>) -> Option<ClientAuthSettings> {
 }
 
 /// `{ chain = "…", key = "…" }`
-pub(super) fn certificate(node: &Node<'_>) -> Option<At<CertificateFiles>> {
+pub(super) fn certificate(node: &Node<'_>) -> Option<CertificateFiles> {
     let table = node.table()?;
-    let chain = table.require("chain", "\"certs/site.pem\"", value::path);
-    let key = table.require("key", "\"certs/site.key\"", value::path);
+    let chain = table.require("chain", "\"certs/site.pem\"", file);
+    let key = table.require("key", "\"certs/site.key\"", file);
     table.finish();
-    Some(node.at(CertificateFiles { chain: chain?, key: key? }))
+    Some(CertificateFiles { chain: chain?, key: key? })
+}
+
+fn file(node: &Node<'_>) -> Option<At<PathBuf>> {
+    value::path(node).map(|path| node.at(path))
 }
