@@ -79,6 +79,8 @@ pub async fn run_to_end(control: &Arc<Control>, mut signals: Signals, mut events
     };
     if cut_short {
         tracing::warn!("told to end a second time: ending at once");
+    } else {
+        tracing::info!("ended");
     }
     outcome
 }

@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn at(path: &Path) -> At<PathBuf> {
-        At { value: path.to_owned(), span: crate::server::testing::span() }
+        At { value: path.to_owned(), span: crate::upstream::testing::span() }
     }
 
     #[test]
