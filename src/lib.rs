@@ -2,8 +2,8 @@
 //!
 //! The tree follows the way of a configuration (`config` to `gateway`) and of a request (`server` to `request` to
 //! `upstream`). ARCHITECTURE.md shows both on one page. Dependencies point one way:
-//! `cli` → `control` → `admin`, `server` → `request` → `upstream` → `body`; all of them → `gateway` (the snapshot) →
-//! `config`; `observe` is used by everyone and uses only names.
+//! `cli` → `control` → `admin` → `server` → `request` → `worker` → `upstream` → `http1`, `body`; all of them may use
+//! `gateway` (the snapshot), `config`, `observe` and the table of rejections.
 
 #![forbid(unsafe_code)]
 
@@ -19,3 +19,4 @@ pub mod observe;
 pub mod request;
 pub mod server;
 pub mod upstream;
+pub mod worker;

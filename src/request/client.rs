@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::names;
 use super::target::Host;
 use crate::http1::encode::field;
-use crate::server::stream::Peer;
+use crate::request::peer::Peer;
 
 /// The client's address: the connection's peer, or behind trusted peers the rightmost address that is not trusted.
 pub fn address(peer: &Peer, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {

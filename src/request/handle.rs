@@ -26,12 +26,12 @@ use crate::config::settings::{HashKey, UpstreamTimeouts};
 use crate::gateway::Gateway;
 use crate::http1::connection::remove_hop_by_hop;
 use crate::http1::head::{Notable, ResponseHead};
-use crate::server::stream::Peer;
-use crate::server::worker::Worker;
+use crate::request::peer::Peer;
 use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
 use crate::upstream::upgrade::Upgraded;
 use crate::upstream::{ChooseBy, Server, Upstream};
+use crate::worker::Worker;
 
 /// Methods that are served where nothing narrower is said.
 const SERVED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");

@@ -7,6 +7,7 @@ pub mod inbound;
 pub mod limited;
 pub mod names;
 pub mod outgoing;
+pub mod peer;
 pub mod record;
 pub mod refusal;
 pub mod rejection;

@@ -17,9 +17,9 @@ use super::target::{Host, NormalPath};
 use crate::body::{OnEnd, Outcome};
 use crate::observe::access::{self, AccessRecord};
 use crate::observe::metrics::{Finished, InFlight, RouteMetrics};
-use crate::server::stream::Peer;
-use crate::server::worker::Worker;
+use crate::request::peer::Peer;
 use crate::upstream::journey::Journey;
+use crate::worker::Worker;
 
 /// The longest request ID that is taken over from a trusted peer.
 const LONGEST_ID: usize = 128;

@@ -14,8 +14,8 @@ use super::bind::SocketKey;
 use super::connection;
 use super::listener::Listener;
 use super::open::OpenConnections;
-use super::worker::Worker;
 use crate::gateway::Gateway;
+use crate::worker::Worker;
 
 /// How long accepting rests when the process or the system has run out of something.
 const REST: Duration = Duration::from_millis(100);

@@ -12,13 +12,14 @@ use super::counted::Counted;
 use super::farewell;
 use super::listener::Listener;
 use super::proxy_protocol::{self, Proxied, canonical};
-use super::stream::{ClientStream, Peer};
+use super::stream::ClientStream;
 use super::tls;
-use super::worker::Worker;
 use super::{http1, http2};
 use crate::observe::metrics::{HandshakeFailure, Protocol};
 use crate::observe::trouble::{self, Trouble};
+use crate::request::peer::Peer;
 use crate::request::rejection::Cause;
+use crate::worker::Worker;
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStream, from: SocketAddr) {

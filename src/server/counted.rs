@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::WorkerId;
+use crate::observe::metrics::WorkerId;
 use crate::observe::metrics::{ListenerMetrics, Protocol};
 
 /// A connection among its listener's open ones, until it is dropped.

@@ -7,10 +7,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::worker::Worker;
 use crate::request::record::fresh_id;
 use crate::request::refusal::farewell;
 use crate::request::rejection::Cause;
+use crate::worker::Worker;
 
 /// How long the client may take to hear it.
 const WITHIN: Duration = Duration::from_secs(1);

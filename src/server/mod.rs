@@ -6,7 +6,6 @@ mod certificates;
 mod client_auth;
 mod connection;
 mod counted;
-pub mod drain;
 mod farewell;
 mod http1;
 mod http2;
@@ -20,8 +19,3 @@ pub(crate) mod testing;
 mod tests;
 pub mod threads;
 pub mod tls;
-pub mod worker;
-
-/// The number of a data-plane thread, from zero: which metric cells it counts in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerId(pub usize);

@@ -1,17 +1,12 @@
-//! A client's byte stream, plain or TLS, and what is known of its other end.
+//! A client's byte stream, plain or TLS.
 
-use std::cell::OnceCell;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-
-use crate::request::client::Written;
 
 /// A client's byte stream.
 pub enum ClientStream {
@@ -27,22 +22,6 @@ impl ClientStream {
             ClientStream::Tls(stream) => stream.get_ref().0,
         }
     }
-}
-
-/// Who is at the other end of a connection and where it arrived.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// The name of the listener; its settings are looked up in the snapshot of each request.
-    pub listener: Arc<str>,
-    /// The client, or what the PROXY protocol of a trusted peer said of it.
-    pub remote: SocketAddr,
-    /// The address that the client connected to, likewise.
-    pub local: SocketAddr,
-    /// Whether `remote` is in `trusted_proxies`: what it writes into forwarding fields is believed.
-    pub trusted: bool,
-    pub tls: bool,
-    /// What servers are told of this peer with every request, once it was needed.
-    pub written: OnceCell<Written>,
 }
 
 impl AsyncRead for ClientStream {

@@ -9,11 +9,11 @@ use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
-use super::WorkerId;
-use super::worker::Worker;
 use crate::config::{Outside, load_text};
 use crate::gateway::Gateway;
 use crate::observe::metrics::Metrics;
+use crate::observe::metrics::WorkerId;
+use crate::worker::Worker;
 
 /// The snapshot of `text`, to which `[admin]` is added.
 pub(crate) fn gateway(text: &str, before: Option<&Gateway>, metrics: &Metrics) -> Gateway {

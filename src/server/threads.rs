@@ -11,15 +11,15 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::WorkerId;
 use super::accept::Acceptor;
 use super::bind::SocketKey;
 use super::listener::Listener;
 use super::open::OpenConnections;
-use super::worker::Worker;
 use crate::clock;
 use crate::gateway::Gateway;
 use crate::observe::metrics::Metrics;
+use crate::observe::metrics::WorkerId;
+use crate::worker::Worker;
 
 /// What a worker is told.
 pub enum Command {

@@ -20,8 +20,8 @@ use super::{ChooseBy, Lease, Server, Upstream};
 use crate::body::{Content, RequestBody};
 use crate::config::settings::UpstreamTimeouts;
 use crate::http1::head::ResponseHead;
+use crate::observe::metrics::WorkerId;
 use crate::request::rejection::{Blame, Cause};
-use crate::server::WorkerId;
 
 /// One request, as far as its forwarding goes.
 pub struct Call<'a> {

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::server::WorkerId;
+/// The number of a data-plane thread, from zero: which cells it counts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerId(pub usize);
 
 /// `N` counters, each kept once a worker and once more for threads that are no worker.
 ///

@@ -57,7 +57,7 @@ pub(super) fn read<const N: usize>(cells: &Cells<N>, first: usize) -> proto::His
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::WorkerId;
+    use crate::observe::metrics::WorkerId;
 
     #[test]
     fn a_bound_belongs_to_its_bucket() {

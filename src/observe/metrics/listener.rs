@@ -1,7 +1,7 @@
 //! What is counted of a listener's connections.
 
+use super::WorkerId;
 use super::cells::Cells;
-use crate::server::WorkerId;
 
 /// What a connection speaks. One that is upgraded is closed as the one and opened as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

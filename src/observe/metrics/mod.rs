@@ -25,8 +25,8 @@ use self::collector::Gatherer;
 use self::kept::Kept;
 use self::process::ProcessCollector;
 use crate::request::rejection::Cause;
-use crate::server::WorkerId;
 
+pub use self::cells::WorkerId;
 pub use self::collector::{Readings, ServerReading};
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 pub use self::route::{Finished, InFlight, RouteMetrics};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use super::WorkerId;
 use super::cells::Cells;
 use super::histogram;
-use crate::server::WorkerId;
 
 /// The label values of `method`, in the order of their index.
 pub(super) const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::WorkerId;
 use super::cells::Cells;
 use super::kept::Kept;
-use crate::server::WorkerId;
 
 // The layout of an upstream's cells.
 const RETRIES: usize = 0;

@@ -19,8 +19,7 @@ use tokio::time::Instant;
 use self::respond::{After, Asked, respond};
 use self::wire::{Gone, Wire, WireInterim, request_body};
 use super::counted::Counted;
-use super::stream::{ClientStream, Peer};
-use super::worker::Worker;
+use super::stream::ClientStream;
 use crate::http1::chunked::Decoder;
 use crate::http1::connection::persists;
 use crate::http1::encode;
@@ -30,9 +29,11 @@ use crate::http1::timer::Timer;
 use crate::observe::metrics::Protocol;
 use crate::request::handle::{Answer, handle, refuse_head};
 use crate::request::inbound::Inbound;
+use crate::request::peer::Peer;
 use crate::request::record::Record;
 use crate::request::rejection::Cause;
 use crate::upstream::upgrade::{Upgraded, tunnel};
+use crate::worker::Worker;
 
 /// The longest target; `target_too_long` states it.
 pub(super) const TARGET: usize = 8 * 1024;

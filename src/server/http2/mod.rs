@@ -28,14 +28,15 @@ use self::body::{FromClient, ToClient};
 use self::gather::Gather;
 use self::streams::{Birth, Idle, Spawn, Streams};
 use super::listener::Listener;
-use super::stream::{ClientStream, Peer};
-use super::worker::Worker;
+use super::stream::ClientStream;
 use crate::config::settings::ListenerSettings;
 use crate::http1::framing::has_no_content;
 use crate::http1::timer::Timer;
 use crate::request::handle::{Answer, handle, refuse_head};
+use crate::request::peer::Peer;
 use crate::request::rejection::Cause;
 use crate::upstream::http1::Interim;
+use crate::worker::Worker;
 
 /// What a client may send of one body, and of all bodies of a connection, before the gateway has passed it on.
 const STREAM_WINDOW: u32 = 256 * 1024;

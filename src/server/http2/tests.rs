@@ -16,10 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
-use super::super::stream::{ClientStream, Peer};
+use super::super::stream::ClientStream;
 use super::super::testing::{self, backend};
-use super::super::worker::Worker;
 use super::serve;
+use crate::request::peer::Peer;
+use crate::worker::Worker;
 
 /// Long enough for whatever is to happen, short enough to wait for when it does not.
 const SOON: Duration = Duration::from_secs(10);

@@ -1,4 +1,7 @@
-//! One data-plane thread: its runtime, its listening sockets, and what its connections share without locks.
+//! What the connections and requests of one data-plane thread share, without locks: the newest snapshot, the kept
+//! connections to servers, the drain.
+
+pub mod drain;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -6,10 +9,9 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::WorkerId;
-use super::drain::Drain;
+use self::drain::Drain;
 use crate::gateway::Gateway;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{Metrics, WorkerId};
 use crate::upstream::pool::Pool;
 
 /// What every connection of a worker shares. Lives on its thread.
