@@ -10,25 +10,41 @@ apt_install() {
     local root=()
     command -v apt-get >/dev/null || die "please install what Debian calls $*: there is no apt-get here to do it"
     if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || die "please install these Debian packages as root: $*"
+        command -v sudo >/dev/null || die "please install these as root: apt-get install $*"
         root=(sudo)
     fi
     say "installing the Debian packages $* (${root[*]:+with sudo, }apt-get)"
-    "${root[@]}" apt-get update -q >&2
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" >&2
+    { "${root[@]}" apt-get update -q &&
+        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; } >&2 ||
+        die "apt-get failed, see above; these Debian packages are needed: $*"
 }
 
-# need_commands COMMAND=PACKAGE...: installs the packages of those commands that are missing, all in one go.
-need_commands() {
-    local pair missing=()
-    for pair in "$@"; do
-        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+# need WHAT...: `rust`, `python` or commands that Debian has in packages of their names. Installs the packages of all that
+# is missing in one go; Rust itself is for the user to install, and looked for first.
+need() {
+    local what missing=()
+    for what in "$@"; do
+        [ "$what" != rust ] || need_toolchain
+    done
+    for what in "$@"; do
+        case $what in
+            # The compiler links with it and builds the C parts of aws-lc.
+            rust) c_compiler_works || missing+=(gcc libc6-dev) ;;
+            # Debian ships venv without the pip that it puts into environments.
+            python)
+                command -v python3 >/dev/null || missing+=(python3)
+                venv_works || missing+=(python3-venv)
+                ;;
+            *) command -v "$what" >/dev/null || missing+=("$what") ;;
+        esac
     done
     [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+    for what in "$@"; do
+        [ "$what" != python ] || need_newer_python
+    done
 }
 
-# The compiler, and what it needs to link and to build the C parts of aws-lc.
-need_rust() {
+need_toolchain() {
     local wanted found
     if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then
         . "$HOME/.cargo/env"
@@ -38,17 +54,16 @@ need_rust() {
     found=$(rustc --version | cut -d' ' -f2)
     [ "$(printf '%s\n' "$wanted" "$found" | sort -V | head -n1)" = "$wanted" ] ||
         die "Rust $wanted or newer is needed, this is $found: \`rustup update stable\` brings it"
-    command -v cc >/dev/null && echo '#include <stdlib.h>' | cc -E -x c - >/dev/null 2>&1 || apt_install gcc libc6-dev
 }
 
-need_python() {
-    command -v python3 >/dev/null || apt_install python3 python3-venv
+c_compiler_works() { command -v cc >/dev/null && echo '#include <stdlib.h>' | cc -E -x c - >/dev/null 2>&1; }
+
+venv_works() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+need_newer_python() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         die "Python 3.10 or newer is needed, this is $(python3 --version)"
-    # Debian ships venv without the pip that it puts into environments.
-    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
-    python3 -c 'import ensurepip, venv' 2>/dev/null ||
-        die "$(command -v python3) cannot make virtual environments: it lacks ensurepip"
+    venv_works || die "$(command -v python3) cannot make virtual environments: it lacks ensurepip"
 }
 
 # virtual_environment DIRECTORY REQUIREMENTS...: makes it once, and again whenever the requirements, the interpreter or

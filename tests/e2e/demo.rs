@@ -31,13 +31,17 @@ fn demo() -> Demo {
     Demo { process, lines }
 }
 
-/// What is left of the processes that a demo started: those with its configuration or its state in what they run.
+/// What is left of the processes that a demo started: those with its state in what they run or in
+/// their environment; other demos may be running.
 fn left_over() -> Vec<String> {
+    let state = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-demo");
+    let (environment, state) = (format!("DEMO_STATE={}", state.display()), format!("{}/venv", state.display()));
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        if command.contains("target/test-demo/venv") || command.contains("run --config config/demo.toml") {
+        let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        let ours = read("environ").split(|byte| *byte == 0).any(|variable| variable == environment.as_bytes());
+        if command.contains(&state) || (ours && command.contains("run --config config/demo.toml")) {
             found.push(command);
         }
     }
