@@ -18,8 +18,10 @@ fn demo() -> Demo {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Kept from run to run, for the Python environment in it, and not the one of a demo that someone is running.
     let state = root.join("target/test-demo");
-    let process = Process::start("examples/demo", |command| {
-        command.args(["--binary", env!("CARGO_BIN_EXE_passerelle")]).current_dir(root);
+    // Whoever runs the tests in the background has SIGINT ignored, and a shell cannot trap what it was started to ignore.
+    let process = Process::start("env", |command| {
+        command.args(["--default-signal=INT", "examples/demo", "--binary", env!("CARGO_BIN_EXE_passerelle")]);
+        command.current_dir(root);
         command.env("DEMO_DIRECTORY", &state);
         for name in ["HTTPS_PORT", "HTTP_PORT", "ADMIN_PORT"] {
             command.env(name, free_port().to_string());
