@@ -1,8 +1,8 @@
 //! Header fields that the operator sets and removes.
 
 use ::http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 
 use super::super::mask;
@@ -44,6 +44,11 @@ fn changes_of(table: Option<Table<'_>>, place: Where) -> HeaderChanges {
             let name = http::header_name_value(member)?;
             if let Some((message, help)) = refused(&name, place) {
                 return member.refuse_with(message, help);
+            }
+            if place == Where::Response && name == DATE {
+                // RFC 9110 section 6.6.1.
+                let help = "leave it out: HTTP demands it of whoever has a clock";
+                return member.refuse_with(format!("`{name}` is written by the gateway"), help);
             }
             if set.iter().any(|(known, _)| *known == name) {
                 return member.refuse(format!("`{name}` is set and removed"));
