@@ -150,6 +150,11 @@ impl Visit for TextFields<'_> {
         self.value(field, format_args!("{value}"));
     }
 
+    /// `{:?}` would turn to exponents where a duration is short.
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.value(field, format_args!("{value}"));
+    }
+
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         self.value(field, format_args!("{}", Chain(value)));
     }

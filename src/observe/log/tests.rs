@@ -47,11 +47,20 @@ fn json_has_types() {
 fn text_is_one_line_an_event() {
     let line = logged(
         |settings| settings.format = Some(LogFormat::Text),
-        || tracing::info!(path = "/a b", host = "x\" status=200\n", empty = "", id = 7_u64, "it\u{1b}[31m\nran"),
+        || {
+            tracing::info!(
+                path = "/a b",
+                host = "x\" status=200\n",
+                empty = "",
+                id = 7_u64,
+                took = 4.7e-5,
+                "it\u{1b}[31m\nran"
+            )
+        },
     );
     let said = line.split_once(' ').unwrap().1;
     let expected = "info  passerelle::observe::log::tests: it\\u001b[31m\\nran path=\"/a b\" \
-                    host=\"x\\\" status=200\\n\" empty=\"\" id=7\n";
+                    host=\"x\\\" status=200\\n\" empty=\"\" id=7 took=0.000047\n";
     assert_eq!(said, expected);
 }
 
