@@ -202,7 +202,7 @@ fn many_streams_share_a_connection() {
 }
 
 #[test]
-fn trailers_and_early_hints_pass_over_http2() {
+fn trailers_pass_over_http2_and_early_hints_do_no_harm() {
     let fake = Fake::answering(
         "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
          HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n",
