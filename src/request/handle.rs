@@ -22,7 +22,7 @@ use super::rejection::{Cause, Rejection};
 use super::route::{Action, NoRoute, Route, location};
 use super::target::{Host, NormalPath, Path, Target};
 use crate::body::{Content, RequestBody, ResponseBody};
-use crate::config::settings::{HashKey, UpstreamTimeouts};
+use crate::config::settings::{HashKey, ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
 use crate::http1::connection::remove_hop_by_hop;
 use crate::http1::head::{Notable, ResponseHead};
@@ -48,12 +48,12 @@ pub enum Answer {
 }
 
 /// Answers a request.
-pub async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, inbound: Inbound, interim: &dyn Interim) -> Answer {
+pub async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, mut inbound: Inbound, interim: &dyn Interim) -> Answer {
     let gateway = worker.gateway();
     let mut record = Record::begin(worker, peer, &inbound);
-    let mut inbound = inbound;
     let body = std::mem::replace(&mut inbound.body, RequestBody::Empty);
-    let mut passage = Passage { worker, peer, gateway: &gateway, interim, record: &mut record };
+    let listener = gateway.listeners.get(&peer.listener).map(|listener| &listener.settings);
+    let mut passage = Passage { worker, peer, gateway: &gateway, listener, interim, record: &mut record };
     match passage.pass(&inbound, body).await {
         Ok(Passed::Response(mut response)) => {
             mark_origin(&record, &inbound.headers, response.headers_mut());
@@ -125,6 +125,8 @@ struct Passage<'a> {
     worker: &'a Rc<Worker>,
     peer: &'a Rc<Peer>,
     gateway: &'a Gateway,
+    /// `None` once the configuration has it no more and only its connections are left.
+    listener: Option<&'a ListenerSettings>,
     interim: &'a dyn Interim,
     record: &'a mut Record,
 }
@@ -137,7 +139,7 @@ impl Passage<'_> {
             Path::Asterisk => return Ok(Passed::Response(about_the_server())),
         };
         self.record.path = Some(path.clone());
-        if let Some(port) = self.listener_redirect() {
+        if let Some(port) = self.listener.and_then(|listener| listener.redirect_to_https) {
             return self.redirect_to_https(port, &path, target.query.as_deref()).map(Passed::Response);
         }
         let route = self.route(inbound, &path)?;
@@ -175,19 +177,13 @@ impl Passage<'_> {
         }
         let target = Target::parse(&inbound.method, &inbound.target)?;
         self.record.host = authority(inbound, &target)?;
-        let trusted =
-            self.gateway.listeners.get(&self.peer.listener).map(|listener| &listener.settings.trusted_proxies);
-        self.record.client = client::address(self.peer, trusted.map_or(&[], |nets| nets), &inbound.headers);
+        let trusted = self.listener.map_or(&[][..], |listener| &listener.trusted_proxies);
+        self.record.client = client::address(self.peer, trusted, &inbound.headers);
         let continues = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         if inbound.seen.has(Notable::Expect) && !inbound.headers.get_all(EXPECT).iter().all(continues) {
             return Err(Cause::ExpectationFailed.into());
         }
         Ok(target)
-    }
-
-    /// The port that this listener sends clients to.
-    fn listener_redirect(&self) -> Option<u16> {
-        self.gateway.listeners.get(&self.peer.listener).and_then(|listener| listener.settings.redirect_to_https)
     }
 
     /// Only to hosts that lead to a route: a made-up `Host` must not decide where a browser goes.
