@@ -119,8 +119,8 @@ impl<S: Read + Write> Client<S> {
         let length = body.len().to_string();
         let mut with_length = vec![("Content-Length", length.as_str())];
         with_length.extend_from_slice(headers);
-        self.send(head(method, target, &with_length));
-        self.send(body);
+        // In one go, since some servers answer the head alone and close.
+        self.send([head(method, target, &with_length).as_bytes(), body].concat());
         self.answer_to(method)
     }
 
