@@ -39,7 +39,9 @@ pub struct Control {
     metrics: Arc<Metrics>,
     newest: Arc<ArcSwap<Gateway>>,
     lifecycle: Arc<Lifecycle>,
-    /// Whoever holds it may change what runs: one reload at a time.
+    /// Whoever holds it reads the configuration again: one reload at a time.
+    reloading: Mutex<()>,
+    /// Whoever holds it may change what runs. Not held while files are read, since the end waits for it.
     plane: Mutex<Plane>,
     /// What to watch for changes.
     files: latest::Sender<Vec<PathBuf>>,
@@ -120,7 +122,8 @@ impl Control {
         lifecycle.bound(sockets.commit(opened, &gateway, &workers));
         let plane = Mutex::new(Plane { sockets, workers, endpoints, background });
         let files = latest::Sender::new(files);
-        let control = Control { config, metrics, newest, lifecycle, plane, files, log };
+        let reloading = Mutex::default();
+        let control = Control { config, metrics, newest, lifecycle, reloading, plane, files, log };
         Ok((Arc::new(control), Events { ended, reloads }))
     }
 

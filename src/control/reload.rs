@@ -127,11 +127,7 @@ impl Control {
     }
 
     async fn swap(self: &Arc<Self>) -> Result<Report, Failure> {
-        let mut plane = self.plane.lock().await;
-        match self.lifecycle.phase() {
-            Phase::Starting | Phase::Serving => {}
-            Phase::Draining => return Err(Failure::Leaving),
-        }
+        let _turn = self.reloading.lock().await;
         let began = Instant::now();
         let before = self.snapshot();
         // Reading files and compiling may take long; probes and /metrics go on meanwhile.
@@ -141,6 +137,11 @@ impl Control {
         // A file that the broken configuration was made of may be the one that is mended next.
         self.watch(files, gateway.is_some());
         let Some(gateway) = gateway else { return Err(Failure::Configuration(problems)) };
+        let mut plane = self.plane.lock().await;
+        match self.lifecycle.phase() {
+            Phase::Starting | Phase::Serving => {}
+            Phase::Draining => return Err(Failure::Leaving),
+        }
         let opened = plane.sockets.open(&gateway).map_err(Failure::Bind)?;
         let names = opened.names();
         let endpoints = plane.endpoints.prepare(&gateway.settings.admin).map_err(Failure::Admin)?;

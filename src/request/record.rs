@@ -46,7 +46,7 @@ pub struct Record {
     traceparent: Option<HeaderValue>,
     pub journey: Rc<Journey>,
     pub received: Rc<Cell<u64>>,
-    pub sent: u64,
+    pub sent: Cell<u64>,
     pub status: Option<StatusCode>,
     pub cause: Option<Cause>,
 }
@@ -88,7 +88,7 @@ impl Record {
             traceparent: None,
             journey: Rc::default(),
             received: Rc::default(),
-            sent: 0,
+            sent: Cell::default(),
             status: None,
             cause: None,
         })
@@ -139,7 +139,7 @@ impl Record {
             duration,
             upstream_duration: self.journey.took(),
             received: self.received.get(),
-            sent: self.sent,
+            sent: self.sent.get(),
         });
         if !access::wanted(cause) {
             return;
@@ -167,7 +167,7 @@ impl Record {
             duration,
             upstream_duration: self.journey.took(),
             received: self.received.get(),
-            sent: self.sent,
+            sent: self.sent.get(),
             attempts: self.journey.attempts(),
             traceparent: self.traceparent.as_ref().and_then(|value| value.to_str().ok()),
             user_agent: user_agent.as_deref(),
@@ -183,7 +183,7 @@ impl Drop for Record {
 
 impl OnEnd for Record {
     fn ended(mut self: Box<Self>, sent: u64, outcome: Outcome) {
-        self.sent = sent;
+        self.sent.set(sent);
         match outcome {
             Outcome::Complete => {}
             Outcome::Failed(cause) => self.cause = Some(cause),

@@ -1,5 +1,6 @@
 //! After a 101: bytes copied both ways, each direction closing by itself.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,11 +52,11 @@ pub struct Upgraded {
     pub(super) _open: Open,
 }
 
-/// Bytes copied in an upgraded connection's life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Copied {
-    pub from_client: u64,
-    pub to_client: u64,
+/// Where the bytes copied in an upgraded connection's life are counted as they go, since it may be cut off.
+#[derive(Clone, Copy)]
+pub struct Copied<'a> {
+    pub from_client: &'a Cell<u64>,
+    pub to_client: &'a Cell<u64>,
 }
 
 /// Copies until both directions have ended, one has failed, or both were silent for too long. `early` is what the
@@ -64,9 +65,10 @@ pub async fn tunnel<C: AsyncRead + AsyncWrite + Unpin>(
     client: &mut C,
     early: BytesMut,
     upgraded: &mut Upgraded,
-) -> Copied {
-    let mut to_server = Direction { pending: early, ..Direction::default() };
-    let mut to_client = Direction { pending: BytesMut::from(upgraded.early.as_ref()), ..Direction::default() };
+    copied: Copied<'_>,
+) {
+    let mut to_server = Direction::new(early, copied.from_client);
+    let mut to_client = Direction::new(BytesMut::from(upgraded.early.as_ref()), copied.to_client);
     let mut timer = Timer::new();
     timer.set(upgraded.silence);
     std::future::poll_fn(|cx| {
@@ -85,21 +87,23 @@ pub async fn tunnel<C: AsyncRead + AsyncWrite + Unpin>(
         timer.poll_expired(cx)
     })
     .await;
-    Copied { from_client: to_server.copied, to_client: to_client.copied }
 }
 
-#[derive(Default)]
-struct Direction {
+struct Direction<'a> {
     /// Read and not yet written.
     pending: BytesMut,
     ended: bool,
     shut: bool,
-    copied: u64,
+    copied: &'a Cell<u64>,
     /// Reads and writes that got anywhere.
     moved: u64,
 }
 
-impl Direction {
+impl Direction<'_> {
+    fn new(pending: BytesMut, copied: &Cell<u64>) -> Direction<'_> {
+        Direction { pending, ended: false, shut: false, copied, moved: 0 }
+    }
+
     /// Ready once the end was passed on.
     fn poll<R, W>(&mut self, from: &mut R, to: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>>
     where
@@ -113,7 +117,7 @@ impl Direction {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.pending.advance(written);
-                self.copied = self.copied.wrapping_add(written as u64);
+                self.copied.set(self.copied.get().wrapping_add(written as u64));
                 self.moved = self.moved.wrapping_add(1);
             }
             // An idle tunnel holds no buffer.
@@ -149,13 +153,16 @@ mod tests {
         let (mut client, mut client_far) = duplex(16);
         let (mut server, mut server_far) = duplex(16);
         let copy = async {
-            let (mut there, mut back) = (Direction::default(), Direction::default());
+            let (sent, received) = (Cell::new(0), Cell::new(0));
+            let mut there = Direction::new(BytesMut::new(), &sent);
+            let mut back = Direction::new(BytesMut::new(), &received);
             std::future::poll_fn(|cx| {
                 let there = there.poll(&mut client, &mut server, cx);
                 let back = back.poll(&mut server, &mut client, cx);
                 if there.is_ready() && back.is_ready() { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
+            assert_eq!((sent.get(), received.get()), (8, 40));
         };
         let talk = async {
             client_far.write_all(b"question").await.expect("open");

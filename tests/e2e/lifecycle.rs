@@ -1,6 +1,7 @@
 //! Start, reload, drain, and what signals do.
 
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use serde_json::json;
 use crate::harness::backends;
 use crate::harness::gateway::passerelle;
 use crate::harness::http::{Client, get, head, try_get};
+use crate::harness::process::Process;
 use crate::harness::{Fake, Gateway, Setup, eventually};
 use crate::websocket::WebSocket;
 
@@ -181,6 +183,47 @@ fn an_open_websocket_lives_on_while_draining_and_not_beyond() {
     let (status, output) = gateway.stop();
     assert!(begun.elapsed() < Duration::from_secs(20), "the grace was 3 s");
     assert!(status.code().is_some(), "{output}");
+}
+
+#[test]
+fn a_tunnel_that_is_cut_off_is_recorded_with_what_it_carried() {
+    let gateway = Setup::before([backends::chat().url()]).rest("[server]\nshutdown_grace = \"500ms\"").start();
+    let mut socket = WebSocket::open(gateway.port("http"), "/ws");
+    socket.echo("some words");
+    gateway.signal(Signal::TERM);
+    let record = gateway.log_line("the tunnel's record", |line| line["status"] == 101);
+    assert!(record["received"].as_u64() >= Some(10) && record["sent"].as_u64() >= Some(10), "{record}");
+    assert_eq!(gateway.stop().0.code(), Some(0));
+}
+
+/// Makes the opening of a file block, as on a disk that hangs: the process returned holds a lease on it, and says when
+/// somebody wants it.
+fn hang(file: &Path) -> Process {
+    const HOLD: &str = "
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, lambda *_: print('wanted', flush=True))
+fcntl.fcntl(os.open(sys.argv[1], os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+while True:
+    signal.pause()
+";
+    let holder = Process::start("python3", |command| {
+        command.args(["-c", HOLD]).arg(file);
+    });
+    holder.output().find("the lease is held", |line| (line == "held").then_some(()));
+    holder
+}
+
+#[test]
+fn a_reload_that_hangs_on_a_disk_does_not_hold_up_the_end() {
+    let gateway = Setup::before([backends::orders_threads().url()]).start();
+    let holder = hang(&gateway.config_path());
+    gateway.signal(Signal::HUP);
+    holder.output().find("the reload hangs", |line| (line == "wanted").then_some(()));
+    let begun = Instant::now();
+    let (status, output) = gateway.stop();
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "nothing was open");
 }
 
 #[test]

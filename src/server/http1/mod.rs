@@ -32,7 +32,7 @@ use crate::request::inbound::Inbound;
 use crate::request::peer::Peer;
 use crate::request::record::Record;
 use crate::request::rejection::Cause;
-use crate::upstream::upgrade::{Upgraded, tunnel};
+use crate::upstream::upgrade::{Copied, Upgraded, tunnel};
 use crate::worker::Worker;
 
 /// The longest target; `target_too_long` states it.
@@ -326,11 +326,10 @@ impl Connection {
                 // A failure here leaves an orderly end, which the framing still tells apart.
                 let _ = SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
             }
-            Next::Tunnel(mut upgraded, mut record) => {
+            Next::Tunnel(mut upgraded, record) => {
                 counted.becomes(Protocol::Upgraded);
-                let copied = tunnel(&mut stream, read, &mut upgraded).await;
-                record.received.set(copied.from_client);
-                record.sent = copied.to_client;
+                let copied = Copied { from_client: &record.received, to_client: &record.sent };
+                tunnel(&mut stream, read, &mut upgraded, copied).await;
             }
         }
     }
