@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod admit;
 pub mod body;
 pub mod cli;
 pub mod clock;
@@ -19,4 +20,5 @@ pub mod observe;
 pub mod request;
 pub mod server;
 pub mod upstream;
+pub mod validate;
 pub mod worker;

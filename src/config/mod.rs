@@ -30,7 +30,9 @@ use toml::de::DeTable;
 pub use self::outside::Outside;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
-use self::settings::{CertificateFiles, ClientAuthSettings, RouteAction, Settings};
+use self::settings::{
+    At, AuthKind, CertificateFiles, ClientAuthSettings, ClientProof, JwtKeys, OpenApiSource, RouteAction, Settings,
+};
 use self::source::{SourceFile, Span};
 
 /// No configuration that people write is larger.
@@ -66,6 +68,7 @@ impl Loaded {
         }
         let served = tls.flat_map(|tls| &tls.certificates);
         let upstreams = settings.flat_map(|settings| settings.upstreams.values()).map(|upstream| &upstream.tls);
+        files.extend(settings_files(self.draft.as_ref()));
         files.extend(upstreams.clone().filter_map(|tls| tls.ca.as_ref()).map(|ca| ca.value.clone()));
         for CertificateFiles { chain, key } in served.chain(upstreams.filter_map(|tls| tls.client.as_ref())) {
             files.extend([chain.value.clone(), key.value.clone()]);
@@ -80,6 +83,42 @@ impl Loaded {
         let built = self.draft.and_then(|settings| build(settings, &mut problems));
         (built.filter(|_| !any_error(&problems)), problems)
     }
+}
+
+/// The files of identity, limits and validation.
+fn settings_files(settings: Option<&Settings>) -> Vec<PathBuf> {
+    let mut files: Vec<&At<PathBuf>> = Vec::new();
+    for auth in settings.iter().flat_map(|settings| settings.auths.values()) {
+        match &auth.kind {
+            AuthKind::Jwt(jwt) => {
+                files.extend(&jwt.ca);
+                match &jwt.keys {
+                    JwtKeys::File(file) => files.push(file),
+                    JwtKeys::Discovery(_) | JwtKeys::Url(_) | JwtKeys::Secret(_) => {}
+                }
+            }
+            AuthKind::Introspection(introspection) => {
+                files.extend(&introspection.ca);
+                match &introspection.client {
+                    ClientProof::PrivateKey { key, .. } => files.push(key),
+                    ClientProof::Secret(_) => {}
+                }
+            }
+            AuthKind::ApiKey(keys) => files.extend(&keys.keys_file),
+            AuthKind::ClientCertificate(_) => {}
+            AuthKind::Basic(basic) => files.push(&basic.htpasswd),
+        }
+    }
+    files.extend(settings.iter().flat_map(|settings| settings.stores.values()).filter_map(|store| store.ca.as_ref()));
+    let routes = settings.iter().flat_map(|settings| settings.routes.values());
+    for validate in routes.filter_map(|route| route.validate.as_ref()) {
+        files.extend(validate.body_schema.iter().chain(&validate.schemas));
+        match validate.openapi.as_ref().map(|openapi| &openapi.source) {
+            Some(OpenApiSource::File(file)) => files.push(file),
+            Some(OpenApiSource::Upstream(_)) | None => {}
+        }
+    }
+    files.into_iter().map(|file| file.value.clone()).collect()
 }
 
 /// Reads the file at `path`, with the environment of this process.

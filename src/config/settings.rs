@@ -3,6 +3,10 @@
 //! Strings end here. Whatever building the gateway may still complain about (a name that dangles, a file that cannot
 //! be read) keeps the place it was written at, as [`At`]. Routes come with `[defaults]` already merged in.
 
+mod auth;
+mod limit;
+mod validate;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +18,13 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+pub use self::auth::{
+    Access, ApiKeyEntry, ApiKeyPlace, ApiKeySettings, AuthKind, AuthSettings, BasicSettings, CertificateSubject,
+    ClaimPath, ClaimSettings, ClientCertificateSettings, ClientProof, Demands, FetchUrl, IdentityHeaders,
+    IntrospectionSettings, JwtAlgorithm, JwtKeys, JwtSettings, Secret, TokenFrom,
+};
+pub use self::limit::{LimitKey, LimitRules, LimitSettings, RateLimit, StoreSettings, StoreUrl, WhenUnreachable};
+pub use self::validate::{OpenApiSettings, OpenApiSource, ValidateMode, ValidateSettings};
 use super::source::Span;
 
 /// A value and the place in the file where it was written.
@@ -38,6 +49,9 @@ pub struct Settings {
     pub log: LogSettings,
     pub listeners: BTreeMap<String, ListenerSettings>,
     pub upstreams: BTreeMap<String, UpstreamSettings>,
+    pub auths: BTreeMap<String, AuthSettings>,
+    pub limits: BTreeMap<String, LimitSettings>,
+    pub stores: BTreeMap<String, StoreSettings>,
     pub routes: BTreeMap<String, RouteSettings>,
     /// `[defaults]`, for answers that no route gives.
     pub answers: AnswerSettings,
@@ -77,6 +91,8 @@ pub struct LogSettings {
     pub format: Option<LogFormat>,
     pub output: LogOutput,
     pub access: bool,
+    /// Whether access records name the caller.
+    pub subject: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,6 +336,14 @@ pub struct RouteSettings {
     pub action: RouteAction,
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
+    pub access: Access,
+    /// `[limit.NAME]`
+    pub limits: Vec<At<String>>,
+    pub validate: Option<ValidateSettings>,
+    /// `None`: the backend is not told who is calling.
+    pub forward_identity: Option<IdentityHeaders>,
+    /// `None`: Bearer tokens yes; keys, cookies and passwords no.
+    pub forward_credential: Option<bool>,
     /// Begins with a slash and does not end with one.
     pub strip_prefix: Option<String>,
     pub timeouts: TimeoutOverrides,

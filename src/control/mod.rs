@@ -28,7 +28,7 @@ use crate::gateway::Gateway;
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 use crate::server::threads::{Ended, Workers};
-use crate::upstream::background::Background;
+use crate::{admit, upstream, validate};
 use sockets::Sockets;
 use systemd::PassedSockets;
 
@@ -53,7 +53,23 @@ struct Plane {
     sockets: Sockets,
     workers: Workers,
     endpoints: Endpoints,
-    background: Background,
+    tasks: Tasks,
+}
+
+/// What runs beside requests, each part following the snapshots by itself.
+#[derive(Default)]
+struct Tasks {
+    upstreams: upstream::background::Background,
+    auths: admit::background::Background,
+    documents: validate::background::Background,
+}
+
+impl Tasks {
+    /// Makes everything fit a snapshot that is about to be put into force.
+    async fn apply(&mut self, gateway: &Arc<Gateway>) {
+        self.documents.apply(gateway).await;
+        tokio::join!(self.upstreams.apply(gateway), self.auths.apply(gateway));
+    }
 }
 
 /// What the first snapshot was made of.
@@ -115,12 +131,12 @@ impl Control {
         let prepared = endpoints.prepare(&gateway.settings.admin).map_err(StartFailure::Admin)?;
         endpoints.commit(prepared);
         tell_admin(&endpoints);
-        let mut background = Background::default();
-        background.apply(&gateway).await;
+        let mut tasks = Tasks::default();
+        tasks.apply(&gateway).await;
 
         let (workers, ended) = Workers::start(workers, &newest, &metrics).map_err(StartFailure::Thread)?;
         lifecycle.bound(sockets.commit(opened, &gateway, &workers));
-        let plane = Mutex::new(Plane { sockets, workers, endpoints, background });
+        let plane = Mutex::new(Plane { sockets, workers, endpoints, tasks });
         let files = latest::Sender::new(files);
         let reloading = Mutex::default();
         let control = Control { config, metrics, newest, lifecycle, reloading, plane, files, log };

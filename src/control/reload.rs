@@ -152,7 +152,7 @@ impl Control {
         // Nothing fails from here on.
         let gateway = Arc::new(gateway);
         let plane = &mut *plane;
-        plane.background.apply(&gateway).await;
+        plane.tasks.apply(&gateway).await;
         self.newest.store(Arc::clone(&gateway));
         self.lifecycle.bound(plane.sockets.commit(opened, &gateway, &plane.workers));
         plane.endpoints.commit(endpoints);

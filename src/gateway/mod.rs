@@ -5,10 +5,12 @@ pub mod pem;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::admit::auth::{Auth, Auths, Building};
+use crate::admit::limit::{self, AllLimits};
 use crate::config::problem::{Problem, Severity};
 use crate::config::settings::Settings;
 use crate::observe::metrics::Metrics;
-use crate::request::route::Routes;
+use crate::request::route::{Parts, Routes};
 use crate::server::bind::SocketKey;
 use crate::server::listener::Listener;
 use crate::server::tls::Tickets;
@@ -19,6 +21,8 @@ use crate::upstream::tls::SystemRoots;
 pub struct Gateway {
     pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub auths: Auths,
+    pub limits: AllLimits,
     pub routes: Routes,
     pub settings: Settings,
     /// The keys of TLS session tickets.
@@ -49,7 +53,12 @@ impl Gateway {
             })
             .collect();
         let tickets = before.map(|gateway| gateway.tickets.clone()).unwrap_or_default();
-        let routes = Routes::build(&settings.routes, &settings.answers, &upstreams, metrics);
+        let mut building = Building { metrics, system_roots: &system_roots, problems };
+        let auths = build_auths(&settings, before, &mut building);
+        let limits =
+            limit::build(&settings.limits, &settings.stores, before.map(|before| &before.limits), &mut building);
+        let parts = Parts { upstreams: &upstreams, auths: &auths, limits: &limits };
+        let routes = Routes::build(&settings, &parts, before.map(|before| &before.routes), &mut building);
         let listeners: BTreeMap<Arc<str>, Arc<Listener>> = settings
             .listeners
             .iter()
@@ -66,7 +75,7 @@ impl Gateway {
             .flat_map(|listener| listener.sockets().map(|socket| (socket, Arc::clone(listener))))
             .collect();
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-        (!failed).then_some(Gateway { listeners, upstreams, routes, settings, tickets, sockets })
+        (!failed).then_some(Gateway { listeners, upstreams, auths, limits, routes, settings, tickets, sockets })
     }
 
     /// The listener that holds the socket, if one does.
@@ -78,4 +87,13 @@ impl Gateway {
     pub fn sockets(&self) -> impl Iterator<Item = (&SocketKey, &Arc<Listener>)> {
         self.sockets.iter()
     }
+}
+
+fn build_auths(settings: &Settings, before: Option<&Gateway>, building: &mut Building<'_>) -> Auths {
+    let built = settings.auths.iter().filter_map(|(name, auth)| {
+        let before = before.and_then(|gateway| gateway.auths.get(name.as_str())).map(Arc::as_ref);
+        let auth = Auth::build(name, auth, before, building)?;
+        Some((Arc::clone(&auth.name), Arc::new(auth)))
+    });
+    built.collect()
 }

@@ -18,6 +18,7 @@ const LONGEST_ID: usize = 128;
 const LONGEST_METHOD: usize = 32;
 const LONGEST_HOST: usize = 256;
 const LONGEST_PATH: usize = 2048;
+const LONGEST_SUBJECT: usize = 256;
 const LONGEST_USER_AGENT: usize = 256;
 
 /// What is told of one request. The query's values are never part of it.
@@ -25,6 +26,8 @@ const LONGEST_USER_AGENT: usize = 256;
 pub struct AccessRecord<'a> {
     pub request_id: &'a str,
     pub client: IpAddr,
+    /// The caller behind its auth's name, where callers are to be named.
+    pub subject: Option<&'a str>,
     pub listener: &'a str,
     pub route: Option<&'a str>,
     pub upstream: Option<&'a str>,
@@ -82,6 +85,7 @@ pub fn record(record: &AccessRecord<'_>) {
         Level::INFO,
         request_id = cut(record.request_id, LONGEST_ID),
         client = %record.client,
+        subject = record.subject.map(|subject| cut(subject, LONGEST_SUBJECT)),
         listener = record.listener,
         route = record.route,
         upstream = record.upstream,
@@ -156,6 +160,7 @@ mod tests {
         AccessRecord {
             request_id: "r-1",
             client: IpAddr::from([192, 0, 2, 7]),
+            subject: None,
             listener: "https",
             route: Some("orders"),
             upstream: None,

@@ -195,6 +195,7 @@ mod tests {
             local: "192.0.2.1:8443".parse().expect("an address"),
             trusted,
             tls: true,
+            certificate: None,
             written: Default::default(),
         }
     }

@@ -69,6 +69,14 @@ impl Cors {
         }
     }
 
+    /// Whether this origin is named; `*` names none.
+    pub fn names(&self, origin: &HeaderValue) -> bool {
+        match &self.origins {
+            CorsOrigins::Any => false,
+            CorsOrigins::List(_) => self.allowed(origin).is_some(),
+        }
+    }
+
     fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         match &self.origins {
             CorsOrigins::Any => Some(HeaderValue::from_static("*")),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, LOCATION, UPGRADE};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::client::{self, Told};
@@ -21,6 +21,10 @@ use super::refusal;
 use super::rejection::{Cause, Rejection};
 use super::route::{Action, NoRoute, Route, location};
 use super::target::{Host, NormalPath, Path, Target};
+use crate::admit::Caller;
+use crate::admit::credential::{cookies, without_parameters};
+use crate::admit::gate::{Admitted, Asking};
+use crate::admit::limit::Counting;
 use crate::body::{Content, RequestBody, ResponseBody};
 use crate::config::settings::{HashKey, ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
@@ -31,6 +35,7 @@ use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
 use crate::upstream::upgrade::Upgraded;
 use crate::upstream::{ChooseBy, Server, Upstream};
+use crate::validate::{Judging, upstream_path};
 use crate::worker::Worker;
 
 /// Methods that are served where nothing narrower is said.
@@ -82,6 +87,7 @@ fn refuse(
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
     record.cause = Some(rejection.cause);
+    record.journey.detail(rejection.detail().map(str::to_owned));
     let format = record.manners().map_or(gateway.routes.unrouted.errors, |route| route.style.errors);
     let mut response = refusal::answer(rejection, format, request, &record.request_id);
     if let Some(request) = request {
@@ -108,6 +114,7 @@ fn finish(
         Some(route) => route.finish_headers(response.headers_mut(), peer.tls),
         None => gateway.routes.unrouted.mark(response.headers_mut(), peer.tls, &[]),
     }
+    response.headers_mut().extend(record.held.fields());
     response.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
     record.status = Some(response.status());
     response.map(|body| body.on_end(record))
@@ -143,13 +150,26 @@ impl Passage<'_> {
             return self.redirect_to_https(port, &path, target.query.as_deref()).map(Passed::Response);
         }
         let route = self.route(inbound, &path)?;
-        self.admit(&route)?;
+        if !route.admits(self.record.client) {
+            return Err(Cause::AddressDenied.into());
+        }
+        let counting = Counting { worker: self.worker, client: self.record.client, headers: &inbound.headers };
+        route.limits.before_identity(&counting, &mut self.record.held).await?;
+        // Browsers ask beforehand without credentials.
         if let (Some(cors), Some(_)) = (&route.cors, preflight_method(&inbound.method, &inbound.headers)) {
             let mut response = Response::new(ResponseBody::new(Content::Empty));
             *response.status_mut() = StatusCode::NO_CONTENT;
             cors.answer_preflight(&inbound.headers, response.headers_mut());
             return Ok(Passed::Preflight(response));
         }
+        let query = target.query.as_deref();
+        let admitted = self.admit(&route, inbound, query).await?;
+        route.limits.by_caller(&counting, &admitted.caller, &mut self.record.held).await?;
+        let cut = query.and_then(|query| without_parameters(query, route.gate.query_keys()));
+        let query = match &cut {
+            Some(cut) => Some(cut.as_slice()).filter(|query| !query.is_empty()),
+            None => query,
+        };
         match &route.action {
             Action::Respond(fixed) => {
                 let mut response = Response::new(ResponseBody::new(Content::Full(fixed.body.clone())));
@@ -158,13 +178,13 @@ impl Passage<'_> {
                 Ok(Passed::Response(response))
             }
             Action::Redirect(redirect) => {
-                let query = target.query.as_deref().and_then(|query| std::str::from_utf8(query).ok());
+                let query = query.and_then(|query| std::str::from_utf8(query).ok());
                 let location =
                     location(redirect, &route.settings.path.value, path.as_str(), query).ok_or(Cause::Internal)?;
                 Ok(Passed::Response(redirection(redirect.status, location)))
             }
             Action::Forward { upstream, timeouts } => {
-                let way = Way { route: &route, upstream, timeouts, path: &path, query: target.query.as_deref() };
+                let way = Way { route: &route, upstream, timeouts, path: &path, query, admitted: &admitted };
                 self.forward(inbound, body, way).await
             }
         }
@@ -173,7 +193,7 @@ impl Passage<'_> {
     /// Step 1: refuses what is ambiguous, and reads the target in its one form.
     fn normalise(&mut self, inbound: &Inbound) -> Result<Target, Rejection> {
         if matches!(inbound.method, Method::CONNECT | Method::TRACE) {
-            return Err(Rejection { cause: Cause::MethodRefused, allow: Some(SERVED) });
+            return Err(Rejection::from(Cause::MethodRefused).with_fields([(ALLOW, SERVED)]));
         }
         let target = Target::parse(&inbound.method, &inbound.target)?;
         self.record.host = authority(inbound, &target)?;
@@ -225,20 +245,47 @@ impl Passage<'_> {
             Err(NoRoute::Path) => Err(Cause::NoRoute.into()),
             Err(NoRoute::Method { allow, beside }) => {
                 self.record.beside = Some(beside);
-                Err(Rejection { cause: Cause::MethodNotAllowed, allow: Some(allow) })
+                Err(Rejection::from(Cause::MethodNotAllowed).with_fields([(ALLOW, allow)]))
             }
         }
     }
 
-    /// Step 3: who may come in.
-    fn admit(&self, route: &Route) -> Result<(), Rejection> {
-        if route.admits(self.record.client) { Ok(()) } else { Err(Cause::AddressDenied.into()) }
+    /// Step 3: who is calling, and may that caller come in.
+    async fn admit(&mut self, route: &Route, inbound: &Inbound, query: Option<&[u8]>) -> Result<Admitted, Rejection> {
+        let asking = Asking {
+            worker: self.worker,
+            peer: self.peer,
+            method: &inbound.method,
+            host: self.record.host.as_ref(),
+            headers: &inbound.headers,
+            query,
+            upgrade: inbound.seen.has(Notable::HopByHop) && inbound.headers.contains_key(UPGRADE),
+            cors: route.cors.as_ref(),
+            forward_credential: route.settings.forward_credential,
+        };
+        let admitted = route.gate.admit(&asking).await?;
+        if let (Caller::Known(identity), true) = (&admitted.caller, self.gateway.settings.log.subject) {
+            self.record.caller = Some(Arc::clone(identity));
+        }
+        Ok(admitted)
     }
 
     /// Steps 4 to 6: the body's bounds, a server, the answer.
     async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: Way<'_>) -> Result<Passed, Rejection> {
-        let Way { route, upstream, timeouts, path, query } = way;
-        let body = limit(body, route.settings.max_body, &self.record.received)?;
+        let Way { route, upstream, timeouts, path, query, admitted } = way;
+        let mut body = limit(body, route.settings.max_body, &self.record.received)?;
+        if let Some(validation) = &route.validation {
+            let judging = Judging {
+                worker: self.worker,
+                method: &inbound.method,
+                path: upstream_path(path, route.settings.strip_prefix.as_deref()),
+                query,
+                headers: &inbound.headers,
+                caller: &admitted.caller,
+            };
+            // On the heap: most routes have none.
+            body = Box::pin(validation.judge(&judging, body)).await?;
+        }
         let framing = sent_framing(&inbound.method, inbound.seen.has(Notable::ContentLength), body.length());
         let upgrade = wanted_upgrade(inbound, &body);
         let told = Told {
@@ -261,6 +308,9 @@ impl Passage<'_> {
             request_id: &self.record.request_id,
             upgrade: upgrade.as_ref(),
             framing,
+            identity: admitted.caller.identity().zip(route.settings.forward_identity.as_ref()),
+            identity_fields: &self.gateway.routes.identity_fields,
+            withheld: &admitted.withheld,
         };
         let write_head = |server: &Server, out: &mut BytesMut| outgoing.write(server, out);
         let call = Call {
@@ -297,6 +347,7 @@ struct Way<'a> {
     timeouts: &'a UpstreamTimeouts,
     path: &'a NormalPath,
     query: Option<&'a [u8]>,
+    admitted: &'a Admitted,
 }
 
 /// A server's answer without what belonged to its connection.
@@ -316,19 +367,12 @@ fn from_server(head: ResponseHead, content: Content) -> Response<ResponseBody> {
 }
 
 /// The value that an upstream balances by.
-fn hash_value<'a>(upstream: &Upstream, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+fn hash_value<'a>(upstream: &'a Upstream, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     match upstream.hash_key()? {
         HashKey::ClientIp => None,
         HashKey::Header(name) => headers.get(name).map(HeaderValue::as_bytes),
-        HashKey::Cookie(name) => headers.get_all(COOKIE).iter().find_map(|value| cookie(value.as_bytes(), name)),
+        HashKey::Cookie(name) => cookies(headers, name).next(),
     }
-}
-
-/// A cookie's value in one `Cookie` field (RFC 6265 section 4.2.1).
-fn cookie<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    field
-        .split(|&byte| byte == b';')
-        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 fn redirection(status: StatusCode, location: HeaderValue) -> Response<ResponseBody> {
@@ -344,16 +388,4 @@ fn about_the_server() -> Response<ResponseBody> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, SERVED);
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cookies_are_found_by_their_whole_name() {
-        assert_eq!(cookie(b"a=1; session=x=y; b=2", "session"), Some(&b"x=y"[..]));
-        assert_eq!(cookie(b"mysession=1", "session"), None);
-        assert_eq!(cookie(b"session", "session"), None);
-    }
 }

@@ -15,3 +15,4 @@ pub mod route;
 pub mod routes;
 pub mod style;
 pub mod target;
+pub mod violation;

@@ -1,15 +1,17 @@
 //! The head that a server gets: what of the client's fields goes on, and what the gateway adds.
 
 use bytes::BytesMut;
-use http::header::{UPGRADE, VIA};
+use http::header::{AUTHORIZATION, COOKIE, UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::client::{Told, is_forwarding_field};
 use super::inbound::Inbound;
 use super::route::Route;
 use super::target::{Host, NormalPath};
+use crate::admit::credential::{Withheld, without_cookie};
+use crate::admit::identity::Identity;
 use crate::body::RequestBody;
-use crate::config::settings::HostHeader;
+use crate::config::settings::{HostHeader, IdentityHeaders};
 use crate::http1::connection::{is_hop_by_hop, options, tokens};
 use crate::http1::encode::{content_length, field};
 use crate::http1::head::{Notable, Seen};
@@ -64,6 +66,12 @@ pub struct Outgoing<'a> {
     pub request_id: &'a HeaderValue,
     pub upgrade: Option<&'a HeaderValue>,
     pub framing: SentFraming,
+    /// Who is calling, where the backend is told.
+    pub identity: Option<(&'a Identity, &'a IdentityHeaders)>,
+    /// The names that only the gateway writes such things under.
+    pub identity_fields: &'a [HeaderName],
+    /// The credential, where it is not for the backend.
+    pub withheld: &'a Withheld,
 }
 
 impl Outgoing<'_> {
@@ -81,8 +89,16 @@ impl Outgoing<'_> {
             if self.seen.has(Notable::Connection) { options(self.headers).collect() } else { Vec::new() };
         for (name, value) in self.headers {
             if self.goes_on(name, &listed) {
-                field(out, name.as_str().as_bytes(), value.as_bytes());
+                match self.withheld {
+                    Withheld::Cookie(cookie) if *name == COOKIE => write_without_cookie(out, value, cookie),
+                    Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) | Withheld::Cookie(_) => {
+                        field(out, name.as_str().as_bytes(), value.as_bytes());
+                    }
+                }
             }
+        }
+        if let Some((identity, names)) = self.identity {
+            identity.write(names, out);
         }
         for (name, value) in &self.route.settings.request_headers.set {
             field(out, name.as_str().as_bytes(), value.as_bytes());
@@ -129,8 +145,18 @@ impl Outgoing<'_> {
             || is_hop_by_hop(name)
             || is_forwarding_field(name)
             || text.contains('_')
+            || self.identity_fields.contains(name)
+            || self.is_withheld(name)
             || listed.iter().any(|option| option.eq_ignore_ascii_case(text.as_bytes()));
         !dropped && !changes.remove.contains(name) && !changes.set.iter().any(|(set, _)| set == name)
+    }
+
+    fn is_withheld(&self, name: &HeaderName) -> bool {
+        match self.withheld {
+            Withheld::Nothing | Withheld::Cookie(_) => false,
+            Withheld::Authorization => *name == AUTHORIZATION,
+            Withheld::Header(header) => name == header,
+        }
     }
 
     /// RFC 9110 section 7.6.3.
@@ -151,6 +177,12 @@ impl Outgoing<'_> {
         text.extend_from_slice(version);
         text.extend_from_slice(b" passerelle");
         field(out, b"via", &text);
+    }
+}
+
+fn write_without_cookie(out: &mut BytesMut, value: &HeaderValue, cookie: &str) {
+    if let Some(rest) = without_cookie(value.as_bytes(), cookie) {
+        field(out, b"cookie", &rest);
     }
 }
 

@@ -14,6 +14,8 @@ use super::names::{TRACEPARENT, X_REQUEST_ID};
 use super::rejection::Cause;
 use super::route::{Action, Route};
 use super::target::{Host, NormalPath};
+use crate::admit::identity::Identity;
+use crate::admit::limit::Held;
 use crate::body::{OnEnd, Outcome};
 use crate::observe::access::{self, AccessRecord};
 use crate::observe::metrics::{Finished, InFlight, RouteMetrics};
@@ -42,6 +44,10 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// Another route of the path, where none takes the method.
     pub beside: Option<Arc<Route>>,
+    /// Who is calling, where records are to name callers.
+    pub caller: Option<Arc<Identity>>,
+    /// What the request holds of limits until it has ended.
+    pub held: Held,
     user_agent: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
     pub journey: Rc<Journey>,
@@ -84,6 +90,8 @@ impl Record {
             path: None,
             route: None,
             beside: None,
+            caller: None,
+            held: Held::default(),
             user_agent: None,
             traceparent: None,
             journey: Rc::default(),
@@ -153,6 +161,7 @@ impl Record {
         access::record(&AccessRecord {
             request_id: self.request_id.to_str().unwrap_or_default(),
             client: self.client,
+            subject: self.caller.as_ref().map(|caller| caller.qualified()),
             listener: &self.peer.listener,
             route: self.route.as_ref().map(|route| &*route.name),
             upstream: upstream.map(|name| &**name),

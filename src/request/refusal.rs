@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::names::X_REQUEST_ID;
@@ -44,10 +44,10 @@ pub fn answer(
     if rejection.cause.ends_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some(allow) = &rejection.allow {
-        headers.insert(ALLOW, allow.clone());
+    for (name, value) in rejection.fields() {
+        headers.append(name, value.clone());
     }
-    if row.status == StatusCode::SERVICE_UNAVAILABLE {
+    if row.status == StatusCode::SERVICE_UNAVAILABLE && !headers.contains_key(RETRY_AFTER) {
         headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
     }
     response

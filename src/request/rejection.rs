@@ -3,7 +3,9 @@
 //! Every answer that the gateway itself makes because something went wrong comes from here: problem body, log field
 //! and metric label are all drawn from the same row.
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::violation::Violation;
 
 /// Who has to change something for the request to succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,59 @@ causes! {
     AddressDenied FORBIDDEN Client "address_denied"
         "This address is not allowed here."
         "See allow and deny of the route, and trusted_proxies of the listener.";
+    // Who may call, how often, with what.
+    AmbiguousCredentials BAD_REQUEST Client "ambiguous_credentials"
+        "The request shows more than one credential."
+        "The client must send one credential; see auth of the route for the kinds that are taken.";
+    Unauthenticated UNAUTHORIZED Client "unauthenticated"
+        "Credentials are needed here."
+        "The client must send a credential of one of the kinds that auth of the route lists.";
+    InvalidCredentials UNAUTHORIZED Client "invalid_credentials"
+        "The credentials are not valid."
+        "See detail for what is wrong with them, and [auth.NAME] for what is demanded.";
+    OriginRefused FORBIDDEN Client "origin_refused"
+        "This request may not come from a page of another site."
+        "A token in a cookie counts only with an Origin of this host, or one of origins in cors of the route.";
+    RoleMissing FORBIDDEN Client "role_missing"
+        "A role is missing."
+        "The caller needs one of the roles of the route; see roles_claim and roles_map of its [auth.NAME].";
+    ScopeMissing FORBIDDEN Client "scope_missing"
+        "A scope is missing."
+        "The caller's token needs all of the scopes of the route, or of the operation in its OpenAPI document.";
+    AuthUnavailable SERVICE_UNAVAILABLE Gateway "auth_unavailable"
+        "The credentials cannot be judged now."
+        "See detail: the issuer's keys or its introspection cannot be reached, or too many ask at once.";
+    RateLimited TOO_MANY_REQUESTS Client "rate_limited"
+        "Too many requests."
+        "The client must wait as long as Retry-After says; see rate and burst of the [limit.NAME] in detail.";
+    TooManyAtOnce TOO_MANY_REQUESTS Client "too_many_at_once"
+        "Too many requests at the same time."
+        "The client must wait for its other requests; see concurrent of the [limit.NAME] in detail.";
+    LimitStoreUnavailable SERVICE_UNAVAILABLE Gateway "limit_store_unavailable"
+        "The request cannot be counted now."
+        "The store of a limit cannot be reached: see [store.NAME], or set its when_unreachable to local or allow.";
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE Client "unsupported_media_type"
+        "This type of body is not taken here."
+        "See content_types in validate of the route, or the requestBody of the operation.";
+    CodedBody UNSUPPORTED_MEDIA_TYPE Client "coded_body"
+        "A body that is compressed is not taken here."
+        "The client must send the body without Content-Encoding where it is validated.";
+    InvalidRequest UNPROCESSABLE_ENTITY Client "invalid_request"
+        "The request is not valid."
+        "See violations in the answer; mode = \"report\" in validate of the route lets such requests through.";
+    UnknownOperation NOT_FOUND Client "unknown_operation"
+        "The API has no such operation."
+        "The OpenAPI document in validate of the route has no such path.";
+    UnknownMethod METHOD_NOT_ALLOWED Client "unknown_method"
+        "The API has no such method here."
+        "The OpenAPI document in validate of the route has the path, but not the method.";
+    DocumentUnavailable SERVICE_UNAVAILABLE Upstream "document_unavailable"
+        "The request cannot be validated now."
+        "The OpenAPI document has not been fetched from the upstream yet: see openapi in validate of the route.";
+    ValidationOverloaded SERVICE_UNAVAILABLE Gateway "validation_overloaded"
+        "Too many requests are being validated."
+        "The bodies that are held for validation fill their memory: lower max_body in validate of the routes.";
+    // What the gateway is short of.
     TooManyConnections SERVICE_UNAVAILABLE Gateway "too_many_connections"
         "The gateway holds as many connections as it may."
         "Raise max_connections of the listener.";
@@ -196,13 +251,55 @@ impl Cause {
 #[derive(Clone, Debug)]
 pub struct Rejection {
     pub cause: Cause,
-    /// `Allow` of a 405.
-    pub allow: Option<HeaderValue>,
+    /// Most have nothing to add.
+    beside: Option<Box<Beside>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Beside {
+    fields: Vec<(HeaderName, HeaderValue)>,
+    violations: Vec<Violation>,
+    detail: Option<String>,
 }
 
 impl From<Cause> for Rejection {
     fn from(cause: Cause) -> Self {
-        Rejection { cause, allow: None }
+        Rejection { cause, beside: None }
+    }
+}
+
+impl Rejection {
+    /// With fields for the answer, such as `Allow`.
+    pub fn with_fields(mut self, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Rejection {
+        let mut fields = fields.into_iter().peekable();
+        if fields.peek().is_some() {
+            self.beside.get_or_insert_default().fields.extend(fields);
+        }
+        self
+    }
+
+    /// With everything that is wrong with the request.
+    pub fn with_violations(mut self, violations: Vec<Violation>) -> Rejection {
+        self.beside.get_or_insert_default().violations = violations;
+        self
+    }
+
+    /// With what the log is told beside; nothing secret.
+    pub fn with_detail(mut self, detail: String) -> Rejection {
+        self.beside.get_or_insert_default().detail = Some(detail);
+        self
+    }
+
+    pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
+        self.beside.as_ref().map_or(&[], |beside| &beside.fields)
+    }
+
+    pub fn violations(&self) -> &[Violation] {
+        self.beside.as_ref().map_or(&[], |beside| &beside.violations)
+    }
+
+    pub fn detail(&self) -> Option<&str> {
+        self.beside.as_ref().and_then(|beside| beside.detail.as_deref())
     }
 }
 

@@ -6,17 +6,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::cors::Cors;
 use super::routes::{RouteTable, Unmatched, captures};
 use super::style::Style;
+use crate::admit::auth::{Auths, Building};
+use crate::admit::gate::Gate;
+use crate::admit::limit::{AllLimits, Limits};
 use crate::config::settings::{
-    AnswerSettings, HostPattern, PathPattern, RedirectPart, RedirectSettings, RespondSettings, RouteAction,
-    RouteSettings, UpstreamTimeouts,
+    AnswerSettings, HostPattern, IdentityHeaders, PathPattern, RedirectPart, RedirectSettings, RespondSettings,
+    RouteAction, RouteSettings, Settings, UpstreamTimeouts,
 };
-use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::observe::metrics::RouteMetrics;
 use crate::upstream::Upstream;
+use crate::validate::Validation;
 
 /// One `[route.NAME]`, compiled.
 pub struct Route {
@@ -24,8 +28,18 @@ pub struct Route {
     pub settings: RouteSettings,
     pub action: Action,
     pub metrics: Arc<RouteMetrics>,
+    pub gate: Gate,
+    pub limits: Limits,
+    pub validation: Option<Validation>,
     pub cors: Option<Cors>,
     pub style: Style,
+}
+
+/// What routes are made of.
+pub struct Parts<'a> {
+    pub upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub auths: &'a Auths,
+    pub limits: &'a AllLimits,
 }
 
 /// What a route does with a request.
@@ -50,6 +64,8 @@ pub struct Routes {
     name_hosts: bool,
     /// Of answers that no route gives.
     pub unrouted: Style,
+    /// The fields that tell backends who is calling, of any route: what a client sends under these names is dropped.
+    pub identity_fields: Vec<HeaderName>,
 }
 
 /// Why no route takes a request.
@@ -65,25 +81,37 @@ pub enum NoRoute {
 }
 
 impl Routes {
-    /// Routes to an upstream that does not exist were refused when the configuration was read; any that is left is
-    /// left out.
+    /// Routes to something that does not exist were refused when the configuration was read; any that is left is left
+    /// out.
     pub fn build(
-        settings: &BTreeMap<String, RouteSettings>,
-        defaults: &AnswerSettings,
-        upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
-        metrics: &Metrics,
+        settings: &Settings,
+        parts: &Parts<'_>,
+        before: Option<&Routes>,
+        building: &mut Building<'_>,
     ) -> Routes {
-        let AnswerSettings { errors, security_headers, hsts } = *defaults;
+        let AnswerSettings { errors, security_headers, hsts } = settings.answers;
         let unrouted = Style::new(errors, security_headers, hsts);
-        let mut routes = Routes { table: RouteTable::default(), list: Vec::new(), name_hosts: false, unrouted };
-        for (name, settings) in settings {
-            let Some(route) = Route::build(name, settings, upstreams, metrics) else { continue };
+        let mut routes = Routes {
+            table: RouteTable::default(),
+            list: Vec::new(),
+            name_hosts: false,
+            unrouted,
+            identity_fields: identity_fields(&settings.routes),
+        };
+        for (name, settings) in &settings.routes {
+            let before = before.and_then(|before| before.list.iter().find(|route| *route.name == **name));
+            let Some(route) = Route::build(name, settings, parts, before.map(Arc::as_ref), building) else { continue };
             let hosts: Vec<HostPattern> = settings.hosts.iter().map(|host| host.value.clone()).collect();
             routes.name_hosts |= !hosts.is_empty();
             routes.table.add(&hosts, &settings.path.value, settings.methods.as_deref(), routes.list.len());
             routes.list.push(Arc::new(route));
         }
         routes
+    }
+
+    /// Every route.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.list.iter()
     }
 
     /// # Errors
@@ -109,23 +137,34 @@ impl Route {
     fn build(
         name: &str,
         settings: &RouteSettings,
-        upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
-        metrics: &Metrics,
+        parts: &Parts<'_>,
+        before: Option<&Route>,
+        building: &mut Building<'_>,
     ) -> Option<Route> {
+        let upstream = match &settings.action {
+            RouteAction::Upstream(name) => Some(parts.upstreams.get(name.value.as_str())?),
+            RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
+        };
+        let before = before.and_then(|before| before.validation.as_ref());
+        let validation = Validation::build(name, settings, upstream, before, building);
         let action = match &settings.action {
-            RouteAction::Upstream(name) => {
-                let upstream = Arc::clone(upstreams.get(name.value.as_str())?);
+            RouteAction::Upstream(_) => {
+                let upstream = Arc::clone(upstream?);
                 let timeouts = merged(upstream.timeouts(), settings);
                 Action::Forward { upstream, timeouts }
             }
             RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
             RouteAction::Respond(respond) => Action::Respond(FixedAnswer::build(respond)),
         };
+        let metrics = building.metrics;
         Some(Route {
             name: Arc::from(name),
             settings: settings.clone(),
             action,
             metrics: metrics.route(name),
+            gate: Gate::build(name, &settings.access, parts.auths, metrics)?,
+            limits: Limits::build(name, &settings.limits, parts.limits),
+            validation,
             cors: settings.cors.as_ref().map(|cors| Cors::build(cors, settings.methods.as_deref())),
             style: Style::new(settings.errors, settings.security_headers, settings.hsts),
         })
@@ -149,6 +188,19 @@ impl Route {
         }
         self.style.mark(headers, tls, &changes.remove);
     }
+}
+
+/// The usual names, and those that routes give them.
+fn identity_fields(routes: &BTreeMap<String, RouteSettings>) -> Vec<HeaderName> {
+    let usual = IdentityHeaders::default();
+    let named = routes.values().filter_map(|route| route.forward_identity.clone());
+    let mut fields: Vec<HeaderName> = std::iter::once(usual)
+        .chain(named)
+        .flat_map(|names| [names.subject, names.roles, names.scopes, names.method])
+        .collect();
+    fields.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    fields.dedup();
+    fields
 }
 
 fn merged(upstream: &UpstreamTimeouts, route: &RouteSettings) -> UpstreamTimeouts {

@@ -64,6 +64,7 @@ async fn introduce(worker: &Worker, listener: &Listener, stream: &mut TcpStream,
         local,
         trusted: false,
         tls: false,
+        certificate: None,
         written: OnceCell::new(),
     };
     if listener.settings.proxy_protocol {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 
 use self::drain::Drain;
+use crate::admit::PerWorker;
 use crate::gateway::Gateway;
 use crate::observe::metrics::{Metrics, WorkerId};
 use crate::upstream::pool::Pool;
@@ -21,6 +22,8 @@ pub struct Worker {
     pub drain: Drain,
     /// Kept connections to servers.
     pub pool: Rc<Pool>,
+    /// What admission remembers.
+    pub admission: PerWorker,
     snapshot: RefCell<Snapshot>,
 }
 
@@ -39,6 +42,7 @@ impl Worker {
             metrics,
             drain: Drain::default(),
             pool: Rc::default(),
+            admission: PerWorker::default(),
             snapshot: RefCell::new(Snapshot { newest: Cache::new(newest), seen }),
         }
     }

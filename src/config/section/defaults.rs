@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::super::node::Node;
+use super::super::problem::Problem;
 use super::super::reader::Table;
-use super::super::settings::{AnswerSettings, CorsSettings, ErrorFormat};
+use super::super::settings::{AnswerSettings, At, CorsSettings, ErrorFormat, IdentityHeaders};
 use super::super::value::choice::choice;
 use super::super::value::number;
-use super::cors;
+use super::{cors, headers};
 
 /// More than any disk holds, and far from where sums overflow.
 const MAX_BODY: u64 = 1 << 50;
@@ -20,6 +21,8 @@ pub(super) struct Defaults {
     pub(super) hsts: Option<Duration>,
     pub(super) errors: ErrorFormat,
     pub(super) cors: Option<CorsSettings>,
+    pub(super) limits: Vec<At<String>>,
+    pub(super) forward_identity: Option<IdentityHeaders>,
 }
 
 impl Defaults {
@@ -35,6 +38,8 @@ pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
         hsts: None,
         errors: ErrorFormat::Problem,
         cors: None,
+        limits: Vec::new(),
+        forward_identity: Some(IdentityHeaders::default()),
     };
     let Some(table) = table else {
         return defaults;
@@ -46,14 +51,54 @@ pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
 
 /// What `table` says, over `defaults`. Each key is replaced as a whole: a route's `cors` inherits nothing.
 pub(super) fn read_over(table: &Table<'_>, defaults: &Defaults) -> Defaults {
-    table.not_yet(&["buffer", "compress", "limits"]);
+    table.not_yet(&["buffer", "compress"]);
     Defaults {
         max_body: table.or("max_body", defaults.max_body, |node| number::size(node, 0..=MAX_BODY)),
         security_headers: table.or("security_headers", defaults.security_headers, Node::boolean),
         hsts: table.or("hsts", defaults.hsts, hsts),
         errors: table.or("errors", defaults.errors, errors),
         cors: table.get("cors", cors::read).unwrap_or_else(|| defaults.cors.clone()),
+        limits: table.get("limits", limits).unwrap_or_else(|| defaults.limits.clone()),
+        forward_identity: table
+            .get("forward_identity", |node| forward_identity(node, defaults))
+            .unwrap_or_else(|| defaults.forward_identity.clone()),
     }
+}
+
+/// Empty: none.
+fn limits(node: &Node<'_>) -> Option<Vec<At<String>>> {
+    let names = node.list_of("a list of names such as [\"per_client\"]", |member| {
+        member.text("the name of a [limit.NAME]").map(|text| member.at(text.text))
+    })?;
+    for (index, name) in names.iter().enumerate() {
+        if let Some(earlier) = names.iter().take(index).find(|earlier| earlier.value == name.value) {
+            let problem = Problem::error(&name.span, "this limit is listed twice").also(&earlier.span, "here first");
+            node.cx.report(problem);
+        }
+    }
+    Some(names)
+}
+
+/// `true`, `false`, or the names of the fields.
+fn forward_identity(node: &Node<'_>, defaults: &Defaults) -> Option<Option<IdentityHeaders>> {
+    if !node.is_table() {
+        let names = || defaults.forward_identity.clone().unwrap_or_default();
+        return node.boolean().map(|wanted| wanted.then(names));
+    }
+    let table = node.table()?;
+    let usual = IdentityHeaders::default();
+    let names = IdentityHeaders {
+        subject: table.or("subject", usual.subject, headers::identity),
+        roles: table.or("roles", usual.roles, headers::identity),
+        scopes: table.or("scopes", usual.scopes, headers::identity),
+        method: table.or("method", usual.method, headers::identity),
+    };
+    table.finish();
+    let all = [&names.subject, &names.roles, &names.scopes, &names.method];
+    if all.iter().enumerate().any(|(index, name)| all.iter().take(index).any(|earlier| earlier == name)) {
+        return node.refuse(format!("{} gives two of its fields the same name", node.key));
+    }
+    Some(Some(names))
 }
 
 fn hsts(node: &Node<'_>) -> Option<Option<Duration>> {

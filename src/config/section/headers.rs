@@ -85,6 +85,20 @@ pub(super) fn values(node: &Node<'_>, place: Where) -> Option<Vec<(HeaderName, H
     whole.then_some(fields)
 }
 
+/// The name of a field that tells servers who is calling.
+pub(super) fn identity(node: &Node<'_>) -> Option<HeaderName> {
+    let name = http::header_name_value(node)?;
+    if let Some((message, help)) = refused(&name, Where::Request) {
+        return node.refuse_with(message, help);
+    }
+    let standard = [CONTENT_TYPE, DATE, ::http::header::AUTHORIZATION, ::http::header::COOKIE, ::http::header::ORIGIN];
+    if standard.contains(&name) || name.as_str().contains('_') {
+        let help = "take a name of its own such as \"X-Auth-Subject\", with dashes";
+        return node.refuse_with(format!("`{name}` cannot tell who is calling"), help);
+    }
+    Some(name)
+}
+
 /// What the gateway itself tells servers of a request: a second opinion beside it would have to be believed or not.
 const TOLD: [&str; 6] =
     ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-proto"];

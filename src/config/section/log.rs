@@ -7,13 +7,14 @@ use super::super::value;
 use super::super::value::choice::{self, choice};
 
 pub(super) fn read(table: Option<Table<'_>>) -> LogSettings {
-    let mut settings = LogSettings { level: LogLevel::Info, format: None, output: LogOutput::Stdout, access: true };
+    let mut settings =
+        LogSettings { level: LogLevel::Info, format: None, output: LogOutput::Stdout, access: true, subject: false };
     if let Some(table) = table {
         settings.level = table.or("level", settings.level, level);
         settings.format = table.get("format", format);
         settings.output = table.or("output", LogOutput::Stdout, output);
         settings.access = table.or("access", settings.access, Node::boolean);
-        table.not_yet(&["subject"]);
+        settings.subject = table.or("subject", settings.subject, Node::boolean);
         table.finish();
     }
     settings

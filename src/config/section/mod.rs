@@ -1,14 +1,19 @@
 //! The sections of the file, one file each.
 
+mod access;
 mod admin;
+mod auth;
 mod cors;
 mod defaults;
 mod headers;
+mod limit;
 mod listener;
 mod log;
 mod route;
 mod server;
+mod store;
 mod upstream;
+mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -25,7 +30,7 @@ const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
 };
 
 /// The sections of the language that this version does not have.
-const NOT_YET: [&str; 4] = ["auth", "limit", "store", "app"];
+const NOT_YET: [&str; 1] = ["app"];
 
 /// What the file says, as far as it could be read.
 pub(super) struct Draft {
@@ -34,8 +39,11 @@ pub(super) struct Draft {
     pub(super) complete: bool,
     /// The names of `[app.NAME]`: each would be an upstream.
     pub(super) apps: BTreeSet<String>,
-    /// Every `[upstream.NAME]`, those that could not be read among them.
+    /// Every `[upstream.NAME]`, those that could not be read among them; and so on.
     pub(super) upstreams: BTreeSet<String>,
+    pub(super) auths: BTreeSet<String>,
+    pub(super) limits: BTreeSet<String>,
+    pub(super) stores: BTreeSet<String>,
 }
 
 /// Reads the whole file.
@@ -47,7 +55,14 @@ pub(super) fn read(root: Table<'_>) -> Draft {
     let (listeners, listeners_whole) = named(&root, "listener", listener::read);
     let upstream_names = names(root.node("upstream"));
     let (upstreams, upstreams_whole) = named(&root, "upstream", upstream::read);
-    let (routes, routes_whole) = named(&root, "route", |table| route::read(table, &defaults));
+    let auth_names = names(root.node("auth"));
+    let (auths, auths_whole) = named(&root, "auth", auth::read);
+    let limit_names = names(root.node("limit"));
+    let (limits, limits_whole) = named(&root, "limit", limit::read);
+    let store_names = names(root.node("store"));
+    let (stores, stores_whole) = named(&root, "store", store::read);
+    let protected = !auth_names.is_empty();
+    let (routes, routes_whole) = named(&root, "route", |table| route::read(table, &defaults, protected));
     let apps = names(root.unavailable("app"));
     for section in NOT_YET {
         if let Some(node) = root.unavailable(section) {
@@ -56,10 +71,26 @@ pub(super) fn read(root: Table<'_>) -> Draft {
     }
     root.finish();
     Draft {
-        settings: Settings { server, admin, log, listeners, upstreams, routes, answers: defaults.answers() },
-        complete: listeners_whole && upstreams_whole && routes_whole,
+        settings: Settings {
+            server,
+            admin,
+            log,
+            listeners,
+            upstreams,
+            auths,
+            limits,
+            stores,
+            routes,
+            answers: defaults.answers(),
+        },
+        complete: [listeners_whole, upstreams_whole, auths_whole, limits_whole, stores_whole, routes_whole]
+            .iter()
+            .all(|whole| *whole),
         apps,
         upstreams: upstream_names,
+        auths: auth_names,
+        limits: limit_names,
+        stores: store_names,
     }
 }
 

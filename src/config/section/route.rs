@@ -12,24 +12,13 @@ use super::super::settings::{
 use super::super::suggest;
 use super::super::value::{http, net, number, pattern};
 use super::defaults::{self, Defaults};
-use super::headers;
+use super::{access, headers, validate};
 
 /// Keys of a route whose feature this version does not have; `[defaults]` names its own.
-const NOT_YET: [&str; 11] = [
-    "roles",
-    "scopes",
-    "validate",
-    "priority",
-    "files",
-    "fallback",
-    "cache_control",
-    "internal_files",
-    "min_upload_rate",
-    "forward_identity",
-    "forward_credential",
-];
+const NOT_YET: [&str; 6] = ["priority", "files", "fallback", "cache_control", "internal_files", "min_upload_rate"];
 
-pub(super) fn read(table: Table<'_>, defaults: &Defaults) -> Option<RouteSettings> {
+/// `protected`: whether there is any `[auth.NAME]`, so that a route says whom it lets in.
+pub(super) fn read(table: Table<'_>, defaults: &Defaults, protected: bool) -> Option<RouteSettings> {
     let encoded_slashes = table.or("encoded_slashes", false, Node::boolean);
     let path = table.require("path", "\"/{*rest}\"", |node| pattern::path_pattern(node, encoded_slashes));
     let action = action(&table, path.as_ref());
@@ -41,12 +30,15 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults) -> Option<RouteSetting
     let strip_prefix = strip_prefix(&table, path.as_ref(), encoded_slashes);
     let timeouts = table.node("timeouts").map(|node| timeouts(&table, &node)).unwrap_or_default();
     let (request_headers, response_headers) = headers::changes(table.get("headers", Node::table));
-    auth(&table);
+    let access = access::read(&table, protected);
+    let forward_credential = table.get("forward_credential", Node::boolean);
+    let validate = table.get("validate", Node::table).and_then(validate::read);
+    let validate_wrong = validate.is_none() && table.has("validate");
     table.not_yet(&NOT_YET);
     let hosts_wrong = hosts.is_none() && table.has("host");
     let methods_wrong = methods.is_none() && table.has("methods");
     table.finish();
-    if hosts_wrong || methods_wrong {
+    if hosts_wrong || methods_wrong || validate_wrong {
         return None;
     }
     Some(RouteSettings {
@@ -56,6 +48,11 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults) -> Option<RouteSetting
         action: action?,
         allow,
         deny,
+        access: access?,
+        limits: defaults.limits,
+        validate,
+        forward_identity: defaults.forward_identity,
+        forward_credential,
         strip_prefix,
         timeouts,
         request_headers,
@@ -204,23 +201,4 @@ fn only_for_upstreams(table: &Table<'_>, node: &Node<'_>) {
         let message = format!("{} has no effect on a route without `upstream`", node.key);
         table.cx.report(Problem::error(&table.cx.span(&node.key_range), message));
     }
-}
-
-/// `auth = "public"` is what this version does.
-fn auth(table: &Table<'_>) {
-    let Some(node) = table.node("auth") else {
-        return;
-    };
-    if node.is_string() {
-        let Some(text) = node.text("\"public\"") else {
-            return;
-        };
-        if text.text == "public" {
-            return;
-        }
-        if !text.secret && suggest::closest(&text.text, ["public"]).is_some() {
-            return node.not_yet_because(Some("did you mean \"public\"?"));
-        }
-    }
-    node.not_yet_because(Some("every route is public: write auth = \"public\" or leave it out"));
 }

@@ -1,6 +1,7 @@
 //! The kinds of value that the configuration language has, each read from one node.
 
 pub(super) mod choice;
+pub(super) mod fetch_url;
 pub(super) mod http;
 pub(super) mod net;
 pub(super) mod number;

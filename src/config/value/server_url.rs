@@ -54,11 +54,7 @@ fn authority(node: &Node<'_>, text: &Text, scheme: &str, rest: &str, default_por
             Some(format!("a server has no path, query or fragment: write \"{scheme}://{authority}\"")),
         );
     }
-    let (host, port) = match split_port(rest) {
-        Some((host, "")) => (host, Some(0)),
-        Some((host, port)) => (host, Some(port.parse::<u16>().unwrap_or(0))),
-        None => (rest, None),
-    };
+    let (host, port) = parse_port(rest);
     if port == Some(0) {
         return wrong(node, text, Some("a port is a number from 1 to 65535".into()));
     }
@@ -66,6 +62,21 @@ fn authority(node: &Node<'_>, text: &Text, scheme: &str, rest: &str, default_por
         Some(host) => Some(Authority { host, port: port.unwrap_or(default_port) }),
         None if host.contains(':') => wrong(node, text, Some("write an IPv6 address in brackets".into())),
         None => wrong(node, text, None),
+    }
+}
+
+/// A host and perhaps a port, nothing else.
+pub(super) fn parse_authority(text: &str, default_port: u16) -> Option<Authority> {
+    let (host, port) = parse_port(text);
+    let port = port.unwrap_or(default_port);
+    net::parse_host(host).filter(|_| port != 0).map(|host| Authority { host, port })
+}
+
+/// The port is 0 where it is none.
+fn parse_port(authority: &str) -> (&str, Option<u16>) {
+    match split_port(authority) {
+        Some((host, port)) => (host, Some(port.parse::<u16>().unwrap_or(0))),
+        None => (authority, None),
     }
 }
 

@@ -7,7 +7,13 @@ use tracing::subscriber::with_default;
 use super::*;
 
 fn settings(path: &Path, format: LogFormat) -> LogSettings {
-    LogSettings { level: LogLevel::Info, format: Some(format), output: LogOutput::File(path.to_owned()), access: true }
+    LogSettings {
+        level: LogLevel::Info,
+        format: Some(format),
+        output: LogOutput::File(path.to_owned()),
+        access: true,
+        subject: false,
+    }
 }
 
 /// What is written of the events of `events` with these settings.

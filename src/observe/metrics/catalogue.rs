@@ -50,6 +50,8 @@ families! {
         "Body bytes sent to clients.";
     Rejections COUNTER "passerelle_rejections_total" ["cause" "blame"]
         "Requests that were refused or failed, by cause and by who has to change something.";
+    Denied COUNTER "passerelle_denied_total" ["route" "rule"]
+        "Requests that a rule of their route kept out: auth, origin, roles, scopes, a limit, a kind of validation.";
 
     // Listeners.
     ConnectionsOpen GAUGE "passerelle_connections_open" ["listener" "protocol"]

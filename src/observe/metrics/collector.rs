@@ -61,6 +61,10 @@ impl Collector for Gatherer {
         for (name, route) in metrics.routes.all() {
             scrape.route(&name, &route);
         }
+        for (name, rule) in metrics.rules.all() {
+            let (route, name) = name.split_once(' ').unwrap_or_default();
+            scrape.counter(Family::Denied, &[route, name], rule.denied_total());
+        }
         for (name, listener) in metrics.listeners.all() {
             scrape.listener(&name, &listener);
         }

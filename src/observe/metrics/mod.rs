@@ -12,6 +12,7 @@ mod kept;
 mod listener;
 mod process;
 mod route;
+mod rule;
 mod upstream;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,7 @@ pub use self::cells::WorkerId;
 pub use self::collector::{Readings, ServerReading};
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 pub use self::route::{Finished, InFlight, RouteMetrics};
+pub use self::rule::RuleMetrics;
 pub use self::upstream::{ServerMetrics, UpstreamMetrics};
 
 /// The label of requests that matched no route: no route can have this name.
@@ -40,6 +42,8 @@ pub struct Metrics {
     workers: usize,
     registry: Registry,
     routes: Kept<RouteMetrics>,
+    /// By route and rule, with a blank between.
+    rules: Kept<RuleMetrics>,
     listeners: Kept<ListenerMetrics>,
     upstreams: Kept<UpstreamMetrics>,
     no_route: OnceLock<Arc<RouteMetrics>>,
@@ -57,6 +61,7 @@ impl Metrics {
             workers,
             registry: registry(metrics),
             routes: Kept::default(),
+            rules: Kept::default(),
             listeners: Kept::default(),
             upstreams: Kept::default(),
             no_route: OnceLock::new(),
@@ -74,6 +79,11 @@ impl Metrics {
     /// snapshot.
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
         self.routes.get_or_make(name, || RouteMetrics::new(self.workers))
+    }
+
+    /// The counter of a rule of a route, likewise. Neither name holds a blank.
+    pub fn rule(&self, route: &str, rule: &str) -> Arc<RuleMetrics> {
+        self.rules.get_or_make(&format!("{route} {rule}"), || RuleMetrics::new(self.workers))
     }
 
     /// The cells of requests that match no route. Counted under the empty name, which Prometheus takes for "none".

@@ -23,6 +23,7 @@ impl Readings for OneServer {
 struct Everything {
     metrics: Arc<Metrics>,
     _route: Arc<RouteMetrics>,
+    _rule: Arc<RuleMetrics>,
     _listener: Arc<ListenerMetrics>,
     _upstream: Arc<UpstreamMetrics>,
     _server: Arc<ServerMetrics>,
@@ -40,6 +41,8 @@ fn everything() -> Everything {
         received: 10,
         sent: 1024,
     });
+    let rule = metrics.rule("orders", "roles");
+    rule.denied(worker);
     let listener = metrics.listener("https");
     listener.opened(worker, Protocol::Http2);
     let upstream = metrics.upstream("orders");
@@ -49,7 +52,7 @@ fn everything() -> Everything {
     metrics.reloaded(ReloadResult::Failure);
     metrics.log_lost(LogLoss::QueueFull, 3);
     metrics.read_servers_from(Box::new(OneServer));
-    Everything { metrics, _route: route, _listener: listener, _upstream: upstream, _server: server }
+    Everything { metrics, _route: route, _rule: rule, _listener: listener, _upstream: upstream, _server: server }
 }
 
 #[test]

@@ -60,8 +60,15 @@ async fn connected_to(worker: &Rc<Worker>) -> TcpStream {
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, remote) = listener.accept().await.unwrap();
     let local = stream.local_addr().unwrap();
-    let peer =
-        Peer { listener: Arc::from("http"), remote, local, trusted: false, tls: false, written: Default::default() };
+    let peer = Peer {
+        listener: Arc::from("http"),
+        remote,
+        local,
+        trusted: false,
+        tls: false,
+        certificate: None,
+        written: Default::default(),
+    };
     let counted = Counted::new(&worker.gateway().listeners["http"].metrics, worker.id, Protocol::Http1);
     spawn_local(serve(Rc::clone(worker), ClientStream::Plain(stream), Rc::new(peer), counted));
     client

@@ -70,6 +70,7 @@ async fn connect(settings: &str, upstream: SocketAddr) -> Served {
         local: accepted.local_addr().unwrap(),
         trusted: false,
         tls: true,
+        certificate: None,
         written: std::cell::OnceCell::new(),
     };
     let listener = Arc::clone(&worker.gateway().listeners["http"]);

@@ -80,6 +80,23 @@ impl Failure {
             | Cause::NoRoute
             | Cause::MethodNotAllowed
             | Cause::AddressDenied
+            | Cause::AmbiguousCredentials
+            | Cause::Unauthenticated
+            | Cause::InvalidCredentials
+            | Cause::OriginRefused
+            | Cause::RoleMissing
+            | Cause::ScopeMissing
+            | Cause::AuthUnavailable
+            | Cause::RateLimited
+            | Cause::TooManyAtOnce
+            | Cause::LimitStoreUnavailable
+            | Cause::UnsupportedMediaType
+            | Cause::CodedBody
+            | Cause::InvalidRequest
+            | Cause::UnknownOperation
+            | Cause::UnknownMethod
+            | Cause::DocumentUnavailable
+            | Cause::ValidationOverloaded
             | Cause::TooManyConnections
             | Cause::TooManyUpgraded
             | Cause::PlainHttp

@@ -1,0 +1,293 @@
+//! What a request shows to prove who sends it: found, not yet judged.
+//!
+//! Only what a route takes counts. Two of these in one request are refused: which of them was meant is nothing to
+//! guess. A client certificate belongs to the connection, so it decides only when nothing else is shown.
+
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::auth::{Auth, Kind};
+use crate::config::settings::{ApiKeyPlace, TokenFrom};
+use crate::request::peer::ClientCertificate;
+
+/// A credential of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Credential<'a> {
+    /// `Authorization: Bearer`, RFC 6750 section 2.1
+    Bearer(&'a [u8]),
+    /// A token in the cookie of this name.
+    Cookie {
+        name: &'a str,
+        token: &'a [u8],
+    },
+    /// An API key where one is looked for.
+    ApiKey {
+        place: &'a ApiKeyPlace,
+        key: &'a [u8],
+    },
+    /// `Authorization: Basic`, RFC 7617; still in base64
+    Basic(&'a [u8]),
+    Certificate(&'a ClientCertificate),
+}
+
+/// Where the auths of one route look.
+#[derive(Default)]
+pub struct Places {
+    bearer: bool,
+    basic: bool,
+    certificate: bool,
+    cookies: Vec<String>,
+    keys: Vec<ApiKeyPlace>,
+}
+
+/// There is more than one credential, or one is there twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ambiguous;
+
+impl Places {
+    pub fn of<'a>(auths: impl Iterator<Item = &'a Auth>) -> Places {
+        let mut places = Places::default();
+        for auth in auths {
+            match &auth.kind {
+                Kind::Jwt(jwt) => match jwt.token_from() {
+                    TokenFrom::Header => places.bearer = true,
+                    TokenFrom::Cookie(name) if places.cookies.contains(name) => {}
+                    TokenFrom::Cookie(name) => places.cookies.push(name.clone()),
+                },
+                Kind::Introspection(_) => places.bearer = true,
+                Kind::ApiKey(keys) if places.keys.contains(keys.place()) => {}
+                Kind::ApiKey(keys) => places.keys.push(keys.place().clone()),
+                Kind::ClientCertificate(_) => places.certificate = true,
+                Kind::Basic(_) => places.basic = true,
+            }
+        }
+        places
+    }
+
+    /// The parameters of a query that hold credentials.
+    pub fn query_keys(&self) -> impl Iterator<Item = &str> + Clone {
+        self.keys.iter().filter_map(|place| match place {
+            ApiKeyPlace::Query(name) => Some(name.as_str()),
+            ApiKeyPlace::Header(_) => None,
+        })
+    }
+
+    /// The one credential that a request shows.
+    ///
+    /// # Errors
+    /// It shows more than one.
+    pub fn find<'a>(
+        &'a self,
+        headers: &'a HeaderMap,
+        query: Option<&'a [u8]>,
+        certificate: Option<&'a ClientCertificate>,
+    ) -> Result<Option<Credential<'a>>, Ambiguous> {
+        let mut found = None;
+        if self.bearer || self.basic {
+            for value in headers.get_all(AUTHORIZATION) {
+                if let Some(credential) = self.authorization(value) {
+                    one(&mut found, credential)?;
+                }
+            }
+        }
+        for name in &self.cookies {
+            for token in cookies(headers, name) {
+                one(&mut found, Credential::Cookie { name, token })?;
+            }
+        }
+        for place in &self.keys {
+            match place {
+                ApiKeyPlace::Header(name) => {
+                    for value in headers.get_all(name) {
+                        one(&mut found, Credential::ApiKey { place, key: value.as_bytes() })?;
+                    }
+                }
+                ApiKeyPlace::Query(name) => {
+                    for key in parameters(query.unwrap_or_default(), name) {
+                        one(&mut found, Credential::ApiKey { place, key })?;
+                    }
+                }
+            }
+        }
+        if found.is_none() && self.certificate {
+            found = certificate.map(Credential::Certificate);
+        }
+        Ok(found)
+    }
+
+    fn authorization<'a>(&self, value: &'a HeaderValue) -> Option<Credential<'a>> {
+        let value = value.as_bytes();
+        let scheme = |name: &str| {
+            let (scheme, rest) = value.split_at_checked(name.len())?;
+            let rest = rest.strip_prefix(b" ").or_else(|| rest.is_empty().then_some(rest))?;
+            scheme.eq_ignore_ascii_case(name.as_bytes()).then(|| rest.trim_ascii())
+        };
+        match (self.bearer, self.basic) {
+            (true, false) => scheme("bearer").map(Credential::Bearer),
+            (false, true) => scheme("basic").map(Credential::Basic),
+            (true, true) => scheme("bearer").map(Credential::Bearer).or_else(|| scheme("basic").map(Credential::Basic)),
+            (false, false) => None,
+        }
+    }
+}
+
+fn one<'a>(found: &mut Option<Credential<'a>>, credential: Credential<'a>) -> Result<(), Ambiguous> {
+    match found.replace(credential) {
+        None => Ok(()),
+        Some(_) => Err(Ambiguous),
+    }
+}
+
+/// Every cookie of this name (RFC 6265 section 4.2.1).
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
+    pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// Every value of a query's parameter, still encoded.
+pub fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    query.split(|&byte| byte == b'&').filter_map(move |pair| named(pair, name))
+}
+
+/// The value of `name=value` where the name, once decoded, is this one.
+fn named<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (key, value) = match pair.iter().position(|&byte| byte == b'=') {
+        Some(at) => (pair.get(..at)?, pair.get(at.saturating_add(1)..)?),
+        None => (pair, &[][..]),
+    };
+    let plus_is_blank = key.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect::<Vec<u8>>();
+    percent_encoding::percent_decode(&plus_is_blank).eq(name.bytes()).then_some(value)
+}
+
+/// What is taken out of a request before it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    Nothing,
+    Authorization,
+    Header(HeaderName),
+    Cookie(String),
+}
+
+impl Credential<'_> {
+    /// What keeps it from the backend; `forward` is the route's `forward_credential`. A key in a query is never sent
+    /// on as part of the target: see [`without_parameters`].
+    pub fn withheld(&self, forward: Option<bool>) -> Withheld {
+        match self {
+            Credential::Bearer(_) if forward.unwrap_or(true) => Withheld::Nothing,
+            _ if forward.unwrap_or(false) => Withheld::Nothing,
+            Credential::Bearer(_) | Credential::Basic(_) => Withheld::Authorization,
+            Credential::Cookie { name, .. } => Withheld::Cookie((*name).to_owned()),
+            Credential::ApiKey { place: ApiKeyPlace::Header(name), .. } => Withheld::Header(name.clone()),
+            Credential::ApiKey { place: ApiKeyPlace::Query(_), .. } | Credential::Certificate(_) => Withheld::Nothing,
+        }
+    }
+}
+
+/// A query without the parameters of these names; `None` when none of them is in it. The rest stays as it was.
+pub fn without_parameters<'n>(query: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
+    let holds = |pair: &[u8]| names.clone().any(|name| named(pair, name).is_some());
+    if !query.split(|&byte| byte == b'&').any(holds) {
+        return None;
+    }
+    let kept: Vec<&[u8]> = query.split(|&byte| byte == b'&').filter(|pair| !holds(pair)).collect();
+    Some(kept.join(&b'&'))
+}
+
+/// A `Cookie` field's value without the cookie of this name; `None` when nothing is left.
+pub fn without_cookie(value: &[u8], name: &str) -> Option<Vec<u8>> {
+    let is_it = |pair: &[u8]| {
+        let pair = pair.trim_ascii();
+        pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
+    };
+    let kept: Vec<&[u8]> = value
+        .split(|&byte| byte == b';')
+        .map(<[u8]>::trim_ascii)
+        .filter(|pair| !pair.is_empty() && !is_it(pair))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(&b"; "[..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn everywhere() -> Places {
+        Places {
+            bearer: true,
+            basic: true,
+            certificate: true,
+            cookies: vec!["session".into()],
+            keys: vec![ApiKeyPlace::Header(HeaderName::from_static("x-api-key")), ApiKeyPlace::Query("api key".into())],
+        }
+    }
+
+    #[test]
+    fn one_credential_is_found_wherever_it_is() {
+        let places = everywhere();
+        let find = |fields: &[(&'static str, &'static str)], query: &'static str| {
+            let headers = headers(fields);
+            match places.find(&headers, Some(query.as_bytes()), None) {
+                Ok(Some(Credential::Bearer(token))) => format!("bearer {}", String::from_utf8_lossy(token)),
+                Ok(Some(Credential::Cookie { token, .. })) => format!("cookie {}", String::from_utf8_lossy(token)),
+                Ok(Some(Credential::ApiKey { key, .. })) => format!("key {}", String::from_utf8_lossy(key)),
+                Ok(Some(Credential::Basic(text))) => format!("basic {}", String::from_utf8_lossy(text)),
+                Ok(Some(Credential::Certificate(_))) => "certificate".to_owned(),
+                Ok(None) => "none".to_owned(),
+                Err(Ambiguous) => "ambiguous".to_owned(),
+            }
+        };
+        assert_eq!(find(&[], "a=b"), "none");
+        assert_eq!(find(&[("authorization", "bEARER  abc")], ""), "bearer abc");
+        assert_eq!(find(&[("authorization", "Bearer")], ""), "bearer ");
+        assert_eq!(find(&[("authorization", "Bearerabc")], ""), "none");
+        assert_eq!(find(&[("authorization", "Basic YQ==")], ""), "basic YQ==");
+        assert_eq!(find(&[("authorization", "Digest x")], ""), "none");
+        assert_eq!(find(&[("cookie", "a=b; session=t.o.k")], ""), "cookie t.o.k");
+        assert_eq!(find(&[("x-api-key", "k")], ""), "key k");
+        for query in ["api+key=k", "api%20key=k&b=c", "x=y&%61pi%20key=k"] {
+            assert_eq!(find(&[], query), "key k", "{query}");
+        }
+        assert_eq!(find(&[("x-api-key", "k"), ("authorization", "Bearer t")], ""), "ambiguous");
+        assert_eq!(find(&[("x-api-key", "k"), ("x-api-key", "k")], ""), "ambiguous");
+        assert_eq!(find(&[("authorization", "Bearer t"), ("authorization", "Bearer t")], ""), "ambiguous");
+        assert_eq!(find(&[("cookie", "session=a; session=b")], ""), "ambiguous");
+        assert_eq!(find(&[("authorization", "Basic YQ==")], "api+key=k"), "ambiguous");
+    }
+
+    #[test]
+    fn keys_are_cut_out_of_a_query() {
+        let cut = |query: &str| {
+            without_parameters(query.as_bytes(), ["key"].into_iter()).map(|kept| String::from_utf8(kept).unwrap())
+        };
+        assert_eq!(cut("a=b&c"), None);
+        assert_eq!(cut("key=1").as_deref(), Some(""));
+        assert_eq!(cut("a=b&key=1&c=%20&k%65y=2").as_deref(), Some("a=b&c=%20"));
+        assert_eq!(cut("akey=1&keys=2"), None);
+    }
+
+    #[test]
+    fn cookies_are_found_by_their_whole_name() {
+        let find = |value: &'static str| {
+            let headers = headers(&[("cookie", value)]);
+            cookies(&headers, "session").map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        assert_eq!(find("a=1; session=x=y; b=2"), [b"x=y"]);
+        assert!(find("mysession=1").is_empty() && find("session").is_empty());
+    }
+
+    #[test]
+    fn a_cookie_is_cut_out_of_its_field() {
+        let cut = |value: &str| without_cookie(value.as_bytes(), "s").map(|kept| String::from_utf8(kept).unwrap());
+        assert_eq!(cut("a=1; s=2;b=3").as_deref(), Some("a=1; b=3"));
+        assert_eq!(cut("s=2"), None);
+        assert_eq!(cut("ss=2").as_deref(), Some("ss=2"));
+    }
+}

@@ -1,0 +1,322 @@
+//! The gate of one route: who is calling, and may that caller come in.
+//!
+//! An invalid credential never falls through to another kind, and where a route takes JWTs, what looks like one is
+//! never asked about elsewhere.
+
+use std::sync::Arc;
+
+use http::header::{ORIGIN, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::Caller;
+use super::auth::{Auth, Auths, Failure, Judged, Kind};
+use super::challenge::{Challenges, Error};
+use super::credential::{Ambiguous, Credential, Places, Withheld};
+use super::identity::Identity;
+use crate::config::settings::{Access, TokenFrom};
+use crate::observe::metrics::{Metrics, RuleMetrics};
+use crate::request::cors::Cors;
+use crate::request::peer::Peer;
+use crate::request::rejection::{Cause, Rejection};
+use crate::request::target::Host;
+use crate::worker::Worker;
+
+/// Whom a route lets in, compiled.
+pub enum Gate {
+    Open,
+    Guarded(Guard),
+}
+
+/// What a guarded route demands.
+pub struct Guard {
+    /// At least one.
+    auths: Vec<Arc<Auth>>,
+    places: Places,
+    challenges: Challenges,
+    roles: Vec<String>,
+    scopes: Vec<String>,
+    /// Where JWTs are listed, what is shaped like one is never introspected.
+    takes_jwt: bool,
+    denied: Denied,
+}
+
+/// How often each rule of the route kept somebody out.
+struct Denied {
+    auth: Arc<RuleMetrics>,
+    origin: Arc<RuleMetrics>,
+    roles: Arc<RuleMetrics>,
+    scopes: Arc<RuleMetrics>,
+}
+
+/// What of a request the gate looks at.
+pub struct Asking<'a> {
+    pub worker: &'a Worker,
+    pub peer: &'a Peer,
+    pub method: &'a Method,
+    pub host: Option<&'a Host>,
+    pub headers: &'a HeaderMap,
+    pub query: Option<&'a [u8]>,
+    /// Whether it asks for an upgrade, as a WebSocket does.
+    pub upgrade: bool,
+    pub cors: Option<&'a Cors>,
+    /// The route's `forward_credential`.
+    pub forward_credential: Option<bool>,
+}
+
+/// A request that was let in.
+pub struct Admitted {
+    pub caller: Caller,
+    pub withheld: Withheld,
+}
+
+impl Gate {
+    /// Auths that could not be built have made problems of their own; without any the gate is `None`, never open.
+    pub fn build(route: &str, access: &Access, auths: &Auths, metrics: &Metrics) -> Option<Gate> {
+        let demands = match access {
+            Access::Public => return Some(Gate::Open),
+            Access::Demands(demands) => demands,
+        };
+        let auths: Vec<Arc<Auth>> =
+            demands.auths.iter().map(|name| auths.get(name.value.as_str()).cloned()).collect::<Option<_>>()?;
+        let each = || auths.iter().map(Arc::as_ref);
+        let denied = Denied {
+            auth: metrics.rule(route, "auth"),
+            origin: metrics.rule(route, "origin"),
+            roles: metrics.rule(route, "roles"),
+            scopes: metrics.rule(route, "scopes"),
+        };
+        let (places, challenges) = (Places::of(each()), Challenges::of(each()));
+        let takes_jwt = each().any(|auth| matches!(auth.kind, Kind::Jwt(_)));
+        let (roles, scopes) = (demands.roles.clone(), demands.scopes.clone());
+        Some(Gate::Guarded(Guard { auths, places, challenges, roles, scopes, takes_jwt, denied }))
+    }
+
+    /// The parameters of a query that hold credentials here.
+    pub fn query_keys(&self) -> impl Iterator<Item = &str> + Clone {
+        let guard = match self {
+            Gate::Open => None,
+            Gate::Guarded(guard) => Some(guard),
+        };
+        guard.into_iter().flat_map(|guard| guard.places.query_keys())
+    }
+
+    /// # Errors
+    /// Why the request may not come in.
+    pub async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Rejection> {
+        match self {
+            Gate::Open => Ok(Admitted { caller: Caller::Anonymous, withheld: Withheld::Nothing }),
+            Gate::Guarded(guard) => guard.admit(asking).await,
+        }
+    }
+}
+
+impl Guard {
+    async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Rejection> {
+        let certificate = asking.peer.certificate.as_deref();
+        let found = self.places.find(asking.headers, asking.query, certificate);
+        let credential = match found {
+            Ok(Some(credential)) => credential,
+            Ok(None) => return Err(self.unauthenticated(asking)),
+            Err(Ambiguous) => return Err(self.ambiguous(asking)),
+        };
+        if let Credential::Cookie { .. } = credential {
+            self.same_origin(asking)?;
+        }
+        let identity = match self.known(asking.worker, &credential) {
+            Some(identity) => identity,
+            // Rarely taken, and large: on the heap.
+            None => match Box::pin(self.judge(asking.worker, &credential)).await {
+                Ok(identity) => identity,
+                Err(failure) => return Err(self.refused(asking, &credential, failure)),
+            },
+        };
+        self.may(asking, &identity)?;
+        let withheld = credential.withheld(asking.forward_credential);
+        Ok(Admitted { caller: Caller::Known(identity), withheld })
+    }
+
+    /// Whoever showed this credential not long ago.
+    fn known(&self, worker: &Worker, credential: &Credential<'_>) -> Option<Arc<Identity>> {
+        self.auths.iter().find_map(|auth| match (&auth.kind, credential) {
+            (Kind::Jwt(jwt), Credential::Bearer(token)) if *jwt.token_from() == TokenFrom::Header => {
+                jwt.known(worker, token)
+            }
+            (Kind::Jwt(jwt), Credential::Cookie { name, token }) if is_cookie(jwt.token_from(), name) => {
+                jwt.known(worker, token)
+            }
+            (Kind::Introspection(introspection), Credential::Bearer(token)) => introspection.known(worker, token),
+            (Kind::Basic(basic), Credential::Basic(text)) => basic.known(worker, text),
+            (
+                Kind::Jwt(_) | Kind::Introspection(_) | Kind::ApiKey(_) | Kind::ClientCertificate(_) | Kind::Basic(_),
+                _,
+            ) => None,
+        })
+    }
+
+    /// Asks every auth of the credential's kind; the first that knows the caller decides.
+    async fn judge(&self, worker: &Worker, credential: &Credential<'_>) -> Judged {
+        let mut failure = None;
+        for auth in &self.auths {
+            let judged = match (&auth.kind, credential) {
+                (Kind::Jwt(jwt), Credential::Bearer(token)) => match jwt.token_from() {
+                    TokenFrom::Header => jwt.judge(worker, token).await,
+                    TokenFrom::Cookie(_) => continue,
+                },
+                (Kind::Jwt(jwt), Credential::Cookie { name, token }) if is_cookie(jwt.token_from(), name) => {
+                    jwt.judge(worker, token).await
+                }
+                (Kind::Introspection(_), Credential::Bearer(token)) if self.takes_jwt && is_jwt_shaped(token) => {
+                    continue;
+                }
+                (Kind::Introspection(introspection), Credential::Bearer(token)) => {
+                    introspection.judge(worker, token).await
+                }
+                (Kind::ApiKey(keys), Credential::ApiKey { place, key }) if keys.place() == *place => keys.judge(key),
+                (Kind::ClientCertificate(certificates), Credential::Certificate(certificate)) => {
+                    certificates.judge(certificate)
+                }
+                (Kind::Basic(basic), Credential::Basic(text)) => basic.judge(worker, text).await,
+                (
+                    Kind::Jwt(_)
+                    | Kind::Introspection(_)
+                    | Kind::ApiKey(_)
+                    | Kind::ClientCertificate(_)
+                    | Kind::Basic(_),
+                    _,
+                ) => continue,
+            };
+            match judged {
+                Ok(identity) => return Ok(identity),
+                // Another auth may know the caller; if none does, that one of them could not say matters most.
+                Err(Failure::Unavailable(why)) => failure = Some(Failure::Unavailable(why)),
+                Err(Failure::Invalid(why)) => failure = failure.or(Some(Failure::Invalid(why))),
+            }
+        }
+        Err(failure.unwrap_or(Failure::Invalid("this token is not of a kind that is taken here")))
+    }
+
+    /// Roles (any one of the route's) and scopes (all of them).
+    fn may(&self, asking: &Asking<'_>, identity: &Identity) -> Result<(), Rejection> {
+        if !self.roles.is_empty() && !self.roles.iter().any(|role| identity.has_role(role)) {
+            self.denied.roles.denied(asking.worker.id);
+            return Err(self.forbidden(identity, Cause::RoleMissing, "a role is missing", &[]));
+        }
+        if !self.scopes.iter().all(|scope| identity.has_scope(scope)) {
+            self.denied.scopes.denied(asking.worker.id);
+            return Err(self.forbidden(identity, Cause::ScopeMissing, "a scope is missing", &self.scopes));
+        }
+        Ok(())
+    }
+
+    /// A 403 for a caller who is known and lacks something, told as RFC 6750 section 3.1 says to one with a token.
+    pub fn forbidden(&self, identity: &Identity, cause: Cause, description: &str, scopes: &[String]) -> Rejection {
+        use super::identity::Method;
+        let rejection = Rejection::from(cause);
+        match identity.method() {
+            Method::Jwt | Method::Introspection => {
+                let challenge = self.challenges.for_bearer(Error::InsufficientScope { description, scopes });
+                rejection.with_fields(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)))
+            }
+            Method::ApiKey | Method::ClientCertificate | Method::Basic => rejection,
+        }
+    }
+
+    fn unauthenticated(&self, asking: &Asking<'_>) -> Rejection {
+        self.denied.auth.denied(asking.worker.id);
+        self.challenging(Cause::Unauthenticated, Error::None)
+    }
+
+    fn ambiguous(&self, asking: &Asking<'_>) -> Rejection {
+        self.denied.auth.denied(asking.worker.id);
+        let challenge = self.challenges.for_bearer(Error::InvalidRequest("more than one credential"));
+        Rejection::from(Cause::AmbiguousCredentials)
+            .with_fields(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)))
+    }
+
+    fn refused(&self, asking: &Asking<'_>, credential: &Credential<'_>, failure: Failure) -> Rejection {
+        match failure {
+            Failure::Invalid(why) => {
+                self.denied.auth.denied(asking.worker.id);
+                let error = match credential {
+                    Credential::Bearer(_) | Credential::Cookie { .. } => Error::InvalidToken(why),
+                    Credential::ApiKey { .. } | Credential::Basic(_) | Credential::Certificate(_) => Error::None,
+                };
+                self.challenging(Cause::InvalidCredentials, error).with_detail(why.to_owned())
+            }
+            Failure::Unavailable(why) => Rejection::from(Cause::AuthUnavailable).with_detail(why),
+        }
+    }
+
+    fn challenging(&self, cause: Cause, error: Error<'_>) -> Rejection {
+        let challenges = self.challenges.all(error);
+        Rejection::from(cause).with_fields(challenges.into_iter().map(|challenge| (WWW_AUTHENTICATE, challenge)))
+    }
+
+    /// A browser sends a cookie whoever made it send the request: what changes something, or opens a WebSocket, must
+    /// come from a page of this site, or of an origin that `cors` names.
+    fn same_origin(&self, asking: &Asking<'_>) -> Result<(), Rejection> {
+        let harmless = matches!(*asking.method, Method::GET | Method::HEAD | Method::OPTIONS) && !asking.upgrade;
+        if harmless || fits(asking) {
+            return Ok(());
+        }
+        self.denied.origin.denied(asking.worker.id);
+        Err(Cause::OriginRefused.into())
+    }
+}
+
+fn is_cookie(token_from: &TokenFrom, name: &str) -> bool {
+    match token_from {
+        TokenFrom::Header => false,
+        TokenFrom::Cookie(cookie) => cookie == name,
+    }
+}
+
+/// Three parts of base64url, the first of which begins as a JSON object does (RFC 7515 section 7.1).
+pub fn is_jwt_shaped(token: &[u8]) -> bool {
+    let base64url = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut parts = token.split(|&byte| byte == b'.');
+    let mut part = || parts.next().filter(|part| part.iter().all(base64url));
+    let three = part().is_some_and(|head| !head.is_empty()) && part().is_some() && part().is_some();
+    three && parts.next().is_none()
+}
+
+fn fits(asking: &Asking<'_>) -> bool {
+    let mut origins = asking.headers.get_all(ORIGIN).iter();
+    let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
+    asking.cors.is_some_and(|cors| cors.names(origin)) || is_own(origin, asking)
+}
+
+/// Whether a page of this very host made the request. Over TLS a page that came without it may be anybody's.
+fn is_own(origin: &HeaderValue, asking: &Asking<'_>) -> bool {
+    let Some(host) = asking.host else { return false };
+    let origin = origin.as_bytes();
+    let forwarded = || asking.headers.get(crate::request::names::X_FORWARDED_PROTO);
+    let secure = asking.peer.tls || (asking.peer.trusted && forwarded().is_some_and(|proto| proto == "https"));
+    let after = |scheme: &str| {
+        let (before, rest) = origin.split_at_checked(scheme.len())?;
+        before.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
+    };
+    let (authority, default_port) = match (after("https://"), after("http://")) {
+        (Some(authority), _) => (authority, &b":443"[..]),
+        (None, Some(authority)) if !secure => (authority, &b":80"[..]),
+        (None, Some(_) | None) => return false,
+    };
+    let host = host.as_str().as_bytes();
+    let host = host.strip_suffix(default_port).unwrap_or(host);
+    authority.eq_ignore_ascii_case(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shape_of_a_jwt() {
+        for token in ["eyJhbGciOiJub25lIn0.e30.", "a.b.c", "a.."] {
+            assert!(is_jwt_shaped(token.as_bytes()), "{token}");
+        }
+        for token in ["", "opaque", "a.b", "a.b.c.d", "a.b.c.d.e", ".b.c", "a b.c.d", "a.b.c="] {
+            assert!(!is_jwt_shaped(token.as_bytes()), "{token}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `[auth.NAME]`, one file a kind.
+
+mod api_key;
+mod basic;
+mod claims;
+mod client_certificate;
+mod introspection;
+mod jwt;
+
+use std::collections::BTreeMap;
+
+use super::super::node::Node;
+use super::super::reader::Table;
+use super::super::settings::{AuthKind, AuthSettings};
+use super::super::value::choice::choice;
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Jwt,
+    Introspection,
+    ApiKey,
+    ClientCertificate,
+    Basic,
+}
+
+const KINDS: [(&str, Kind); 5] = [
+    ("jwt", Kind::Jwt),
+    ("introspection", Kind::Introspection),
+    ("api_key", Kind::ApiKey),
+    ("client_certificate", Kind::ClientCertificate),
+    ("basic", Kind::Basic),
+];
+
+pub(super) fn read(table: Table<'_>) -> Option<AuthSettings> {
+    let span = table.span();
+    // Without its kind nobody can say which keys belong here.
+    let kind = match table.require("kind", "\"jwt\"", |node| choice(node, &KINDS))? {
+        Kind::Jwt => jwt::read(&table).map(AuthKind::Jwt),
+        Kind::Introspection => introspection::read(&table).map(AuthKind::Introspection),
+        Kind::ApiKey => api_key::read(&table).map(AuthKind::ApiKey),
+        Kind::ClientCertificate => client_certificate::read(&table).map(AuthKind::ClientCertificate),
+        Kind::Basic => basic::read(&table).map(AuthKind::Basic),
+    };
+    table.finish();
+    Some(AuthSettings { span, kind: kind? })
+}
+
+/// `{ "NAME" = ["role", …], … }`
+fn roles_by_name(node: &Node<'_>) -> Option<BTreeMap<String, Vec<String>>> {
+    let table = node.table()?;
+    let mut roles = BTreeMap::new();
+    let mut whole = true;
+    for (name, node) in table.entries() {
+        match names(&node, "a list of roles such as [\"reader\"]") {
+            Some(names) => {
+                roles.insert(name.to_owned(), names);
+            }
+            None => whole = false,
+        }
+    }
+    whole.then_some(roles)
+}
+
+/// A list of roles, of scopes: none empty, none twice. `takes` shows one.
+pub(super) fn names(node: &Node<'_>, takes: &str) -> Option<Vec<String>> {
+    let names = node.list_of(takes, |member| {
+        let text = member.text("a name")?;
+        if text.text.is_empty() { member.refuse(format!("{} is empty", member.key)) } else { Some(text.text) }
+    })?;
+    for (index, name) in names.iter().enumerate() {
+        if names.iter().take(index).any(|earlier| earlier == name) {
+            return node.refuse(format!("{} names one of its members twice", node.key));
+        }
+    }
+    Some(names)
+}
