@@ -5,6 +5,7 @@
 //! uses where it never does. Durations that are told to anybody are measured with the clock itself.
 
 use std::cell::Cell;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -14,6 +15,7 @@ const USES: u32 = 64;
 thread_local! {
     static KEEPS: Cell<bool> = const { Cell::new(false) };
     static READING: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
+    static WALL: Cell<Option<(SystemTime, u32)>> = const { Cell::new(None) };
 }
 
 /// From now on this thread keeps readings; whoever runs it calls [`forget`] whenever it goes to sleep.
@@ -24,6 +26,7 @@ pub fn keep() {
 /// The next use reads the clock.
 pub fn forget() {
     READING.set(None);
+    WALL.set(None);
 }
 
 /// Now, or a moment ago on a thread that keeps readings.
@@ -35,6 +38,20 @@ pub fn recent() -> Instant {
     let now = Instant::now();
     if KEEPS.get() {
         READING.set(Some((now, 0)));
+    }
+    now
+}
+
+/// The same by the clock on the wall, which may be set at any time: for what was agreed on with others, such as when
+/// a token ends.
+pub fn recent_wall() -> SystemTime {
+    if let Some((reading, uses)) = WALL.get().filter(|(_, uses)| *uses < USES) {
+        WALL.set(Some((reading, uses.saturating_add(1))));
+        return reading;
+    }
+    let now = SystemTime::now();
+    if KEEPS.get() {
+        WALL.set(Some((now, 0)));
     }
     now
 }

@@ -22,7 +22,7 @@ pub struct Auth {
 
 /// How it judges.
 pub enum Kind {
-    Jwt(Jwt),
+    Jwt(Box<Jwt>),
     Introspection(Introspection),
     ApiKey(ApiKeys),
     ClientCertificate(ClientCertificates),
@@ -62,8 +62,8 @@ impl Auth {
         let before = before.map(|before| &before.kind);
         let kind = match &settings.kind {
             AuthKind::Jwt(settings) => {
-                let before = before.and_then(|kind| if let Kind::Jwt(before) = kind { Some(before) } else { None });
-                Kind::Jwt(Jwt::build(&name, settings, before, building)?)
+                let before = before.and_then(|kind| if let Kind::Jwt(before) = kind { Some(&**before) } else { None });
+                Kind::Jwt(Box::new(Jwt::build(&name, settings, before, building)?))
             }
             AuthKind::Introspection(settings) => {
                 let before =

@@ -24,7 +24,7 @@ use crate::worker::Worker;
 /// Whom a route lets in, compiled.
 pub enum Gate {
     Open,
-    Guarded(Guard),
+    Guarded(Box<Guard>),
 }
 
 /// What a guarded route demands.
@@ -88,7 +88,8 @@ impl Gate {
         let (places, challenges) = (Places::of(each()), Challenges::of(each()));
         let takes_jwt = each().any(|auth| matches!(auth.kind, Kind::Jwt(_)));
         let (roles, scopes) = (demands.roles.clone(), demands.scopes.clone());
-        Some(Gate::Guarded(Guard { auths, places, challenges, roles, scopes, takes_jwt, denied }))
+        let guard = Guard { auths, places, challenges, roles, scopes, takes_jwt, denied };
+        Some(Gate::Guarded(Box::new(guard)))
     }
 
     /// The parameters of a query that hold credentials here.

@@ -1,5 +1,243 @@
 //! Identities that a worker has seen proved: a repeat of the same credential costs a digest and a look-up.
+//!
+//! What is kept is keyed by the credential's digest and by who proved it, so that neither another `[auth.NAME]` nor
+//! other settings nor other keys ever answer for it. Only what was verified comes in, so nobody fills this with
+//! inventions; it is bounded all the same, and what was used longest ago leaves first.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use tokio::time::Instant;
+
+use super::identity::Identity;
+use crate::clock;
+
+/// Half of what one worker keeps.
+const MAX_ENTRIES: usize = 16 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// What an entry takes beside its identity, about: its key and the map's own.
+const OVERHEAD: usize = 128;
+
+/// Whoever proves identities: one `[auth.NAME]` with one set of settings. Another has another number, as long as the
+/// process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prover(u64);
+
+impl Prover {
+    /// One that was never there before.
+    pub fn new() -> Prover {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Prover(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Default for Prover {
+    fn default() -> Self {
+        Prover::new()
+    }
+}
+
+/// How long what was proved holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Holds {
+    /// By the clock on the wall, as a token's `exp` is.
+    pub until: Option<SystemTime>,
+    /// At most this long from now, whatever is done to that clock.
+    pub at_most: Duration,
+}
 
 /// The cache of one worker.
 #[derive(Default)]
-pub struct Verified {}
+pub struct Verified(RefCell<Generations>);
+
+/// Entries age in two steps: when the young ones are many they become the old ones, and what was old is dropped.
+/// Whatever is used is young again.
+#[derive(Default)]
+struct Generations {
+    young: Entries,
+    old: Entries,
+    /// Bytes of the young ones.
+    bytes: usize,
+}
+
+type Entries = HashMap<Key, Entry, BuildHasherDefault<OfDigest>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    digest: [u8; 32],
+    prover: Prover,
+    /// Which of the prover's keys, where they change.
+    generation: u64,
+}
+
+struct Entry {
+    identity: Arc<Identity>,
+    until: Option<SystemTime>,
+    at_most: Instant,
+}
+
+impl Entry {
+    fn holds(&self) -> bool {
+        self.at_most > clock::recent() && self.until.is_none_or(|until| until > clock::recent_wall())
+    }
+
+    fn size(&self) -> usize {
+        self.identity.size().saturating_add(OVERHEAD)
+    }
+}
+
+/// A digest is as good as random already.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let head = self.digest.first_chunk().copied().unwrap_or_default();
+        state.write_u64(u64::from_ne_bytes(head) ^ self.prover.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+}
+
+#[derive(Default)]
+struct OfDigest(u64);
+
+impl Hasher for OfDigest {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 ^= value;
+    }
+}
+
+impl Verified {
+    /// Whoever `prover` found behind this credential, while that holds. `generation` is that of the keys that it
+    /// uses now; 0 where it has none.
+    pub fn get(&self, prover: Prover, generation: u64, credential: &[u8]) -> Option<Arc<Identity>> {
+        let generations = &mut *self.0.borrow_mut();
+        if generations.young.is_empty() && generations.old.is_empty() {
+            return None;
+        }
+        let key = Key::of(prover, generation, credential);
+        if let Some(entry) = generations.young.get(&key) {
+            if entry.holds() {
+                return Some(Arc::clone(&entry.identity));
+            }
+            let size = entry.size();
+            generations.young.remove(&key);
+            generations.bytes = generations.bytes.saturating_sub(size);
+            return None;
+        }
+        let entry = generations.old.remove(&key).filter(Entry::holds)?;
+        let identity = Arc::clone(&entry.identity);
+        generations.keep(key, entry);
+        Some(identity)
+    }
+
+    /// Remembers what was proved just now. `generation` is that of the keys that proved it.
+    pub fn put(&self, prover: Prover, generation: u64, credential: &[u8], identity: &Arc<Identity>, holds: Holds) {
+        let Some(at_most) = clock::recent().checked_add(holds.at_most) else { return };
+        let entry = Entry { identity: Arc::clone(identity), until: holds.until, at_most };
+        if entry.holds() {
+            self.0.borrow_mut().keep(Key::of(prover, generation, credential), entry);
+        }
+    }
+}
+
+impl Generations {
+    fn keep(&mut self, key: Key, entry: Entry) {
+        let size = entry.size();
+        if self.young.len() >= MAX_ENTRIES || self.bytes.saturating_add(size) > MAX_BYTES {
+            self.old = mem::take(&mut self.young);
+            self.bytes = 0;
+        }
+        self.bytes = self.bytes.saturating_add(size);
+        if let Some(before) = self.young.insert(key, entry) {
+            self.bytes = self.bytes.saturating_sub(before.size());
+        }
+    }
+}
+
+impl Key {
+    fn of(prover: Prover, generation: u64, credential: &[u8]) -> Key {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, credential).as_ref());
+        Key { digest: bytes, prover, generation }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Method;
+    use super::*;
+
+    const LONG: Holds = Holds { until: None, at_most: Duration::from_secs(3600) };
+
+    fn identity(subject: &str) -> Arc<Identity> {
+        Arc::new(Identity::new(&Arc::from("staff"), Method::Jwt, subject, [], []))
+    }
+
+    fn known(verified: &Verified, prover: Prover, generation: u64, credential: &str) -> Option<String> {
+        verified.get(prover, generation, credential.as_bytes()).map(|identity| identity.subject().to_owned())
+    }
+
+    #[test]
+    fn nobody_else_answers_for_a_credential() {
+        let (verified, prover) = (Verified::default(), Prover::new());
+        verified.put(prover, 3, b"token", &identity("alice"), LONG);
+        assert_eq!(known(&verified, prover, 3, "token").as_deref(), Some("alice"));
+        assert_eq!(known(&verified, Prover::new(), 3, "token"), None, "another auth, or other settings");
+        assert_eq!(known(&verified, prover, 4, "token"), None, "other keys");
+        assert_eq!(known(&verified, prover, 3, "tokem"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_holds_longer_than_it_should() {
+        let (verified, prover) = (Verified::default(), Prover::new());
+        let until = |seconds| Holds { until: Some(SystemTime::now() + Duration::from_secs(seconds)), ..LONG };
+        verified.put(prover, 0, b"long", &identity("alice"), until(600));
+        verified.put(prover, 0, b"gone", &identity("bob"), Holds { until: Some(SystemTime::UNIX_EPOCH), ..LONG });
+        verified.put(prover, 0, b"short", &identity("eve"), Holds { at_most: Duration::from_secs(30), ..until(600) });
+        assert_eq!(known(&verified, prover, 0, "gone"), None);
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert_eq!(known(&verified, prover, 0, "short").as_deref(), Some("eve"));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(known(&verified, prover, 0, "short"), None);
+        assert_eq!(known(&verified, prover, 0, "long").as_deref(), Some("alice"));
+    }
+
+    #[test]
+    fn it_is_bounded_and_what_is_used_stays() {
+        let (verified, prover) = (Verified::default(), Prover::new());
+        verified.put(prover, 0, b"used", &identity("alice"), LONG);
+        for index in 0..3 * MAX_ENTRIES {
+            verified.put(prover, 0, &index.to_ne_bytes(), &identity("someone"), LONG);
+            if index % 1000 == 0 {
+                assert!(known(&verified, prover, 0, "used").is_some(), "{index}");
+            }
+        }
+        let generations = verified.0.borrow();
+        assert!(generations.young.len() <= MAX_ENTRIES && generations.old.len() <= MAX_ENTRIES);
+        assert!(generations.bytes <= MAX_BYTES);
+    }
+
+    #[test]
+    fn large_identities_count_by_their_bytes() {
+        let (verified, prover) = (Verified::default(), Prover::new());
+        let large = identity(&"x".repeat(MAX_BYTES / 100));
+        for index in 0..1000_usize {
+            verified.put(prover, 0, &index.to_ne_bytes(), &large, LONG);
+        }
+        let generations = verified.0.borrow();
+        assert!(generations.young.len() < 100 && generations.old.len() < 100);
+    }
+}

@@ -105,6 +105,52 @@ pub enum JwtAlgorithm {
     Hs512,
 }
 
+impl JwtAlgorithm {
+    /// Every algorithm by its name (RFC 7518 section 3.1, RFC 8037 section 3.1).
+    pub const ALL: [(&'static str, JwtAlgorithm); 12] = [
+        ("RS256", JwtAlgorithm::Rs256),
+        ("RS384", JwtAlgorithm::Rs384),
+        ("RS512", JwtAlgorithm::Rs512),
+        ("PS256", JwtAlgorithm::Ps256),
+        ("PS384", JwtAlgorithm::Ps384),
+        ("PS512", JwtAlgorithm::Ps512),
+        ("ES256", JwtAlgorithm::Es256),
+        ("ES384", JwtAlgorithm::Es384),
+        ("EdDSA", JwtAlgorithm::EdDsa),
+        ("HS256", JwtAlgorithm::Hs256),
+        ("HS384", JwtAlgorithm::Hs384),
+        ("HS512", JwtAlgorithm::Hs512),
+    ];
+
+    /// As `alg` has it.
+    pub fn as_str(self) -> &'static str {
+        JwtAlgorithm::ALL.iter().find(|(_, algorithm)| *algorithm == self).map_or("", |(name, _)| name)
+    }
+
+    /// The one that `alg` names.
+    pub fn named(name: &str) -> Option<JwtAlgorithm> {
+        JwtAlgorithm::ALL.iter().find(|(known, _)| *known == name).map(|(_, algorithm)| *algorithm)
+    }
+
+    /// Bytes that a secret has at least (RFC 7518 section 3.2). `None`: the algorithm takes no secret.
+    pub fn secret_bytes(self) -> Option<usize> {
+        match self {
+            JwtAlgorithm::Hs256 => Some(32),
+            JwtAlgorithm::Hs384 => Some(48),
+            JwtAlgorithm::Hs512 => Some(64),
+            JwtAlgorithm::Rs256
+            | JwtAlgorithm::Rs384
+            | JwtAlgorithm::Rs512
+            | JwtAlgorithm::Ps256
+            | JwtAlgorithm::Ps384
+            | JwtAlgorithm::Ps512
+            | JwtAlgorithm::Es256
+            | JwtAlgorithm::Es384
+            | JwtAlgorithm::EdDsa => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenFrom {
     /// `Authorization: Bearer`

@@ -1,5 +1,9 @@
 //! JSON Web Tokens as access tokens.
 
+pub mod json;
+pub mod keys;
+pub mod keyset;
+
 use std::sync::Arc;
 
 use super::auth::{Building, Failure, Judged};
