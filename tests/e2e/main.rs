@@ -22,6 +22,7 @@ mod hostile;
 mod http2_frames;
 mod lifecycle;
 mod observed;
+mod oidc;
 mod packaging;
 mod proxy_protocol;
 mod tls;
