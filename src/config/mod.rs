@@ -34,6 +34,7 @@ use self::settings::{
     At, AuthKind, CertificateFiles, ClientAuthSettings, ClientProof, JwtKeys, OpenApiSource, RouteAction, Settings,
 };
 use self::source::{SourceFile, Span};
+pub use self::value::fetch_url::{NotFetched, parse as parse_fetch_url};
 
 /// No configuration that people write is larger.
 const MAX_CONFIGURATION: u64 = 4 * 1024 * 1024;

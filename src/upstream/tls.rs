@@ -118,6 +118,27 @@ fn configure(roots: &Arc<RootCertStore>, client: Option<Client>) -> Result<Clien
     Ok(config)
 }
 
+/// Trusts `ca`, or the system's authorities; shows no certificate of its own. `None`: the problems are told, at `span`
+/// where no file is at fault.
+pub fn trusting(
+    ca: Option<&At<PathBuf>>,
+    span: &Span,
+    system: &SystemRoots,
+    problems: &mut Vec<Problem>,
+) -> Option<(Arc<RootCertStore>, Arc<ClientConfig>)> {
+    let roots = match ca {
+        Some(ca) => read_roots(ca, problems),
+        None => system.load(span, problems),
+    }?;
+    match configure(&roots, None) {
+        Ok(config) => Some((roots, Arc::new(config))),
+        Err(error) => {
+            problems.push(Problem::error(span, format!("TLS cannot be set up: {error}")));
+            None
+        }
+    }
+}
+
 fn read_roots(ca: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
     for certificate in pem::read(ca, "certificate", problems)? {
@@ -137,21 +158,21 @@ fn read_client(files: &CertificateFiles, problems: &mut Vec<Problem>) -> Option<
     Some((chain?, key?))
 }
 
-/// The certificates that the system trusts: read once for a snapshot, and only if an upstream needs them.
+/// The certificates that the system trusts: read once for a snapshot, and only if somebody needs them.
 #[derive(Default)]
 pub struct SystemRoots {
     loaded: OnceCell<Result<Arc<RootCertStore>, String>>,
 }
 
 impl SystemRoots {
-    fn load(&self, upstream: &Span, problems: &mut Vec<Problem>) -> Option<Arc<RootCertStore>> {
+    fn load(&self, span: &Span, problems: &mut Vec<Problem>) -> Option<Arc<RootCertStore>> {
         match self.loaded.get_or_init(read_system_roots) {
             Ok(roots) => Some(Arc::clone(roots)),
             Err(why) => {
                 let message = format!("the system's trusted certificates cannot be read: {why}");
                 problems.push(
-                    Problem::error(upstream, message)
-                        .help("install the ca-certificates package, or name a file as ca in the upstream's tls"),
+                    Problem::error(span, message)
+                        .help("install the ca-certificates package, or name a file as `ca` here"),
                 );
                 None
             }

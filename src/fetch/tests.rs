@@ -1,0 +1,140 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::*;
+use crate::config::parse_fetch_url;
+
+const LONG: Duration = Duration::from_secs(30);
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Answers each request with the next of its answers, then closes.
+struct Server {
+    port: u16,
+    heads: Arc<Mutex<Vec<String>>>,
+    task: AbortHandle,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// `answers`: those of one connection.
+    async fn start(answers: &'static [&'static str]) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&heads);
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, answers, Arc::clone(&seen)));
+            }
+        });
+        Server { port, heads, task: task.abort_handle() }
+    }
+
+    fn url(&self, path: &str) -> FetchUrl {
+        parse_fetch_url(&format!("http://127.0.0.1:{}{path}", self.port)).unwrap()
+    }
+
+    fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, answers: &[&str], seen: Arc<Mutex<Vec<String>>>) {
+    for answer in answers {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") && !request.ends_with(b"token=a") {
+            if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        seen.lock().unwrap().push(String::from_utf8(request).unwrap());
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+fn client() -> Client {
+    Client { roots: None, kept: Mutex::default() }
+}
+
+fn get(url: &FetchUrl) -> Question<'_> {
+    Question { url, what: What::Get, authorization: None, max_body: 10, timeout: LONG }
+}
+
+async fn refused(answer: &'static str) -> FetchError {
+    let answers = if answer.is_empty() { Vec::new() } else { vec![answer] };
+    let server = Server::start(answers.leak()).await;
+    client().ask(&get(&server.url("/"))).await.err().unwrap()
+}
+
+#[tokio::test]
+async fn a_question_and_its_answer() {
+    let server = Server::start(&[OK, OK]).await;
+    let (client, url) = (client(), server.url("/keys?a=b"));
+    let answer = client.ask(&get(&url)).await.unwrap();
+    assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"ok"[..]));
+    let head = server.heads().remove(0);
+    assert!(head.starts_with("GET /keys?a=b HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", server.port)), "{head}");
+    let what = What::PostForm(Bytes::from_static(b"token=a"));
+    let authorization = Some(HeaderValue::from_static("Basic x"));
+    client.ask(&Question { what, authorization, ..get(&url) }).await.unwrap();
+    let head = server.heads().remove(1);
+    assert!(head.starts_with("POST /keys?a=b HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("content-type: application/x-www-form-urlencoded\r\n"), "{head}");
+    assert!(head.contains("authorization: Basic x\r\n") && head.contains("content-length: 7\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_one_that_ended_is_replaced() {
+    // Three connections answer two requests each; the third question of each meets a closed one.
+    let server = Server::start(&[OK, OK]).await;
+    let (client, url) = (client(), server.url("/"));
+    for _ in 0..6 {
+        client.ask(&get(&url)).await.unwrap();
+        assert!(client.kept.lock().unwrap().len() <= 1);
+    }
+    assert_eq!(server.heads().len(), 6);
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_told() {
+    let moved = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(refused(moved).await, FetchError::Redirect(StatusCode::FOUND));
+    let long = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nhello world";
+    assert_eq!(refused(long).await, FetchError::TooLarge(10));
+    let endless = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n";
+    assert_eq!(refused(endless).await, FetchError::TooLarge(10));
+    let coded = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok";
+    assert_eq!(refused(coded).await, FetchError::Coded);
+    for cut in ["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "", "SSH-2.0-OpenSSH\r\n"] {
+        assert!(matches!(refused(cut).await, FetchError::Broken(_)), "{cut}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = parse_fetch_url(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+    let timeout = Duration::from_millis(20);
+    let error = client().ask(&Question { timeout, ..get(&url) }).await.err();
+    assert_eq!(error, Some(FetchError::Timeout(timeout)));
+    drop(listener);
+    assert!(matches!(client().ask(&get(&url)).await, Err(FetchError::Connect(_))));
+}
+
+#[tokio::test]
+async fn every_address_of_a_name_is_tried() {
+    let server = Server::start(&[OK]).await;
+    // It may be ::1 first, where nobody listens.
+    let url = parse_fetch_url(&format!("http://localhost:{}/", server.port)).unwrap();
+    client().ask(&get(&url)).await.unwrap();
+    let url = parse_fetch_url("http://nobody.localhost:1/").unwrap();
+    assert!(client().ask(&get(&url)).await.is_err());
+}
