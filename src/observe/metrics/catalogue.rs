@@ -87,6 +87,18 @@ families! {
     RetriesRefused COUNTER "passerelle_upstream_retries_refused_total" ["upstream"]
         "Requests that could have been sent again, had the retry budget allowed it.";
 
+    // Issuers of tokens.
+    Keys GAUGE "passerelle_auth_keys" ["auth"]
+        "Keys of the issuer that tokens are verified with now; 0 while there are none.";
+    KeysAge GAUGE "passerelle_auth_keys_age_seconds" ["auth"]
+        "Since the issuer's keys were last fetched.";
+    KeyFetches COUNTER "passerelle_auth_key_fetches_total" ["auth" "result"]
+        "How often the issuer was asked for its keys, by result.";
+    Introspections COUNTER "passerelle_introspections_total" ["auth" "result"]
+        "Tokens that the introspection server was asked about, by what came of it; answers of the cache do not count.";
+    IntrospectionsInFlight GAUGE "passerelle_introspections_in_flight" ["auth"]
+        "Questions that the introspection server has not answered yet.";
+
     // The gateway itself.
     Reloads COUNTER "passerelle_reloads_total" ["result"]
         "Configurations that were loaded again, by result.";

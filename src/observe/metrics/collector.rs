@@ -6,6 +6,7 @@ use std::sync::Weak;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
+use super::auth::{FetchResult, Introspected, KeysMetrics};
 use super::catalogue::Family;
 use super::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 use super::route::{METHODS, RouteMetrics, STATUSES};
@@ -71,6 +72,15 @@ impl Collector for Gatherer {
         for (name, upstream) in metrics.upstreams.all() {
             scrape.upstream(&name, &upstream);
         }
+        for (name, keys) in metrics.keys.all() {
+            scrape.keys(&name, &keys);
+        }
+        for (name, introspection) in metrics.introspections.all() {
+            for result in Introspected::ALL {
+                scrape.counter(Family::Introspections, &[&name, result.as_str()], introspection.asked_total(result));
+            }
+            scrape.gauge(Family::IntrospectionsInFlight, &[&name], introspection.in_flight() as f64);
+        }
         scrape.servers(&metrics);
         scrape.process(&metrics);
         scrape.families()
@@ -128,6 +138,16 @@ impl Scrape {
             }
             self.counter(Family::ConnectFailures, &[name, &label], server.connects_failed_total());
             self.counter(Family::Ejections, &[name, &label], server.ejections_total());
+        }
+    }
+
+    fn keys(&mut self, auth: &str, keys: &KeysMetrics) {
+        self.gauge(Family::Keys, &[auth], keys.usable() as f64);
+        if let Some(age) = keys.age() {
+            self.gauge(Family::KeysAge, &[auth], age);
+        }
+        for result in FetchResult::ALL {
+            self.counter(Family::KeyFetches, &[auth, result.as_str()], keys.fetches_total(result));
         }
     }
 

@@ -4,6 +4,7 @@
 //! a `Collector` sums the cells when `/metrics` is scraped. So nothing that a request counts is shared or locked.
 //! Every name and label stands in `catalogue`.
 
+mod auth;
 mod catalogue;
 mod cells;
 mod collector;
@@ -27,6 +28,7 @@ use self::kept::Kept;
 use self::process::ProcessCollector;
 use crate::request::rejection::Cause;
 
+pub use self::auth::{FetchResult, Introspected, IntrospectionMetrics, KeysMetrics};
 pub use self::cells::WorkerId;
 pub use self::collector::{Readings, ServerReading};
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
@@ -46,6 +48,8 @@ pub struct Metrics {
     rules: Kept<RuleMetrics>,
     listeners: Kept<ListenerMetrics>,
     upstreams: Kept<UpstreamMetrics>,
+    keys: Kept<KeysMetrics>,
+    introspections: Kept<IntrospectionMetrics>,
     no_route: OnceLock<Arc<RouteMetrics>>,
     rejections: Cells<{ Cause::ALL.len() }>,
     reloads: [AtomicU64; 2],
@@ -64,6 +68,8 @@ impl Metrics {
             rules: Kept::default(),
             listeners: Kept::default(),
             upstreams: Kept::default(),
+            keys: Kept::default(),
+            introspections: Kept::default(),
             no_route: OnceLock::new(),
             rejections: Cells::new(workers),
             reloads: [const { AtomicU64::new(0) }; 2],
@@ -99,6 +105,16 @@ impl Metrics {
     /// The cells of an upstream, likewise.
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         self.upstreams.get_or_make(name, || UpstreamMetrics::new(self.workers))
+    }
+
+    /// The cells of an auth whose keys are fetched, likewise.
+    pub fn keys(&self, auth: &str) -> Arc<KeysMetrics> {
+        self.keys.get_or_make(auth, KeysMetrics::default)
+    }
+
+    /// The cells of an auth that asks about tokens, likewise.
+    pub fn introspection(&self, auth: &str) -> Arc<IntrospectionMetrics> {
+        self.introspections.get_or_make(auth, IntrospectionMetrics::default)
     }
 
     /// A request was refused by the gateway, or failed.

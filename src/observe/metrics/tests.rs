@@ -27,6 +27,8 @@ struct Everything {
     _listener: Arc<ListenerMetrics>,
     _upstream: Arc<UpstreamMetrics>,
     _server: Arc<ServerMetrics>,
+    _keys: Arc<KeysMetrics>,
+    _introspection: Arc<IntrospectionMetrics>,
 }
 
 fn everything() -> Everything {
@@ -48,11 +50,25 @@ fn everything() -> Everything {
     let upstream = metrics.upstream("orders");
     let server = upstream.server("http://127.0.0.1:8001");
     server.connection_used(worker, false);
+    let keys = metrics.keys("staff");
+    keys.fetched(2);
+    let introspection = metrics.introspection("opaque");
+    introspection.asks();
+    introspection.answered(Introspected::Inactive);
     metrics.rejected(worker, Cause::NoRoute);
     metrics.reloaded(ReloadResult::Failure);
     metrics.log_lost(LogLoss::QueueFull, 3);
     metrics.read_servers_from(Box::new(OneServer));
-    Everything { metrics, _route: route, _rule: rule, _listener: listener, _upstream: upstream, _server: server }
+    Everything {
+        metrics,
+        _route: route,
+        _rule: rule,
+        _listener: listener,
+        _upstream: upstream,
+        _server: server,
+        _keys: keys,
+        _introspection: introspection,
+    }
 }
 
 #[test]
