@@ -28,6 +28,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 pub use self::outside::Outside;
+pub(crate) use self::outside::read_bounded;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
 use self::settings::{

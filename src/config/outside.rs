@@ -155,7 +155,7 @@ fn contents(name: &str, path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<St
 ///
 /// # Errors
 /// A few words for the operator.
-pub(super) fn read_bounded(path: &Path, bound: u64) -> Result<Vec<u8>, String> {
+pub(crate) fn read_bounded(path: &Path, bound: u64) -> Result<Vec<u8>, String> {
     let describe = |error: std::io::Error| {
         if error.kind() == std::io::ErrorKind::NotFound {
             "no such file".to_owned()

@@ -1,24 +1,71 @@
-//! JSON Web Tokens as access tokens.
+//! JSON Web Tokens (RFC 7519) as access tokens.
+//!
+//! The configuration says what is taken; a token only has to fit. What can be refused without a signature is refused
+//! before one is verified, the issuer first: a token of somebody else's never makes the gateway ask for keys.
 
+pub mod claims;
 pub mod json;
 pub mod keys;
 pub mod keyset;
+pub mod token;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use self::claims::Demanded;
+use self::keys::Keys;
+use self::keyset::{KeySet, Signature};
+use self::token::{MAX_TOKEN, Token, is_of_kind};
 use super::auth::{Building, Failure, Judged};
-use super::identity::Identity;
-use crate::config::settings::{JwtSettings, TokenFrom};
+use super::identity::{Identity, Method};
+use super::verified::{Holds, Prover};
+use crate::clock;
+use crate::config::problem::Problem;
+use crate::config::settings::{At, JwtAlgorithm, JwtKeys, JwtSettings, TokenFrom};
 use crate::worker::Worker;
+
+/// A verified token is judged anew at least this often, should the clock on the wall be set back.
+const VERIFIED: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of a `jwks_file`.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// `kind = "jwt"`
 pub struct Jwt {
+    name: Arc<str>,
     settings: JwtSettings,
+    keys: Arc<Keys>,
+    /// The same in the next snapshot if the settings and a file's keys are.
+    prover: Prover,
 }
 
 impl Jwt {
-    pub fn build(_: &Arc<str>, settings: &JwtSettings, _: Option<&Jwt>, _: &mut Building<'_>) -> Option<Jwt> {
-        Some(Jwt { settings: settings.clone() })
+    pub fn build(
+        name: &Arc<str>,
+        settings: &JwtSettings,
+        before: Option<&Jwt>,
+        building: &mut Building<'_>,
+    ) -> Option<Jwt> {
+        let before = before.filter(|before| same(&before.settings, settings));
+        let keys = match &settings.keys {
+            JwtKeys::File(file) => {
+                let keys = read_file(file, &settings.algorithms, building.problems)?;
+                match before.filter(|before| before.keys.current().is_ok_and(|before| *before == keys)) {
+                    Some(before) => Arc::clone(&before.keys),
+                    None => Arc::new(Keys::fixed(keys)),
+                }
+            }
+            JwtKeys::Secret(secret) => match before {
+                Some(before) => Arc::clone(&before.keys),
+                None => Arc::new(Keys::fixed(KeySet::secret(secret.expose().as_bytes(), &settings.algorithms))),
+            },
+            // The reader refuses these.
+            JwtKeys::Discovery(_) | JwtKeys::Url(_) => return None,
+        };
+        let prover = match before.filter(|before| Arc::ptr_eq(&before.keys, &keys)) {
+            Some(before) => before.prover,
+            None => Prover::new(),
+        };
+        Some(Jwt { name: Arc::clone(name), settings: settings.clone(), keys, prover })
     }
 
     pub fn token_from(&self) -> &TokenFrom {
@@ -26,11 +73,86 @@ impl Jwt {
     }
 
     /// Whoever showed this token not long ago.
-    pub fn known(&self, _: &Worker, _: &[u8]) -> Option<Arc<Identity>> {
-        None
+    pub fn known(&self, worker: &Worker, token: &[u8]) -> Option<Arc<Identity>> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        worker.admission.verified.get(self.prover, self.keys.generation(), token)
     }
 
-    pub async fn judge(&self, _: &Worker, _: &[u8]) -> Judged {
-        Err(Failure::Unavailable("not available in this version yet".to_owned()))
+    pub async fn judge(&self, worker: &Worker, token: &[u8]) -> Judged {
+        let read = Token::parse(token, &self.settings.algorithms).map_err(Failure::Invalid)?;
+        if let Some(wanted) = &self.settings.token_type
+            && !is_of_kind(read.kind.as_deref(), wanted)
+        {
+            return Err(Failure::Invalid("the token is of another type"));
+        }
+        let JwtSettings { issuer, audience, leeway, .. } = &self.settings;
+        let demanded = Demanded { issuer, audience, leeway: *leeway };
+        let fitting = demanded.judge(&read.claims, clock::recent_wall()).map_err(Failure::Invalid)?;
+        let generation = self.signed(&read).await?;
+        let identity = Arc::new(Identity::new(
+            &self.name,
+            Method::Jwt,
+            fitting.subject,
+            claims::roles(&read.claims, &self.settings.claims),
+            claims::scopes(&read.claims, &self.settings.claims),
+        ));
+        let holds = Holds { until: Some(fitting.until), at_most: VERIFIED };
+        worker.admission.verified.put(self.prover, generation, token, &identity, holds);
+        Ok(identity)
     }
+
+    /// The generation of the keys that the signature is valid by.
+    async fn signed(&self, token: &Token<'_>) -> Result<u64, Failure> {
+        let mut asked = false;
+        loop {
+            // Before the keys: were they changed in between, what they prove is merely not found again.
+            let generation = self.keys.generation();
+            let keys = self.keys.current().map_err(Failure::Unavailable)?;
+            match keys.verify(token.algorithm, token.key_id.as_deref(), token.message, token.signature) {
+                Signature::Valid => return Ok(generation),
+                Signature::Invalid => return Err(Failure::Invalid("the signature of the token is not valid")),
+                Signature::UnknownKey if !asked && self.keys.refetch().await => asked = true,
+                Signature::UnknownKey => return Err(Failure::Invalid("the key of the token is not known")),
+            }
+        }
+    }
+}
+
+fn read_file(
+    file: &At<std::path::PathBuf>,
+    algorithms: &[JwtAlgorithm],
+    problems: &mut Vec<Problem>,
+) -> Option<KeySet> {
+    let shown = file.value.display();
+    let (message, help) = match crate::config::read_bounded(&file.value, MAX_FILE) {
+        Err(error) => {
+            (format!("the keys `{shown}` cannot be read: {error}"), "paths are relative to the configuration file")
+        }
+        Ok(text) => match KeySet::parse(&text, algorithms) {
+            Ok(keys) => return Some(keys),
+            Err(why) => (
+                format!("the keys `{shown}` cannot be used: {why}"),
+                "name a JWK Set (RFC 7517) with the public keys of the issuer",
+            ),
+        },
+    };
+    problems.push(Problem::error(&file.span, message).help(help));
+    None
+}
+
+/// Whether they say the same, wherever in the file they say it.
+fn same(one: &JwtSettings, other: &JwtSettings) -> bool {
+    let JwtSettings { issuer, audience, keys, algorithms, claims, leeway, token_from, token_type, max_stale, ca } = one;
+    let same_keys = match (keys, &other.keys) {
+        (JwtKeys::File(one), JwtKeys::File(other)) => one.value == other.value,
+        (one, other) => one == other,
+    };
+    let path = |ca: &Option<At<std::path::PathBuf>>| ca.as_ref().map(|ca| ca.value.clone());
+    same_keys
+        && path(ca) == path(&other.ca)
+        && (issuer, audience, algorithms, claims) == (&other.issuer, &other.audience, &other.algorithms, &other.claims)
+        && (leeway, token_from, token_type) == (&other.leeway, &other.token_from, &other.token_type)
+        && *max_stale == other.max_stale
 }

@@ -1,0 +1,159 @@
+//! What claims say, and whether they may be believed now (RFC 7519 section 4).
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value};
+
+use super::token::Refusal;
+use crate::config::settings::{ClaimPath, ClaimSettings};
+
+/// Bytes of a subject; OpenID Connect allows 255.
+const MAX_SUBJECT: usize = 1024;
+/// The last second of the year 9999: nobody means a later one.
+const LAST: u64 = 253_402_300_799;
+/// How far ahead a token may say that it was issued: no leeway, but clocks that are so wrong mean something.
+const FAR: Duration = Duration::from_secs(10 * 60);
+
+pub const ISSUER: Refusal = "the token is of another issuer";
+pub const AUDIENCE: Refusal = "the token is for another audience";
+pub const NO_EXPIRY: Refusal = "the token does not say when it ends";
+pub const EXPIRED: Refusal = "the token has expired";
+pub const NOT_YET: Refusal = "the token is not valid yet";
+pub const BAD_TIME: Refusal = "a time in the token is none";
+pub const NO_SUBJECT: Refusal = "the token names no subject";
+
+/// What a token must say.
+pub struct Demanded<'a> {
+    pub issuer: &'a str,
+    /// Any one of these.
+    pub audience: &'a [String],
+    pub leeway: Duration,
+}
+
+/// What there is to know of a token that fits.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fitting<'a> {
+    pub subject: &'a str,
+    /// When it ends, the leeway included.
+    pub until: SystemTime,
+}
+
+impl Demanded<'_> {
+    /// # Errors
+    /// Why these claims are not to be believed at `now`, whoever signed them.
+    pub fn judge<'a>(&self, claims: &'a Map<String, Value>, now: SystemTime) -> Result<Fitting<'a>, Refusal> {
+        if claims.get("iss").and_then(Value::as_str) != Some(self.issuer) {
+            return Err(ISSUER);
+        }
+        if !self.is_for_us(claims.get("aud")) {
+            return Err(AUDIENCE);
+        }
+        let until = time(claims, "exp", Round::Down)?.ok_or(NO_EXPIRY)?.checked_add(self.leeway).ok_or(BAD_TIME)?;
+        if until <= now {
+            return Err(EXPIRED);
+        }
+        if ahead(claims, "nbf", now, self.leeway)? || ahead(claims, "iat", now, self.leeway.saturating_add(FAR))? {
+            return Err(NOT_YET);
+        }
+        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+        if subject.is_empty() || subject.len() > MAX_SUBJECT {
+            return Err(NO_SUBJECT);
+        }
+        Ok(Fitting { subject, until })
+    }
+
+    /// One string, or a list (RFC 7519 section 4.1.3).
+    fn is_for_us(&self, audience: Option<&Value>) -> bool {
+        let fits = |value: &Value| value.as_str().is_some_and(|name| self.audience.iter().any(|ours| ours == name));
+        match audience {
+            Some(Value::Array(names)) => names.iter().any(fits),
+            Some(one) => fits(one),
+            None => false,
+        }
+    }
+}
+
+/// Whether the time of this name is further ahead than `by`.
+fn ahead(claims: &Map<String, Value>, name: &str, now: SystemTime, by: Duration) -> Result<bool, Refusal> {
+    let time = time(claims, name, Round::Up)?;
+    Ok(time.is_some_and(|time| time.duration_since(now).is_ok_and(|ahead| ahead > by)))
+}
+
+#[derive(Clone, Copy)]
+enum Round {
+    Down,
+    Up,
+}
+
+/// A NumericDate (RFC 7519 section 2): seconds, perhaps with a fraction.
+fn time(claims: &Map<String, Value>, name: &str, round: Round) -> Result<Option<SystemTime>, Refusal> {
+    let number = match claims.get(name) {
+        None => return Ok(None),
+        Some(Value::Number(number)) => number,
+        Some(Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_)) => {
+            return Err(BAD_TIME);
+        }
+    };
+    let seconds = match (number.as_u64(), number.as_f64()) {
+        (Some(seconds), _) => seconds,
+        (None, Some(seconds)) => whole(seconds, round)?,
+        (None, None) => return Err(BAD_TIME),
+    };
+    if seconds > LAST {
+        return Err(BAD_TIME);
+    }
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).map(Some).ok_or(BAD_TIME)
+}
+
+/// Before 1970 is as good as 1970.
+fn whole(seconds: f64, round: Round) -> Result<u64, Refusal> {
+    let seconds = match round {
+        Round::Down => seconds.floor(),
+        Round::Up => seconds.ceil(),
+    };
+    // Past 2^53 this is not exact, and refused anyway.
+    match Duration::try_from_secs_f64(seconds.max(0.0)) {
+        Ok(duration) => Ok(duration.as_secs()),
+        Err(_) => Err(BAD_TIME),
+    }
+}
+
+/// The roles that `claims` give their bearer: a list of strings, or one string, which is one role. What is no string
+/// is passed over.
+pub fn roles(claims: &Map<String, Value>, settings: &ClaimSettings) -> Vec<String> {
+    let named: Vec<&str> = match find(claims, &settings.roles) {
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        Some(one) => one.as_str().into_iter().collect(),
+        None => Vec::new(),
+    };
+    match &settings.roles_map {
+        None => named.into_iter().map(str::to_owned).collect(),
+        Some(map) => named.into_iter().filter_map(|name| map.get(name)).flatten().cloned().collect(),
+    }
+}
+
+/// Likewise its scopes: one string with blanks between them (RFC 8693 section 4.2), or a list.
+pub fn scopes(claims: &Map<String, Value>, settings: &ClaimSettings) -> Vec<String> {
+    match find(claims, &settings.scopes) {
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(one) => one.as_str().unwrap_or_default().split(' ').map(str::to_owned).collect(),
+        None => Vec::new(),
+    }
+}
+
+/// The claim that `path` leads to. At each object the longest name goes first, so that a claim whose own name has dots
+/// goes before what its parts would lead to.
+pub fn find<'a>(claims: &'a Map<String, Value>, path: &ClaimPath) -> Option<&'a Value> {
+    within(claims, &path.whole)
+}
+
+/// Each object is looked at with at most one rest of the path, so this ends after as many steps as there are objects;
+/// they are not deeper within one another than `json::object` allows.
+fn within<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    claims.get(path).or_else(|| {
+        path.rmatch_indices('.').find_map(|(dot, _)| {
+            let (name, rest) = (path.get(..dot)?, path.get(dot.saturating_add(1)..)?);
+            within(claims.get(name)?.as_object()?, rest)
+        })
+    })
+}
