@@ -3,6 +3,8 @@
 //! Only what a route takes counts. Two of these in one request are refused: which of them was meant is nothing to
 //! guess. A client certificate belongs to the connection, so it decides only when nothing else is shown.
 
+use std::borrow::Cow;
+
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -84,10 +86,11 @@ impl Places {
     ) -> Result<Option<Credential<'a>>, Ambiguous> {
         let mut found = None;
         if self.bearer || self.basic {
-            for value in headers.get_all(AUTHORIZATION) {
-                if let Some(credential) = self.authorization(value) {
-                    one(&mut found, credential)?;
-                }
+            let mut values = headers.get_all(AUTHORIZATION).iter();
+            found = values.next().and_then(|value| self.authorization(value));
+            // The field is no list: of two a server might take the other one, whatever its scheme.
+            if values.next().is_some() {
+                return Err(Ambiguous);
             }
         }
         for name in &self.cookies {
@@ -151,12 +154,20 @@ pub fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = &'
 
 /// The value of `name=value` where the name, once decoded, is this one.
 fn named<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let (key, value) = match pair.iter().position(|&byte| byte == b'=') {
+    let (key, value) = match memchr::memchr(b'=', pair) {
         Some(at) => (pair.get(..at)?, pair.get(at.saturating_add(1)..)?),
         None => (pair, &[][..]),
     };
-    let plus_is_blank = key.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect::<Vec<u8>>();
-    percent_encoding::percent_decode(&plus_is_blank).eq(name.bytes()).then_some(value)
+    (*decoded(key) == *name.as_bytes()).then_some(value)
+}
+
+/// A name or a value of a query as it was meant. Most are written as they are.
+pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr2(b'%', b'+', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let plus_is_blank: Vec<u8> = text.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
+    Cow::Owned(percent_encoding::percent_decode(&plus_is_blank).collect())
 }
 
 /// What is taken out of a request before it goes on.
@@ -258,7 +269,10 @@ mod tests {
         assert_eq!(find(&[("x-api-key", "k"), ("authorization", "Bearer t")], ""), "ambiguous");
         assert_eq!(find(&[("x-api-key", "k"), ("x-api-key", "k")], ""), "ambiguous");
         assert_eq!(find(&[("authorization", "Bearer t"), ("authorization", "Bearer t")], ""), "ambiguous");
+        assert_eq!(find(&[("authorization", "Digest x"), ("authorization", "Bearer t")], ""), "ambiguous");
         assert_eq!(find(&[("cookie", "session=a; session=b")], ""), "ambiguous");
+        assert_eq!(find(&[("cookie", "session=a"), ("cookie", "session=b")], ""), "ambiguous");
+        assert_eq!(find(&[], "api+key=a&api%20key=a"), "ambiguous");
         assert_eq!(find(&[("authorization", "Basic YQ==")], "api+key=k"), "ambiguous");
     }
 

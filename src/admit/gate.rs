@@ -123,17 +123,41 @@ impl Guard {
         if let Credential::Cookie { .. } = credential {
             self.same_origin(asking)?;
         }
-        let identity = match self.known(asking.worker, &credential) {
-            Some(identity) => identity,
+        let judged = match self.at_once(asking.worker, &credential) {
+            Some(judged) => judged,
             // Rarely taken, and large: on the heap.
-            None => match Box::pin(self.judge(asking.worker, &credential)).await {
-                Ok(identity) => identity,
-                Err(failure) => return Err(self.refused(asking, &credential, failure)),
-            },
+            None => Box::pin(self.judge(asking.worker, &credential)).await,
+        };
+        let identity = match judged {
+            Ok(identity) => identity,
+            Err(failure) => return Err(self.refused(asking, &credential, failure)),
         };
         self.may(asking, &identity)?;
         let withheld = credential.withheld(asking.forward_credential);
         Ok(Admitted { caller: Caller::Known(identity), withheld })
+    }
+
+    /// What can be said of a credential without waiting for anything.
+    fn at_once(&self, worker: &Worker, credential: &Credential<'_>) -> Option<Judged> {
+        match credential {
+            Credential::Bearer(_) | Credential::Cookie { .. } | Credential::Basic(_) => {
+                self.known(worker, credential).map(Ok)
+            }
+            Credential::ApiKey { place, key } => Some(first(self.auths.iter().filter_map(|auth| match &auth.kind {
+                Kind::ApiKey(keys) if keys.place() == *place => Some(keys.judge(key)),
+                Kind::ApiKey(_)
+                | Kind::Jwt(_)
+                | Kind::Introspection(_)
+                | Kind::ClientCertificate(_)
+                | Kind::Basic(_) => None,
+            }))),
+            Credential::Certificate(certificate) => {
+                Some(first(self.auths.iter().filter_map(|auth| match &auth.kind {
+                    Kind::ClientCertificate(certificates) => Some(certificates.judge(certificate)),
+                    Kind::ApiKey(_) | Kind::Jwt(_) | Kind::Introspection(_) | Kind::Basic(_) => None,
+                })))
+            }
+        }
     }
 
     /// Whoever showed this credential not long ago.
@@ -145,6 +169,8 @@ impl Guard {
             (Kind::Jwt(jwt), Credential::Cookie { name, token }) if is_cookie(jwt.token_from(), name) => {
                 jwt.known(worker, token)
             }
+            // Another route may have had it introspected.
+            (Kind::Introspection(_), Credential::Bearer(token)) if self.takes_jwt && is_jwt_shaped(token) => None,
             (Kind::Introspection(introspection), Credential::Bearer(token)) => introspection.known(worker, token),
             (Kind::Basic(basic), Credential::Basic(text)) => basic.known(worker, text),
             (
@@ -154,7 +180,7 @@ impl Guard {
         })
     }
 
-    /// Asks every auth of the credential's kind; the first that knows the caller decides.
+    /// Asks every auth of the credential's kind that may take its time; the first that knows the caller decides.
     async fn judge(&self, worker: &Worker, credential: &Credential<'_>) -> Judged {
         let mut failure = None;
         for auth in &self.auths {
@@ -172,10 +198,6 @@ impl Guard {
                 (Kind::Introspection(introspection), Credential::Bearer(token)) => {
                     introspection.judge(worker, token).await
                 }
-                (Kind::ApiKey(keys), Credential::ApiKey { place, key }) if keys.place() == *place => keys.judge(key),
-                (Kind::ClientCertificate(certificates), Credential::Certificate(certificate)) => {
-                    certificates.judge(certificate)
-                }
                 (Kind::Basic(basic), Credential::Basic(text)) => basic.judge(worker, text).await,
                 (
                     Kind::Jwt(_)
@@ -188,12 +210,10 @@ impl Guard {
             };
             match judged {
                 Ok(identity) => return Ok(identity),
-                // Another auth may know the caller; if none does, that one of them could not say matters most.
-                Err(Failure::Unavailable(why)) => failure = Some(Failure::Unavailable(why)),
-                Err(Failure::Invalid(why)) => failure = failure.or(Some(Failure::Invalid(why))),
+                Err(reason) => failure = Some(graver(failure, reason)),
             }
         }
-        Err(failure.unwrap_or(Failure::Invalid("this token is not of a kind that is taken here")))
+        Err(failure.unwrap_or(NOT_OF_THESE))
     }
 
     /// Roles (any one of the route's) and scopes (all of them).
@@ -265,6 +285,31 @@ impl Guard {
     }
 }
 
+/// Of a credential that no auth of the route is for.
+const NOT_OF_THESE: Failure = Failure::Invalid("this credential is not of a kind that is taken here");
+
+/// The first that knows the caller; if none does, what matters most of what they say.
+fn first(judged: impl Iterator<Item = Judged>) -> Judged {
+    let mut failure = None;
+    for judged in judged {
+        match judged {
+            Ok(identity) => return Ok(identity),
+            Err(reason) => failure = Some(graver(failure, reason)),
+        }
+    }
+    Err(failure.unwrap_or(NOT_OF_THESE))
+}
+
+/// That one auth could not say matters more than that another does not know the caller.
+fn graver(before: Option<Failure>, reason: Failure) -> Failure {
+    match (before, reason) {
+        (Some(Failure::Unavailable(why)), _) | (None | Some(Failure::Invalid(_)), Failure::Unavailable(why)) => {
+            Failure::Unavailable(why)
+        }
+        (Some(Failure::Invalid(why)), Failure::Invalid(_)) | (None, Failure::Invalid(why)) => Failure::Invalid(why),
+    }
+}
+
 fn is_cookie(token_from: &TokenFrom, name: &str) -> bool {
     match token_from {
         TokenFrom::Header => false,
@@ -272,13 +317,10 @@ fn is_cookie(token_from: &TokenFrom, name: &str) -> bool {
     }
 }
 
-/// Three parts of base64url, the first of which begins as a JSON object does (RFC 7515 section 7.1).
+/// Three parts with dots between them (RFC 7515 section 7.1), the first not empty. Whether they are base64url and
+/// hold what they should is for whoever judges the token: nobody else may take a JWT that is merely malformed.
 pub fn is_jwt_shaped(token: &[u8]) -> bool {
-    let base64url = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let mut parts = token.split(|&byte| byte == b'.');
-    let mut part = || parts.next().filter(|part| part.iter().all(base64url));
-    let three = part().is_some_and(|head| !head.is_empty()) && part().is_some() && part().is_some();
-    three && parts.next().is_none()
+    token.first().is_some_and(|first| *first != b'.') && token.iter().filter(|byte| **byte == b'.').count() == 2
 }
 
 fn fits(asking: &Asking<'_>) -> bool {
@@ -313,10 +355,10 @@ mod tests {
 
     #[test]
     fn the_shape_of_a_jwt() {
-        for token in ["eyJhbGciOiJub25lIn0.e30.", "a.b.c", "a.."] {
+        for token in ["eyJhbGciOiJub25lIn0.e30.", "a.b.c", "a..", "a.b.c=", "a b.c.d"] {
             assert!(is_jwt_shaped(token.as_bytes()), "{token}");
         }
-        for token in ["", "opaque", "a.b", "a.b.c.d", "a.b.c.d.e", ".b.c", "a b.c.d", "a.b.c="] {
+        for token in ["", "opaque", "a.b", "a.b.c.d", "a.b.c.d.e", ".b.c"] {
             assert!(!is_jwt_shaped(token.as_bytes()), "{token}");
         }
     }

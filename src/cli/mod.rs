@@ -2,6 +2,7 @@
 
 mod check;
 mod health;
+mod key;
 mod reload;
 mod run;
 
@@ -71,6 +72,21 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Make API keys
+    #[command(subcommand)]
+    Key(Key),
+}
+
+#[derive(Debug, Subcommand)]
+enum Key {
+    /// Print a new API key, and the line that lets it in: the key is on the first line of standard output, the entry
+    /// for `keys` or a `keys_file` on the second; nothing keeps the key
+    #[command(override_usage = "passerelle key new --name NAME [--role ROLE]... [--scope SCOPE]...")]
+    #[command(after_help = "Example: passerelle key new --name acme --role partner")]
+    New {
+        #[command(flatten)]
+        wanted: key::NewKey,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Check { config, format } => check::check(&config.config, format),
         Command::Reload { config } => reload::reload(&config.config),
         Command::Health { config } => health::health(&config.config),
+        Command::Key(Key::New { wanted }) => key::new(&wanted),
     };
     exit.into()
 }

@@ -49,7 +49,7 @@ fn walk_table<'t>(
 ) {
     for (key, value) in table {
         path.push(key.get_ref());
-        walk(text, path, value, secret || is_secret_position(path), hidden);
+        walk(text, path, value, (secret || is_secret_position(path)) && !is_open_position(path), hidden);
         path.pop();
     }
 }
@@ -83,6 +83,11 @@ fn is_secret_position(path: &[&str]) -> bool {
         [.., key] => looks_secret(key),
         [] => false,
     }
+}
+
+/// What stands beside the digest of an API key.
+fn is_open_position(path: &[&str]) -> bool {
+    matches!(path, ["auth", _, "keys", "name" | "roles" | "scopes"])
 }
 
 /// Whether what stands beside a key or a header name of this kind is a secret by its look.
@@ -193,7 +198,10 @@ fn secret_in_line(line: &str) -> Option<usize> {
             (None, true) => word_start = Some(index),
             (Some(start), false) => {
                 word_start = None;
-                if line.get(start..index).is_some_and(looks_secret) {
+                let (word, rest) = (line.get(start..index).unwrap_or(""), line.get(index..).unwrap_or(""));
+                // Where a digest should stand a key may have been pasted.
+                let digest = matches!(word, "hash" | "keys") && rest.trim_start().starts_with('=');
+                if digest || looks_secret(word) {
                     found = Some(index);
                     break;
                 }
@@ -239,6 +247,16 @@ mod tests {
         assert_eq!(mask("admin.tokn = \"abc\""), "admin.tokn = \"***\"");
         assert_eq!(mask("a.token = \"\"\"ab\nc\"\"\""), "a.token = \"\"\"**\n*\"\"\"");
         assert_eq!(mask("set = { Authorization = \"Basic é\" }"), "set = { Authorization = \"********\" }");
+    }
+
+    #[test]
+    fn api_keys() {
+        assert_eq!(
+            mask("[auth.a]\nkeys = [{ name = \"n\", hash = \"abc\", key = \"k\", roles = [\"r\"] }, \"abc\"]"),
+            "[auth.a]\nkeys = [{ name = \"n\", hash = \"***\", key = \"*\", roles = [\"r\"] }, \"***\"]"
+        );
+        assert_eq!(mask("{ name = \"n\", hash = \"abc }\nx = 1\n"), "{ name = \"n\", hash*********\nx = 1\n");
+        assert_eq!(mask("keys = [\"abc\n"), "keys********\n");
     }
 
     #[test]

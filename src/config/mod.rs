@@ -5,6 +5,7 @@
 //! once, each with its place. What holds between sections comes last (`rules`). Nothing here opens what the file
 //! names, except for the values that `${file:…}` and `${credential:…}` draw.
 
+pub mod keys_file;
 mod mask;
 mod node;
 mod outside;
@@ -31,6 +32,7 @@ pub use self::outside::Outside;
 pub(crate) use self::outside::read_bounded;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
+pub use self::section::wrong_key_name;
 use self::settings::{
     At, AuthKind, CertificateFiles, ClientAuthSettings, ClientProof, JwtKeys, OpenApiSource, RouteAction, Settings,
 };

@@ -99,6 +99,20 @@ pub(super) fn identity(node: &Node<'_>) -> Option<HeaderName> {
     Some(name)
 }
 
+/// The name of a field that holds an API key.
+pub(super) fn of_key(node: &Node<'_>) -> Option<HeaderName> {
+    let name = http::header_name_value(node)?;
+    if let Some((message, help)) = refused(&name, Where::Request) {
+        return node.refuse_with(message, help);
+    }
+    let standard = [CONTENT_TYPE, DATE, ::http::header::AUTHORIZATION, ::http::header::COOKIE, ::http::header::ORIGIN];
+    if standard.contains(&name) {
+        let help = "take a name of its own such as \"X-API-Key\"";
+        return node.refuse_with(format!("`{name}` cannot hold a key: it has a meaning already"), help);
+    }
+    Some(name)
+}
+
 /// What the gateway itself tells servers of a request: a second opinion beside it would have to be believed or not.
 const TOLD: [&str; 6] =
     ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-proto"];

@@ -18,6 +18,8 @@ mod validate;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
+pub(super) use self::auth::api_keys;
+pub use self::auth::wrong_key_name;
 use super::node::Node;
 use super::problem::Problem;
 use super::reader::Table;

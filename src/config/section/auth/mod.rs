@@ -9,6 +9,9 @@ mod jwt;
 
 use std::collections::BTreeMap;
 
+pub(in super::super) use self::api_key::entries as api_keys;
+pub use self::api_key::wrong_name as wrong_key_name;
+
 use super::super::node::Node;
 use super::super::reader::Table;
 use super::super::settings::{AuthKind, AuthSettings};
