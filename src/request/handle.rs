@@ -35,7 +35,7 @@ use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
 use crate::upstream::upgrade::Upgraded;
 use crate::upstream::{ChooseBy, Server, Upstream};
-use crate::validate::{Judging, upstream_path};
+use crate::validate::{Judging, Validation, upstream_path};
 use crate::worker::Worker;
 
 /// Methods that are served where nothing narrower is said.
@@ -273,7 +273,12 @@ impl Passage<'_> {
     /// Steps 4 to 6: the body's bounds, a server, the answer.
     async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: Way<'_>) -> Result<Passed, Rejection> {
         let Way { route, upstream, timeouts, path, query, admitted } = way;
-        let mut body = limit(body, route.settings.max_body, &self.record.received)?;
+        let most = route.validation.as_ref().map_or(route.settings.max_body, Validation::hard_limit);
+        let mut body = limit(body, most, &self.record.received).inspect_err(|_| {
+            if let Some(validation) = &route.validation {
+                validation.refused_length(self.worker);
+            }
+        })?;
         if let Some(validation) = &route.validation {
             let judging = Judging {
                 worker: self.worker,
@@ -282,6 +287,7 @@ impl Passage<'_> {
                 query,
                 headers: &inbound.headers,
                 caller: &admitted.caller,
+                journey: &self.record.journey,
             };
             // On the heap: most routes have none.
             body = Box::pin(validation.judge(&judging, body)).await?;

@@ -52,6 +52,8 @@ families! {
         "Requests that were refused or failed, by cause and by who has to change something.";
     Denied COUNTER "passerelle_denied_total" ["route" "rule"]
         "Requests that a rule of their route kept out: auth, origin, roles, scopes, a limit, a kind of validation.";
+    ValidationViolations COUNTER "passerelle_validation_violations_total" ["route" "rule"]
+        "Requests that validation let through, since its mode is report, and would have kept out.";
 
     // Listeners.
     ConnectionsOpen GAUGE "passerelle_connections_open" ["listener" "protocol"]

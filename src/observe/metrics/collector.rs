@@ -66,6 +66,10 @@ impl Collector for Gatherer {
             let (route, name) = name.split_once(' ').unwrap_or_default();
             scrape.counter(Family::Denied, &[route, name], rule.denied_total());
         }
+        for (name, rule) in metrics.reported.all() {
+            let (route, name) = name.split_once(' ').unwrap_or_default();
+            scrape.counter(Family::ValidationViolations, &[route, name], rule.denied_total());
+        }
         for (name, listener) in metrics.listeners.all() {
             scrape.listener(&name, &listener);
         }

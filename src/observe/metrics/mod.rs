@@ -46,6 +46,8 @@ pub struct Metrics {
     routes: Kept<RouteMetrics>,
     /// By route and rule, with a blank between.
     rules: Kept<RuleMetrics>,
+    /// Likewise, of rules that only report.
+    reported: Kept<RuleMetrics>,
     listeners: Kept<ListenerMetrics>,
     upstreams: Kept<UpstreamMetrics>,
     keys: Kept<KeysMetrics>,
@@ -66,6 +68,7 @@ impl Metrics {
             registry: registry(metrics),
             routes: Kept::default(),
             rules: Kept::default(),
+            reported: Kept::default(),
             listeners: Kept::default(),
             upstreams: Kept::default(),
             keys: Kept::default(),
@@ -90,6 +93,11 @@ impl Metrics {
     /// The counter of a rule of a route, likewise. Neither name holds a blank.
     pub fn rule(&self, route: &str, rule: &str) -> Arc<RuleMetrics> {
         self.rules.get_or_make(&format!("{route} {rule}"), || RuleMetrics::new(self.workers))
+    }
+
+    /// Likewise, of a rule that lets through what it would deny.
+    pub fn reported(&self, route: &str, rule: &str) -> Arc<RuleMetrics> {
+        self.reported.get_or_make(&format!("{route} {rule}"), || RuleMetrics::new(self.workers))
     }
 
     /// The cells of requests that match no route. Counted under the empty name, which Prometheus takes for "none".

@@ -1,0 +1,270 @@
+//! A JSON Schema, compiled, and what it finds wrong with a value.
+//!
+//! `jsonschema` does the work, held within bounds: nothing is fetched (a `$ref` leads into the document itself or into
+//! one that was declared), patterns run in linear time, and work is metered (`metered.rs`). It is asked twice: first
+//! whether the value is valid, which is fast; only for one that is not, what is wrong.
+
+use std::sync::Arc;
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, PatternOptions, Registry, Retrieve, ValidationError, ValidationOptions, Validator};
+use serde_json::Value;
+
+use super::explain;
+use super::metered::{Meter, Metered, MeteredNode};
+use crate::request::violation::{Place, Violation, Violations};
+
+/// Bytes that a compiled pattern may take, and its matching too.
+const PATTERN: usize = 2 * 1024 * 1024;
+
+/// Steps into a value that tell whether it is valid: for any, and for each value in it.
+const STEPS: u64 = 1_000_000;
+const STEPS_EACH: u64 = 100;
+
+/// Steps that tell what is wrong.
+const STEPS_TO_EXPLAIN: u64 = 20_000;
+
+/// A schema, ready to judge.
+#[derive(Debug)]
+pub struct Schema {
+    validator: Validator<Metered>,
+}
+
+/// Why a schema cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// Where in it: a JSON Pointer.
+    pub pointer: String,
+    /// What is wrong, as the end of a sentence.
+    pub what: String,
+    pub help: Option<&'static str>,
+}
+
+/// How values are held to `format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Formats {
+    /// It is a rule; formats that are not known are none.
+    Assert,
+    /// It is a remark.
+    Ignore,
+}
+
+/// Where a schema's references lead.
+#[derive(Clone, Copy, Default)]
+pub struct Surroundings<'a> {
+    /// Of a schema that names no `$schema`; otherwise 2020-12.
+    pub draft: Option<Draft>,
+    /// What its references are relative to, where it has no `$id`.
+    pub base: Option<&'a str>,
+    /// The documents that they may lead to.
+    pub registry: Option<&'a Registry<'a>>,
+}
+
+impl Schema {
+    /// # Errors
+    /// What is wrong with it and where.
+    pub fn compile(schema: &Value, around: Surroundings<'_>, formats: Formats) -> Result<Schema, Unusable> {
+        let mut options = options(formats);
+        if let Some(draft) = around.draft.filter(|_| schema.get("$schema").is_none()) {
+            options = options.with_draft(draft);
+        }
+        if let Some(base) = around.base {
+            options = options.with_base_uri(base);
+        }
+        if let Some(registry) = around.registry {
+            options = options.with_registry(registry);
+        }
+        let validator = options.build(schema).map_err(|error| Unusable::of(&error))?;
+        Ok(Schema { validator })
+    }
+
+    /// Adds what is wrong with `value`. `within` is the pointer to it.
+    pub fn judge(&self, value: &Value, place: Place, within: &str, violations: &mut Violations) {
+        let meter = Meter::new(STEPS.saturating_add(STEPS_EACH.saturating_mul(count(value))));
+        if self.validator.is_valid(MeteredNode::new(value, &meter)) && !meter.is_spent() {
+            return;
+        }
+        if meter.is_spent() {
+            violations.push(Violation::new(place, within, "too_complex", "takes too long to validate"));
+            return;
+        }
+        let meter = Meter::new(STEPS_TO_EXPLAIN);
+        let mut found = false;
+        for error in self.validator.iter_errors(MeteredNode::new(value, &meter)) {
+            // What an empty container lacks or holds too little of is not true of one that only looks empty.
+            if meter.is_spent() || violations.is_full() {
+                break;
+            }
+            explain::explain(&error, place, within, violations);
+            found = true;
+        }
+        if meter.is_spent() || !found {
+            let message = "does not fit the schema: too much is wrong with it to be listed";
+            violations.push(Violation::new(place, within, "schema", message));
+        }
+    }
+
+    /// Whether `value` is valid; `false` too when that takes too long to say.
+    pub fn accepts(&self, value: &Value) -> bool {
+        let meter = Meter::new(STEPS.saturating_add(STEPS_EACH.saturating_mul(count(value))));
+        self.validator.is_valid(MeteredNode::new(value, &meter)) && !meter.is_spent()
+    }
+}
+
+/// The values in a value, itself among them. They were read with a bounded depth.
+fn count(value: &Value) -> u64 {
+    let within = match value {
+        Value::Array(members) => members.iter().map(count).sum(),
+        Value::Object(members) => members.values().map(count).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0_u64,
+    };
+    within.saturating_add(1)
+}
+
+fn options<'i>(formats: Formats) -> ValidationOptions<'i, Arc<dyn Retrieve>, Metered> {
+    jsonschema::options_for::<Metered>()
+        .offline()
+        .with_pattern_options(PatternOptions::regex().size_limit(PATTERN).dfa_size_limit(PATTERN))
+        .should_validate_formats(formats == Formats::Assert)
+        .should_ignore_unknown_formats(true)
+}
+
+impl Unusable {
+    fn of(error: &ValidationError<'_>) -> Unusable {
+        let pointer = error.instance_path().as_str().to_owned();
+        let unusable = |what: String, help| Unusable { pointer: pointer.clone(), what, help };
+        match error.kind() {
+            ValidationErrorKind::Format { format } if format == "regex" => unusable(
+                "the pattern cannot be used".to_owned(),
+                Some(
+                    "patterns run in linear time: write it without look-around (?=…), (?!…), (?<…) and back-references \
+                     \\1, and with small counts",
+                ),
+            ),
+            ValidationErrorKind::Referencing(error) => unusable(
+                error.to_string(),
+                Some("`$ref` leads into the schema itself or into a file that `schemas` names; nothing is fetched"),
+            ),
+            // The schema is the operator's own: its values may be shown.
+            _ => unusable(error.to_string(), None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema(schema: &Value) -> Schema {
+        Schema::compile(schema, Surroundings::default(), Formats::Assert).expect("a schema")
+    }
+
+    fn unusable(schema: &Value) -> Unusable {
+        Schema::compile(schema, Surroundings::default(), Formats::Assert).expect_err("no schema")
+    }
+
+    /// Pointer and rule of each violation.
+    fn found(schema: &Schema, value: &Value) -> Vec<(String, String)> {
+        let mut violations = Violations::default();
+        schema.judge(value, Place::Body, "", &mut violations);
+        violations.into_vec().into_iter().map(|found| (found.pointer, found.rule.into_owned())).collect()
+    }
+
+    fn is(pointer: &str, rule: &str) -> (String, String) {
+        (pointer.to_owned(), rule.to_owned())
+    }
+
+    #[test]
+    fn every_violation_is_listed_with_its_place() {
+        let order = schema(&json!({
+            "type": "object",
+            "required": ["customer", "items"],
+            "additionalProperties": false,
+            "properties": {
+                "customer": {"type": "string", "format": "email"},
+                "items": {"type": "array", "items": {"properties": {"price": {"type": "number", "minimum": 0}}}},
+            },
+        }));
+        assert_eq!(found(&order, &json!({"customer": "a@example.com", "items": [{"price": 1}]})), []);
+        let mut violations =
+            found(&order, &json!({"items": [{"price": 1}, {"price": -1}, {"price": "x"}], "a/b": 1, "customer": "?"}));
+        violations.sort();
+        assert_eq!(
+            violations,
+            [
+                is("/a~1b", "additionalProperties"),
+                is("/customer", "format"),
+                is("/items/1/price", "minimum"),
+                is("/items/2/price", "type")
+            ]
+        );
+        assert_eq!(found(&order, &json!({})), [is("/customer", "required"), is("/items", "required")]);
+    }
+
+    #[test]
+    fn drafts_are_told_apart() {
+        let old = schema(&json!({
+            "$schema": "http://json-schema.org/draft-04/schema#", "maximum": 5, "exclusiveMaximum": true,
+        }));
+        assert_eq!(found(&old, &json!(5)).len(), 1);
+        for draft in ["draft-06/schema#", "draft-07/schema#", "draft/2019-09/schema", "draft/2020-12/schema"] {
+            let scheme = if draft.starts_with("draft-") { "http" } else { "https" };
+            let new = schema(&json!({"$schema": format!("{scheme}://json-schema.org/{draft}"), "exclusiveMaximum": 5}));
+            assert_eq!(found(&new, &json!(5)), [is("", "exclusiveMaximum")], "{draft}");
+        }
+        let newest = schema(&json!({"prefixItems": [{"type": "string"}], "items": false}));
+        assert_eq!(found(&newest, &json!(["a"])), []);
+        assert_ne!(found(&newest, &json!(["a", 1])), []);
+    }
+
+    #[test]
+    fn nothing_is_fetched() {
+        for target in ["https://example.com/a.json", "file:///etc/passwd", "other.json"] {
+            let unusable = unusable(&json!({"properties": {"a": {"$ref": target}}}));
+            assert!(unusable.help.is_some_and(|help| help.contains("nothing is fetched")), "{unusable:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_run_in_linear_time_or_not_at_all() {
+        for pattern in ["(?=a)b", "(?!a)b", "(?<=a)b", r"(a)\1", "(a{1000}){1000}"] {
+            let unusable = unusable(&json!({"properties": {"a": {"pattern": pattern}}}));
+            assert!(unusable.help.is_some_and(|help| help.contains("linear time")), "{pattern}: {unusable:?}");
+            assert!(unusable.pointer.starts_with("/properties/a"), "{pattern}: {unusable:?}");
+        }
+        // What backtracks for ages elsewhere.
+        let slow = schema(&json!({"pattern": "^(a+)+$"}));
+        assert_eq!(found(&slow, &json!(format!("{}!", "a".repeat(100_000)))), [is("", "pattern")]);
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_told_where() {
+        let unusable = unusable(&json!({"properties": {"a": {"type": "strin"}}}));
+        assert_eq!(unusable.pointer, "/properties/a/type");
+    }
+
+    #[test]
+    fn branches_that_lead_back_do_not_take_for_ever() {
+        let kind = json!({"properties": {"children": {"items": {"$ref": "#/$defs/node"}}, "name": {"type": "string"}}});
+        let tree = schema(&json!({
+            "$defs": {"node": {"anyOf": [{"$ref": "#/$defs/one"}, {"$ref": "#/$defs/other"}]}, "one": kind, "other": kind},
+            "$ref": "#/$defs/node",
+        }));
+        let mut value = json!({"name": 1});
+        for _ in 0..60 {
+            value = json!({"children": [value]});
+        }
+        let began = std::time::Instant::now();
+        assert!(!found(&tree, &value).is_empty());
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_million_errors_are_not_collected() {
+        let strings = schema(&json!({"items": {"type": "string"}}));
+        let found = found(&strings, &Value::Array(vec![json!(1); 1_000_000]));
+        assert!((1..=101).contains(&found.len()), "{}", found.len());
+    }
+}
