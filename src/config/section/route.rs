@@ -32,7 +32,10 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, protected: bool) -> Op
     let (request_headers, response_headers) = headers::changes(table.get("headers", Node::table));
     let access = access::read(&table, protected);
     let forward_credential = table.get("forward_credential", Node::boolean);
-    let validate = table.get("validate", Node::table).and_then(validate::read);
+    let validate = table.node("validate").and_then(|node| {
+        only_for_upstreams(&table, &node);
+        validate::read(node.table()?)
+    });
     let validate_wrong = validate.is_none() && table.has("validate");
     table.not_yet(&NOT_YET);
     let hosts_wrong = hosts.is_none() && table.has("host");
