@@ -1,22 +1,101 @@
 //! The keys of an issuer as they are at this moment.
+//!
+//! Requests read them; one task of the control plane ([`Keys::keep`]) fetches them, again before they age, again
+//! after failures, and when a token names a key that is not known. Whatever fails, the last good ones serve until
+//! they are too old.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
+use super::issuer::{Fetched, Issuer};
 use super::keyset::KeySet;
+
+/// Between two questions that unknown keys of tokens make: whoever invents key names cannot make more.
+const COOL_DOWN: Duration = Duration::from_secs(10);
+/// How long a request waits for keys that are being fetched.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between attempts while fetching fails, doubling.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Keys are fetched no more often than this by themselves, and serve at least twice as long.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Shared by the snapshots whose settings are the same, and changed by the control plane.
 pub struct Keys {
     current: ArcSwap<Result<Arc<KeySet>, String>>,
     generation: AtomicU64,
+    /// `None`: they do not change.
+    asked: Option<Asked>,
+}
+
+/// Keys that are fetched.
+struct Asked {
+    issuer: Issuer,
+    /// They are being fetched, or are about to be.
+    fetching: AtomicBool,
+    /// That they are to be, now.
+    wanted: Notify,
+    /// How often they were fetched, or were not to be had.
+    rounds: watch::Sender<u64>,
+    /// When a token may make the next question, in milliseconds since `began`.
+    next_demand: AtomicU64,
+    began: Instant,
+    standing: Mutex<Standing>,
+}
+
+/// How the keys of an issuer fare, for `/status`. Kept on the control plane.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// When the issuer last gave keys.
+    pub fetched: Option<Instant>,
+    /// Since when it has not, and why. Holds no secret.
+    pub failing: Option<Failing>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Failing {
+    pub since: Instant,
+    pub why: String,
 }
 
 impl Keys {
     /// Keys that do not change: of a file, or a secret.
     pub fn fixed(keys: KeySet) -> Keys {
-        Keys { current: ArcSwap::from_pointee(Ok(Arc::new(keys))), generation: AtomicU64::new(0) }
+        Keys { current: ArcSwap::from_pointee(Ok(Arc::new(keys))), generation: AtomicU64::new(0), asked: None }
+    }
+
+    /// Keys that `issuer` gives once [`Keys::keep`] runs. Hands out `before` where that is the same issuer; where only
+    /// `max_stale` differs, what was fetched goes on.
+    pub fn fetched(issuer: Issuer, before: Option<&Arc<Keys>>) -> Arc<Keys> {
+        let same = before.filter(|keys| keys.asked.as_ref().is_some_and(|asked| asked.issuer.gives_what(&issuer)));
+        if let Some(before) = same
+            && before.asked.as_ref().is_some_and(|asked| asked.issuer.max_stale == issuer.max_stale)
+        {
+            return Arc::clone(before);
+        }
+        let none = || Err("the issuer's keys have not been fetched yet".to_owned());
+        let asked = Asked {
+            issuer,
+            // Until the first round has ended.
+            fetching: AtomicBool::new(true),
+            wanted: Notify::new(),
+            rounds: watch::Sender::new(0),
+            next_demand: AtomicU64::new(0),
+            began: Instant::now(),
+            standing: Mutex::new(same.and_then(|keys| keys.standing()).unwrap_or_default()),
+        };
+        let current = same.map_or_else(none, |keys| keys.current());
+        let generation = same.map_or(0, |keys| keys.generation().saturating_add(1));
+        Arc::new(Keys {
+            current: ArcSwap::from_pointee(current),
+            generation: AtomicU64::new(generation),
+            asked: Some(asked),
+        })
     }
 
     /// # Errors
@@ -30,9 +109,171 @@ impl Keys {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Asks the issuer for its keys, because a token names one that is not known. Whether they have changed.
-    #[expect(clippy::unused_async, reason = "keys that are fetched are waited for")]
-    pub async fn refetch(&self) -> bool {
-        false
+    /// How they fare; `None`: they are not fetched.
+    pub fn standing(&self) -> Option<Standing> {
+        self.asked.as_ref().map(|asked| asked.standing.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Whether they are fetched, and [`Keys::keep`] has something to do.
+    pub fn are_fetched(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Asks the issuer for its keys, because a token names one that is not known in those of the generation `seen`.
+    /// Whether there are others now. Waits for an answer that is under way, and not at all where the issuer was asked
+    /// for the same reason a moment ago.
+    pub async fn refetch(&self, seen: u64) -> bool {
+        if let Some(asked) = &self.asked {
+            asked.demand().await;
+        }
+        self.generation() != seen
+    }
+
+    /// Returns when the issuer has been asked once, whatever came of it. At once where there is nothing to ask.
+    pub async fn settled(&self) {
+        if let Some(asked) = &self.asked {
+            // The sender lives in `self`.
+            let _ = asked.rounds.subscribe().wait_for(|rounds| *rounds > 0).await;
+        }
+    }
+
+    /// Fetches them for as long as this runs: on the control plane, once for each `Keys`.
+    pub async fn keep(&self) {
+        let Some(asked) = &self.asked else { return };
+        let mut failures: u32 = 0;
+        loop {
+            asked.fetching.store(true, Ordering::SeqCst);
+            let fetched = asked.issuer.fetch().await;
+            failures = if fetched.is_ok() { 0 } else { failures.saturating_add(1) };
+            let pause = pause(failures, &fetched, asked.max_stale());
+            match fetched {
+                Ok(fetched) => self.learn(asked, fetched.keys),
+                Err(why) => asked.fails(why, self.current().is_ok()),
+            }
+            asked.fetching.store(false, Ordering::SeqCst);
+            asked.rounds.send_modify(|rounds| *rounds = rounds.wrapping_add(1));
+            let next = tokio::time::sleep(pause);
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    () = asked.wanted.notified() => break,
+                    () = &mut next => break,
+                    () = until(self.expiry(asked)) => self.expire(asked),
+                }
+            }
+        }
+    }
+
+    fn learn(&self, asked: &Asked, keys: KeySet) {
+        let count = keys.count();
+        asked.issuer.metrics.fetched(count);
+        let auth = &*asked.issuer.auth;
+        let mended = {
+            let mut standing = asked.standing.lock().unwrap_or_else(PoisonError::into_inner);
+            standing.fetched = Some(Instant::now());
+            standing.failing.take()
+        };
+        if let Some(failing) = mended {
+            let seconds = failing.since.elapsed().as_secs();
+            tracing::info!(auth, keys = count, seconds, "the issuer's keys are fetched again");
+        }
+        let before = self.current();
+        if before.as_ref().is_ok_and(|before| **before == keys) {
+            return;
+        }
+        if before.is_ok() {
+            tracing::info!(auth, keys = count, "the issuer's keys have changed");
+        }
+        self.put(Ok(Arc::new(keys)));
+    }
+
+    /// When the keys become too old; `None`: there are none.
+    fn expiry(&self, asked: &Asked) -> Option<Instant> {
+        self.current().ok()?;
+        let fetched = asked.standing.lock().unwrap_or_else(PoisonError::into_inner).fetched?;
+        fetched.checked_add(asked.max_stale())
+    }
+
+    fn expire(&self, asked: &Asked) {
+        asked.issuer.metrics.expired();
+        let why = format!("the issuer's keys are older than max_stale ({:?})", asked.max_stale());
+        tracing::error!(
+            auth = &*asked.issuer.auth,
+            reason = &*why,
+            remedy = "See the reason why they could not be fetched; until then tokens get 503.",
+            "there are no keys to verify tokens with"
+        );
+        self.put(Err(why));
+    }
+
+    fn put(&self, keys: Result<Arc<KeySet>, String>) {
+        self.current.store(Arc::new(keys));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Asked {
+    async fn demand(&self) {
+        let mut rounds = self.rounds.subscribe();
+        if !self.fetching.load(Ordering::SeqCst) {
+            let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let next = self.next_demand.load(Ordering::SeqCst);
+            let later = now.saturating_add(u64::try_from(COOL_DOWN.as_millis()).unwrap_or(u64::MAX));
+            let exchange = |from| self.next_demand.compare_exchange(from, later, Ordering::SeqCst, Ordering::SeqCst);
+            if now < next {
+                return;
+            }
+            if exchange(next).is_ok() {
+                self.fetching.store(true, Ordering::SeqCst);
+                self.wanted.notify_one();
+            }
+        }
+        let _ = tokio::time::timeout(PATIENCE, rounds.changed()).await;
+    }
+
+    /// As the file has it, but never shorter than it takes to fetch them again.
+    fn max_stale(&self) -> Duration {
+        self.issuer.max_stale.max(LEAST_PAUSE.saturating_mul(2))
+    }
+
+    /// One line at the first failure, not at each.
+    fn fails(&self, why: String, has_keys: bool) {
+        self.issuer.metrics.failed();
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = standing.failing.as_ref().map_or_else(Instant::now, |failing| failing.since);
+        if standing.failing.is_none() {
+            let remedy = if has_keys {
+                "Those that were fetched before serve until max_stale; see the reason."
+            } else {
+                "Tokens get 503 until there are keys; see the reason."
+            };
+            tracing::warn!(auth = &*self.issuer.auth, reason = &*why, remedy, "the issuer's keys cannot be fetched");
+        }
+        standing.failing = Some(Failing { since, why });
+    }
+}
+
+/// How long to wait before the next fetch: until the keys have all but aged, or, after `failures` in a row, a moment.
+fn pause(failures: u32, fetched: &Result<Fetched, String>, max_stale: Duration) -> Duration {
+    let most = max_stale / 2;
+    match fetched {
+        Ok(fetched) => jittered(fetched.lifetime.min(most)).max(LEAST_PAUSE),
+        Err(_) => {
+            let pause = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
+            jittered(pause.min(most)).max(LEAST_PAUSE)
+        }
+    }
+}
+
+/// Something between four fifths of it and all of it, so that many gateways do not ask as one.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.8 + 0.2 * fastrand::f64())
+}
+
+/// Waits for ever when there is nothing to wait for.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
