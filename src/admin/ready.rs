@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::lifecycle::{Lifecycle, Phase};
+use crate::admit::auth::Kind;
 use crate::gateway::Gateway;
 
 /// The body of `/ready`.
@@ -22,6 +23,8 @@ pub(super) enum Reason {
     Draining,
     /// An upstream that `ready_requires` names.
     NoHealthyServer { upstream: String },
+    /// An auth that a route lists has no keys to verify tokens with.
+    NoKeys { auth: String },
 }
 
 /// A configuration that was never loaded has no admin listener to ask, so that is no reason here.
@@ -36,6 +39,14 @@ pub(super) fn readiness(gateway: &Gateway, lifecycle: &Lifecycle) -> Readiness {
         let healthy = gateway.upstreams.get(required.value.as_str()).is_some_and(|upstream| upstream.is_healthy());
         if !healthy {
             reasons.push(Reason::NoHealthyServer { upstream: required.value.clone() });
+        }
+    }
+    for auth in gateway.auths.values().filter(|auth| gateway.uses(&auth.name)) {
+        match &auth.kind {
+            Kind::Jwt(jwt) if jwt.keys().current().is_err() => {
+                reasons.push(Reason::NoKeys { auth: auth.name.to_string() });
+            }
+            Kind::Jwt(_) | Kind::Introspection(_) | Kind::ApiKey(_) | Kind::ClientCertificate(_) | Kind::Basic(_) => {}
         }
     }
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady { reasons } }

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use super::Shared;
 use super::lifecycle::ReloadOutcome;
+use crate::admit::auth::{Auth, Kind};
+use crate::admit::identity::Method;
+use crate::admit::jwt::keys::Keys;
 use crate::config::settings::{
     At, Balance, HashKey, HostPattern, PathPattern, PatternSegment, RouteAction, RouteSettings,
 };
@@ -27,6 +30,7 @@ pub(super) struct Status<'a> {
     listeners: Vec<ListenerStatus<'a>>,
     routes: Vec<RouteStatus<'a>>,
     upstreams: Vec<UpstreamStatus<'a>>,
+    auths: Vec<AuthStatus<'a>>,
 }
 
 #[derive(Serialize)]
@@ -101,6 +105,30 @@ struct ServerStatus {
     weight: u32,
 }
 
+#[derive(Serialize)]
+struct AuthStatus<'a> {
+    name: &'a str,
+    kind: &'static str,
+    /// Absent where none are fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<KeysStatus>,
+}
+
+/// The keys of an issuer.
+#[derive(Serialize)]
+struct KeysStatus {
+    /// How many there are; 0: tokens get 503.
+    usable: usize,
+    /// Since they were last fetched; absent: they never were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+    /// Since when they cannot be fetched, and why; absent: they can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
 pub(super) fn status<'a>(gateway: &'a Gateway, shared: &Shared) -> Status<'a> {
     let lifecycle = &shared.lifecycle;
     let configuration = lifecycle.configuration();
@@ -118,6 +146,7 @@ pub(super) fn status<'a>(gateway: &'a Gateway, shared: &Shared) -> Status<'a> {
         listeners: gateway.listeners.values().map(|listener| listener_status(listener, shared)).collect(),
         routes: gateway.settings.routes.iter().map(|(name, route)| route_status(name, route)).collect(),
         upstreams: gateway.upstreams.values().map(|upstream| upstream_status(upstream)).collect(),
+        auths: gateway.auths.values().map(|auth| auth_status(auth)).collect(),
     }
 }
 
@@ -198,6 +227,27 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus<'_> {
         healthy: upstream.is_healthy(),
         servers: servers.collect(),
     }
+}
+
+fn auth_status(auth: &Auth) -> AuthStatus<'_> {
+    let (method, keys) = match &auth.kind {
+        Kind::Jwt(jwt) => (Method::Jwt, keys_status(jwt.keys())),
+        Kind::Introspection(_) => (Method::Introspection, None),
+        Kind::ApiKey(_) => (Method::ApiKey, None),
+        Kind::ClientCertificate(_) => (Method::ClientCertificate, None),
+        Kind::Basic(_) => (Method::Basic, None),
+    };
+    AuthStatus { name: &auth.name, kind: method.as_str(), keys }
+}
+
+fn keys_status(keys: &Keys) -> Option<KeysStatus> {
+    let standing = keys.standing()?;
+    Some(KeysStatus {
+        usable: keys.current().map_or(0, |keys| keys.count()),
+        age_seconds: standing.fetched.map(|fetched| fetched.elapsed().as_secs()),
+        failing_seconds: standing.failing.as_ref().map(|failing| failing.since.elapsed().as_secs()),
+        reason: standing.failing.map(|failing| failing.why),
+    })
 }
 
 fn balance(balance: &Balance) -> &'static str {

@@ -60,10 +60,11 @@ impl Auth {
     ) -> Option<Auth> {
         let name: Arc<str> = Arc::from(name);
         let before = before.map(|before| &before.kind);
+        let span = &settings.span;
         let kind = match &settings.kind {
             AuthKind::Jwt(settings) => {
                 let before = before.and_then(|kind| if let Kind::Jwt(before) = kind { Some(&**before) } else { None });
-                Kind::Jwt(Box::new(Jwt::build(&name, settings, before, building)?))
+                Kind::Jwt(Box::new(Jwt::build(&name, settings, span, before, building)?))
             }
             AuthKind::Introspection(settings) => {
                 let before =

@@ -45,7 +45,8 @@ impl Background {
             Kind::Introspection(_) | Kind::ApiKey(_) | Kind::ClientCertificate(_) | Kind::Basic(_) => None,
         });
         let fetched: Vec<(&Arc<str>, &Arc<Keys>)> = fetched.collect();
-        self.keys.retain(|name, kept| fetched.iter().any(|(auth, keys)| *auth == name && Arc::ptr_eq(keys, &kept.keys)));
+        self.keys
+            .retain(|name, kept| fetched.iter().any(|(auth, keys)| *auth == name && Arc::ptr_eq(keys, &kept.keys)));
         for (auth, keys) in &fetched {
             self.keys.entry(Arc::clone(auth)).or_insert_with(|| {
                 let (kept, keys) = (Arc::clone(keys), Arc::clone(keys));

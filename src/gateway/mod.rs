@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::admit::auth::{Auth, Auths, Building};
 use crate::admit::limit::{self, AllLimits};
 use crate::config::problem::{Problem, Severity};
-use crate::config::settings::Settings;
+use crate::config::settings::{Access, Settings};
 use crate::observe::metrics::Metrics;
 use crate::request::route::{Parts, Routes};
 use crate::server::bind::SocketKey;
@@ -76,6 +76,14 @@ impl Gateway {
             .collect();
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
         (!failed).then_some(Gateway { listeners, upstreams, auths, limits, routes, settings, tickets, sockets })
+    }
+
+    /// Whether a route lists the `[auth.NAME]`.
+    pub fn uses(&self, auth: &str) -> bool {
+        self.settings.routes.values().any(|route| match &route.access {
+            Access::Public => false,
+            Access::Demands(demands) => demands.auths.iter().any(|listed| listed.value == auth),
+        })
     }
 
     /// The listener that holds the socket, if one does.

@@ -27,7 +27,10 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(60 * 60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// OpenID Connect Discovery 1.0: the document names the place. It must name this very issuer too.
-    Discovery { issuer: String, document: FetchUrl },
+    Discovery {
+        issuer: String,
+        document: FetchUrl,
+    },
     Url(FetchUrl),
 }
 
@@ -90,8 +93,7 @@ impl Issuer {
     }
 
     async fn ask(&self, url: &FetchUrl) -> Result<Answer, String> {
-        let question =
-            Question { url, what: What::Get, authorization: None, max_body: MAX_DOCUMENT, timeout: TIMEOUT };
+        let question = Question { url, what: What::Get, authorization: None, max_body: MAX_DOCUMENT, timeout: TIMEOUT };
         let answer = self.client.ask(&question).await.map_err(|error| error.to_string())?;
         match answer.status {
             StatusCode::OK => Ok(answer),

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::issuer::{Fetched, Issuer};
 use super::keyset::KeySet;
+use crate::fetch::Client;
 
 /// Between two questions that unknown keys of tokens make: whoever invents key names cannot make more.
 const COOL_DOWN: Duration = Duration::from_secs(10);
@@ -112,6 +113,11 @@ impl Keys {
     /// How they fare; `None`: they are not fetched.
     pub fn standing(&self) -> Option<Standing> {
         self.asked.as_ref().map(|asked| asked.standing.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Who is asked for them, and with what trust.
+    pub fn client(&self) -> Option<&Arc<Client>> {
+        self.asked.as_ref().map(|asked| &asked.issuer.client)
     }
 
     /// Whether they are fetched, and [`Keys::keep`] has something to do.

@@ -4,6 +4,7 @@
 //! before one is verified, the issuer first: a token of somebody else's never makes the gateway ask for keys.
 
 pub mod claims;
+pub mod issuer;
 pub mod json;
 pub mod keys;
 pub mod keyset;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::claims::Demanded;
+use self::issuer::{Issuer, Place};
 use self::keys::Keys;
 use self::keyset::{KeySet, Signature};
 use self::token::{MAX_TOKEN, Token, is_of_kind};
@@ -22,6 +24,8 @@ use super::verified::{Holds, Prover};
 use crate::clock;
 use crate::config::problem::Problem;
 use crate::config::settings::{At, JwtAlgorithm, JwtKeys, JwtSettings, TokenFrom};
+use crate::config::source::Span;
+use crate::fetch::Client;
 use crate::worker::Worker;
 
 /// A verified token is judged anew at least this often, should the clock on the wall be set back.
@@ -39,12 +43,15 @@ pub struct Jwt {
 }
 
 impl Jwt {
+    /// `span`: where problems are told that no file has.
     pub fn build(
         name: &Arc<str>,
         settings: &JwtSettings,
+        span: &Span,
         before: Option<&Jwt>,
         building: &mut Building<'_>,
     ) -> Option<Jwt> {
+        let keys_before = before.map(|before| &before.keys);
         let before = before.filter(|before| same(&before.settings, settings));
         let keys = match &settings.keys {
             JwtKeys::File(file) => {
@@ -58,14 +65,23 @@ impl Jwt {
                 Some(before) => Arc::clone(&before.keys),
                 None => Arc::new(Keys::fixed(KeySet::secret(secret.expose().as_bytes(), &settings.algorithms))),
             },
-            // The reader refuses these.
-            JwtKeys::Discovery(_) | JwtKeys::Url(_) => return None,
+            JwtKeys::Discovery(document) => {
+                let place = Place::Discovery { issuer: settings.issuer.clone(), document: document.clone() };
+                fetched(name, settings, place, document.https, span, keys_before, building)?
+            }
+            JwtKeys::Url(url) => {
+                fetched(name, settings, Place::Url(url.clone()), url.https, span, keys_before, building)?
+            }
         };
         let prover = match before.filter(|before| Arc::ptr_eq(&before.keys, &keys)) {
             Some(before) => before.prover,
             None => Prover::new(),
         };
         Some(Jwt { name: Arc::clone(name), settings: settings.clone(), keys, prover })
+    }
+
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 
     pub fn token_from(&self) -> &TokenFrom {
@@ -113,11 +129,35 @@ impl Jwt {
             match keys.verify(token.algorithm, token.key_id.as_deref(), token.message, token.signature) {
                 Signature::Valid => return Ok(generation),
                 Signature::Invalid => return Err(Failure::Invalid("the signature of the token is not valid")),
-                Signature::UnknownKey if !asked && self.keys.refetch().await => asked = true,
+                Signature::UnknownKey if !asked && self.keys.refetch(generation).await => asked = true,
                 Signature::UnknownKey => return Err(Failure::Invalid("the key of the token is not known")),
             }
         }
     }
+}
+
+/// Keys that the issuer is asked for.
+fn fetched(
+    name: &Arc<str>,
+    settings: &JwtSettings,
+    place: Place,
+    https: bool,
+    span: &Span,
+    before: Option<&Arc<Keys>>,
+    building: &mut Building<'_>,
+) -> Option<Arc<Keys>> {
+    let client_before = before.and_then(|keys| keys.client());
+    let ca = settings.ca.as_ref();
+    let client = Client::build(ca, https, span, building.system_roots, client_before, building.problems)?;
+    let issuer = Issuer {
+        auth: Arc::clone(name),
+        place,
+        algorithms: settings.algorithms.clone(),
+        max_stale: settings.max_stale,
+        client,
+        metrics: building.metrics.keys(name),
+    };
+    Some(Keys::fetched(issuer, before))
 }
 
 fn read_file(

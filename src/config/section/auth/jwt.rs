@@ -134,19 +134,11 @@ fn keys(
             .also(&first.cx.span(&first.key_range), "here is another");
         table.cx.report(problem.help("leave all but one of jwks_url, jwks_file and secret out"));
     }
-    let url = table.get("jwks_url", |node| {
-        node.not_yet();
-        fetch_url(node, "https://login.example.com/jwks.json")
-    });
+    let url = table.get("jwks_url", |node| fetch_url(node, "https://login.example.com/jwks.json"));
     let path = table.get("jwks_file", file);
     let secret = table.get("secret", |node| secret(node, algorithms));
     match sources.as_slice() {
-        [] => {
-            let url = issuer?.1.clone()?;
-            let issuer = table.node("issuer")?;
-            issuer.not_yet_because(Some("keys cannot be discovered yet: name a jwks_file, or a secret"));
-            Some(JwtKeys::Discovery(url))
-        }
+        [] => issuer?.1.clone().map(JwtKeys::Discovery),
         [_] => url.map(JwtKeys::Url).or(path.map(JwtKeys::File)).or(secret.map(JwtKeys::Secret)),
         [_, _, ..] => None,
     }
