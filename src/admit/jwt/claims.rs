@@ -157,3 +157,76 @@ fn within<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn path(text: &str) -> ClaimPath {
+        ClaimPath { whole: text.to_owned(), segments: text.split('.').map(str::to_owned).collect() }
+    }
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn a_name_with_dots_goes_before_what_its_parts_lead_to() {
+        let claims = object(json!({"a.b": 1, "a": {"b": 2, "b.c": 3}, "a.b.c.d": {"e": 4}}));
+        assert_eq!(find(&claims, &path("a.b")), Some(&json!(1)));
+        assert_eq!(find(&claims, &path("a.b.c")), Some(&json!(3)));
+        assert_eq!(find(&claims, &path("a.b.c.d.e")), Some(&json!(4)));
+        for nowhere in ["b", "a.c", "a.b.d", "a.b.c.d.e.f", ".a", "a.", ""] {
+            assert_eq!(find(&claims, &path(nowhere)), None, "{nowhere}");
+        }
+    }
+
+    /// Few names, some with dots, so that paths meet them.
+    fn claims() -> impl Strategy<Value = Map<String, Value>> {
+        let name = prop_oneof!["[ab]", "[ab]\\.[ab]", "[ab]\\.[ab]\\.[ab]"];
+        let leaf =
+            prop_oneof![Just(Value::Null), any::<i8>().prop_map(Value::from), "[ab.]{0,3}".prop_map(Value::from)];
+        let tree = leaf.prop_recursive(4, 32, 4, move |inner| {
+            prop::collection::btree_map(name.clone(), inner, 0..4)
+                .prop_map(|members| Value::Object(members.into_iter().collect()))
+        });
+        let top = prop_oneof!["[ab]", "[ab]\\.[ab]"];
+        prop::collection::btree_map(top, tree, 0..4).prop_map(|members| members.into_iter().collect())
+    }
+
+    /// Every value with the names that lead to it.
+    fn all<'a>(object: &'a Map<String, Value>, before: &[&'a str], found: &mut Vec<(Vec<&'a str>, &'a Value)>) {
+        for (name, value) in object {
+            let names = [before, &[name]].concat();
+            found.push((names.clone(), value));
+            if let Value::Object(inner) = value {
+                all(inner, &names, found);
+            }
+        }
+    }
+
+    proptest! {
+        /// What is found is what the names lead to, and of several the one whose first name is the longest, and so on.
+        #[test]
+        fn a_path_finds_what_its_names_lead_to(claims in claims(), wanted in "[ab](\\.[ab]){0,4}") {
+            let mut values = Vec::new();
+            all(&claims, &[], &mut values);
+            values.retain(|(names, _)| names.join(".") == wanted);
+            values.sort_by_key(|(names, _)| names.iter().map(|name| std::cmp::Reverse(name.len())).collect::<Vec<_>>());
+            prop_assert_eq!(find(&claims, &path(&wanted)), values.first().map(|(_, value)| *value));
+        }
+
+        /// No claims, whatever they are, give a role that is not written in them whole.
+        #[test]
+        fn roles_are_strings_of_the_claim(claims in claims(), wanted in "[ab](\\.[ab]){0,2}") {
+            let settings = ClaimSettings { roles: path(&wanted), scopes: path("scope"), roles_map: None };
+            let text = Value::Object(claims.clone()).to_string();
+            for role in roles(&claims, &settings) {
+                prop_assert!(text.contains(&Value::from(role).to_string()));
+            }
+        }
+    }
+}

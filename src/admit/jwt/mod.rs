@@ -10,6 +10,11 @@ pub mod keys;
 pub mod keyset;
 pub mod token;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
