@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod cors;
+mod dialect;
 pub mod handle;
 pub mod inbound;
 pub mod limited;

@@ -5,9 +5,12 @@ use std::fmt::Write;
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use serde_json::json;
 
+use super::dialect;
 use super::names::X_REQUEST_ID;
 use super::rejection::{Cause, Rejection, Row};
+use super::violation::Violation;
 use crate::body::{Content, ResponseBody};
 use crate::config::settings::ErrorFormat;
 
@@ -21,16 +24,32 @@ pub fn answer(
     request: Option<&HeaderMap>,
     request_id: &HeaderValue,
 ) -> Response<ResponseBody> {
-    let row = rejection.cause.row();
+    let mut row = rejection.cause.row();
+    let violations = rejection.violations();
+    if format == ErrorFormat::Drf && !violations.is_empty() {
+        // Clients of the Django REST framework know what is invalid by this status.
+        row.status = StatusCode::BAD_REQUEST;
+    }
     let id = request_id.to_str().unwrap_or_default();
     let (content_type, body) = if request.is_some_and(prefers_html) {
-        ("text/html; charset=utf-8", html(&row, id))
+        ("text/html; charset=utf-8", html(&row, id, violations))
     } else {
         match format {
-            ErrorFormat::Problem => ("application/problem+json", problem(&row, id)),
+            ErrorFormat::Problem => ("application/problem+json", problem(&row, id, violations)),
+            ErrorFormat::FastApi if !violations.is_empty() => {
+                let body = json!({
+                    "detail": dialect::fastapi(violations), "cause": row.cause, "request_id": id,
+                });
+                ("application/json", format!("{body}\n"))
+            }
+            ErrorFormat::Drf if !violations.is_empty() => {
+                ("application/json", format!("{}\n", dialect::drf(violations)))
+            }
             ErrorFormat::FastApi | ErrorFormat::Drf => ("application/json", detail(&row, id)),
             ErrorFormat::Plain => {
-                ("text/plain; charset=utf-8", format!("{} ({}, request {id})\n", row.title, row.cause))
+                let mut text = format!("{} ({}, request {id})\n", row.title, row.cause);
+                dialect::plain(violations, &mut text);
+                ("text/plain; charset=utf-8", text)
             }
         }
     };
@@ -57,7 +76,7 @@ pub fn answer(
 pub fn farewell(cause: Cause, request_id: &HeaderValue) -> String {
     let row = cause.row();
     let id = request_id.to_str().unwrap_or_default();
-    let body = problem(&row, id);
+    let body = problem(&row, id, &[]);
     let retry = match row.status {
         StatusCode::SERVICE_UNAVAILABLE => format!("retry-after: {RETRY_SECONDS}\r\n"),
         _ => String::new(),
@@ -71,19 +90,23 @@ pub fn farewell(cause: Cause, request_id: &HeaderValue) -> String {
     )
 }
 
-/// RFC 9457. Causes, titles and request IDs are of plain characters, so nothing needs escaping.
-fn problem(row: &Row, id: &str) -> String {
+/// RFC 9457. Causes, titles and request IDs are of plain characters, so nothing of them needs escaping.
+fn problem(row: &Row, id: &str, violations: &[Violation]) -> String {
     let mut text = String::with_capacity(256);
     // Writing to a string does not fail.
-    let _ = writeln!(
+    let _ = write!(
         text,
-        r#"{{"type":"about:blank","title":"{}","status":{},"detail":"{}","cause":"{}","blame":"{}","request_id":"{id}"}}"#,
+        r#"{{"type":"about:blank","title":"{}","status":{},"detail":"{}","cause":"{}","blame":"{}","request_id":"{id}""#,
         phrase(row),
         row.status.as_u16(),
         row.title,
         row.cause,
         row.blame.as_str(),
     );
+    if !violations.is_empty() {
+        let _ = write!(text, r#","violations":{}"#, dialect::problem(violations));
+    }
+    text.push_str("}\n");
     text
 }
 
@@ -92,13 +115,17 @@ fn detail(row: &Row, id: &str) -> String {
     format!("{{\"detail\":\"{}\",\"cause\":\"{}\",\"request_id\":\"{id}\"}}\n", row.title, row.cause)
 }
 
-fn html(row: &Row, id: &str) -> String {
+fn html(row: &Row, id: &str, violations: &[Violation]) -> String {
     let (status, phrase) = (row.status.as_u16(), phrase(row));
+    let mut list = String::new();
+    if !violations.is_empty() {
+        dialect::html(violations, &mut list);
+    }
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n\
          <title>{status} {phrase}</title>\n\
          <body style=\"font-family: sans-serif; max-width: 40em; margin: 4em auto; padding: 0 1em\">\n\
-         <h1>{status} {phrase}</h1>\n<p>{}</p>\n<p><small>{} &middot; request {id}</small></p>\n</html>\n",
+         <h1>{status} {phrase}</h1>\n<p>{}</p>\n{list}<p><small>{} &middot; request {id}</small></p>\n</html>\n",
         row.title, row.cause
     )
 }
@@ -174,6 +201,33 @@ mod tests {
             let (kind, _) = body(Cause::NoRoute, ErrorFormat::Problem, &accept(text));
             assert_eq!(kind.starts_with("text/html"), html, "{text}");
         }
+    }
+
+    #[test]
+    fn violations_are_told_in_every_dialect() {
+        let violation = Violation::new(super::super::violation::Place::Body, "/a\"b", "required", "is required");
+        let rejection = Rejection::from(Cause::InvalidRequest).with_violations(vec![violation]);
+        let told = |format, request: &HeaderMap| {
+            let mut response = answer(&rejection, format, Some(request), &HeaderValue::from_static("abc"));
+            let body = response.body_mut().take_full().expect("all there");
+            (response.status().as_u16(), String::from_utf8(body.to_vec()).expect("UTF-8"))
+        };
+        let json = |format| {
+            let (status, text) = told(format, &HeaderMap::new());
+            (status, serde_json::from_str::<serde_json::Value>(&text).expect("JSON"))
+        };
+        let (status, problem) = json(ErrorFormat::Problem);
+        assert_eq!((status, &problem["status"]), (422, &json!(422)));
+        assert_eq!(problem["cause"], "invalid_request");
+        let violation = json!({"in": "body", "pointer": "/a\"b", "rule": "required", "message": "is required"});
+        assert_eq!(problem["violations"], json!([violation]));
+        let (status, fastapi) = json(ErrorFormat::FastApi);
+        assert_eq!((status, &fastapi["detail"][0]["loc"]), (422, &json!(["body", "a\"b"])));
+        assert_eq!(json(ErrorFormat::Drf), (400, json!({"a\"b": ["This field is required."]})));
+        let (status, plain) = told(ErrorFormat::Plain, &HeaderMap::new());
+        assert_eq!((status, plain.lines().nth(1)), (422, Some("body/a\"b is required (required)")));
+        let (_, page) = told(ErrorFormat::Problem, &accept("text/html"));
+        assert!(page.contains("<li><code>body/a&quot;b</code> is required</li>"), "{page}");
     }
 
     #[test]

@@ -1,0 +1,271 @@
+//! Violations in the words of each dialect of errors: as the framework behind the gateway would have told them, so
+//! that clients need not know who refused.
+//!
+//! Pointers hold names that the client chose. Everything here is written by a serialiser or escaped.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use super::violation::{JsonKind, Place, Violation};
+
+/// The longest list that the Django REST framework's form of errors in lists is padded to; beyond it indexes are keys.
+const PADDED: usize = 100;
+
+/// What a violation is called whose rule is not one of pydantic's.
+const VALUE_ERROR: &str = "value_error";
+
+/// The member `violations` of a problem (RFC 9457): JSON.
+pub(super) fn problem(violations: &[Violation]) -> Value {
+    violations
+        .iter()
+        .map(|violation| {
+            json!({
+                "in": violation.place.as_str(),
+                "pointer": violation.pointer,
+                "rule": violation.rule,
+                "message": violation.message,
+            })
+        })
+        .collect()
+}
+
+/// The list that FastAPI puts into `detail`.
+pub(super) fn fastapi(violations: &[Violation]) -> Value {
+    violations
+        .iter()
+        .map(|violation| {
+            let segments = violation.segments().map(|segment| match index(&segment) {
+                Some(index) if violation.place == Place::Body => Value::from(index),
+                Some(_) | None => Value::from(segment),
+            });
+            let loc: Value = std::iter::once(Value::from(violation.place.as_str())).chain(segments).collect();
+            json!({ "loc": loc, "msg": fastapi_message(violation), "type": fastapi_type(violation) })
+        })
+        .collect()
+}
+
+fn fastapi_message(violation: &Violation) -> String {
+    match (&*violation.rule, violation.message.strip_prefix("must ")) {
+        ("required", _) => "Field required".to_owned(),
+        ("additionalProperties" | "unevaluatedProperties", _) => "Extra inputs are not permitted".to_owned(),
+        ("json", _) => format!("JSON decode error: input {}", violation.message),
+        (_, Some(rest)) => format!("Input should {rest}"),
+        (_, None) => format!("Input {}", violation.message),
+    }
+}
+
+/// What pydantic calls it (version 2).
+fn fastapi_type(violation: &Violation) -> &'static str {
+    match &*violation.rule {
+        "required" => "missing",
+        "type" => violation.expected.map_or(VALUE_ERROR, |kind| match kind {
+            JsonKind::Null => "none_required",
+            JsonKind::Boolean => "bool_type",
+            JsonKind::Integer => "int_type",
+            JsonKind::Number => "float_type",
+            JsonKind::String => "string_type",
+            JsonKind::Array => "list_type",
+            JsonKind::Object => "dict_type",
+        }),
+        "minimum" => "greater_than_equal",
+        "maximum" => "less_than_equal",
+        "exclusiveMinimum" => "greater_than",
+        "exclusiveMaximum" => "less_than",
+        "multipleOf" => "multiple_of",
+        "minLength" => "string_too_short",
+        "maxLength" => "string_too_long",
+        "pattern" => "string_pattern_mismatch",
+        "minItems" | "minProperties" => "too_short",
+        "maxItems" | "maxProperties" | "additionalItems" => "too_long",
+        "enum" | "const" => "literal_error",
+        "additionalProperties" | "unevaluatedProperties" => "extra_forbidden",
+        "json" | "duplicate_key" | "max_depth" => "json_invalid",
+        _ => VALUE_ERROR,
+    }
+}
+
+/// An array's index, as it stands in a pointer (RFC 6901 section 4).
+fn index(segment: &str) -> Option<u64> {
+    let canonical = segment == "0" || !segment.starts_with('0');
+    if canonical && segment.bytes().all(|byte| byte.is_ascii_digit()) { segment.parse().ok() } else { None }
+}
+
+/// The map of fields that the Django REST framework answers.
+pub(super) fn drf(violations: &[Violation]) -> Value {
+    // A body that cannot be read has no fields.
+    if let Some(broken) = violations.iter().find(|violation| violation.rule == "json") {
+        return json!({ "detail": format!("JSON parse error - {}", broken.message) });
+    }
+    let mut tree = Tree::default();
+    for violation in violations {
+        let mut node = &mut tree;
+        for segment in violation.segments() {
+            node = node.fields.entry(segment.into_owned()).or_default();
+        }
+        node.messages.push(format!("This field {}.", violation.message));
+    }
+    if tree.fields.is_empty() { json!({ "non_field_errors": tree.messages }) } else { tree.into_json() }
+}
+
+/// What is wrong with a value and with what is in it.
+#[derive(Default)]
+struct Tree {
+    messages: Vec<String>,
+    fields: BTreeMap<String, Tree>,
+}
+
+impl Tree {
+    fn into_json(self) -> Value {
+        if self.fields.is_empty() {
+            return Value::from(self.messages);
+        }
+        if let Some(length) = self.length_as_list() {
+            let mut list = vec![Value::Object(Map::new()); length];
+            for (segment, field) in self.fields {
+                let place = index(&segment).and_then(|index| list.get_mut(usize::try_from(index).ok()?));
+                if let Some(place) = place {
+                    *place = field.into_json();
+                }
+            }
+            return Value::Array(list);
+        }
+        let mut map: Map<String, Value> =
+            self.fields.into_iter().map(|(name, field)| (name, field.into_json())).collect();
+        if !self.messages.is_empty() {
+            map.insert("non_field_errors".to_owned(), Value::from(self.messages));
+        }
+        Value::Object(map)
+    }
+
+    /// A list of objects is answered as a list, an empty object for each that is fine.
+    fn length_as_list(&self) -> Option<usize> {
+        let mut length = 0;
+        for (segment, field) in &self.fields {
+            let index = usize::try_from(index(segment)?).ok().filter(|index| *index < PADDED)?;
+            if field.fields.is_empty() {
+                return None;
+            }
+            length = length.max(index.saturating_add(1));
+        }
+        self.messages.is_empty().then_some(length)
+    }
+}
+
+/// One line each.
+pub(super) fn plain(violations: &[Violation], out: &mut String) {
+    for Violation { place, pointer, rule, message, .. } in violations {
+        let (pointer, message) = (on_one_line(pointer), on_one_line(message));
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{}{pointer} {message} ({rule})", place.as_str());
+    }
+}
+
+fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// A list for a page.
+pub(super) fn html(violations: &[Violation], out: &mut String) {
+    out.push_str("<ul>\n");
+    for Violation { place, pointer, message, .. } in violations {
+        let _ = write!(out, "<li><code>{}", place.as_str());
+        escape(pointer, out);
+        out.push_str("</code> ");
+        escape(message, out);
+        out.push_str("</li>\n");
+    }
+    out.push_str("</ul>\n");
+}
+
+fn escape(text: &str, out: &mut String) {
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            other => out.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn violation(place: Place, pointer: &str, rule: &'static str, message: &str) -> Violation {
+        Violation::new(place, pointer, rule, message)
+    }
+
+    fn some() -> Vec<Violation> {
+        vec![
+            violation(Place::Body, "/items/1/price", "minimum", "must be at least 0"),
+            violation(Place::Body, "/items/2/name", "required", "is required"),
+            violation(Place::Body, "/tags/0", "type", "must be a string").expecting(JsonKind::String),
+            violation(Place::Query, "/limit", "maximum", "must be at most 9"),
+        ]
+    }
+
+    #[test]
+    fn fastapi_s_list() {
+        assert_eq!(
+            fastapi(&some()),
+            json!([
+                {"loc": ["body", "items", 1, "price"], "msg": "Input should be at least 0", "type": "greater_than_equal"},
+                {"loc": ["body", "items", 2, "name"], "msg": "Field required", "type": "missing"},
+                {"loc": ["body", "tags", 0], "msg": "Input should be a string", "type": "string_type"},
+                {"loc": ["query", "limit"], "msg": "Input should be at most 9", "type": "less_than_equal"},
+            ])
+        );
+        let odd = violation(Place::Body, "/01/99999999999999999999/a~1b/", "x", "is odd");
+        assert_eq!(fastapi(&[odd])[0]["loc"], json!(["body", "01", "99999999999999999999", "a/b", ""]));
+    }
+
+    #[test]
+    fn drf_s_map() {
+        assert_eq!(
+            drf(&some()),
+            json!({
+                "items": [{}, {"price": ["This field must be at least 0."]}, {"name": ["This field is required."]}],
+                "tags": {"0": ["This field must be a string."]},
+                "limit": ["This field must be at most 9."],
+            })
+        );
+        let whole = violation(Place::Body, "", "type", "must be an object");
+        assert_eq!(drf(std::slice::from_ref(&whole)), json!({"non_field_errors": ["This field must be an object."]}));
+        let both = [whole, violation(Place::Body, "/a", "required", "is required")];
+        assert_eq!(
+            drf(&both),
+            json!({"a": ["This field is required."], "non_field_errors": ["This field must be an object."]})
+        );
+        let far = violation(Place::Body, "/9999999/a", "required", "is required");
+        assert_eq!(drf(&[far]), json!({"9999999": {"a": ["This field is required."]}}));
+        let list = violation(Place::Body, "/1/a", "required", "is required");
+        assert_eq!(drf(&[list]), json!([{}, {"a": ["This field is required."]}]));
+        let broken = violation(Place::Body, "", "json", "is not valid JSON: EOF");
+        assert_eq!(drf(&[broken]), json!({"detail": "JSON parse error - is not valid JSON: EOF"}));
+    }
+
+    #[test]
+    fn names_that_a_client_chose_break_nothing() {
+        let hostile = violation(Place::Body, "/<script>\r\nX: \"'&", "type", "must be <b>");
+        let (mut line, mut page) = (String::new(), String::new());
+        plain(std::slice::from_ref(&hostile), &mut line);
+        html(std::slice::from_ref(&hostile), &mut page);
+        assert_eq!(line, "body/<script>\\r\\nX: \"'& must be <b> (type)\n");
+        assert!(page.contains("body/&lt;script&gt;\r\nX: &quot;&#39;&amp;</code> must be &lt;b&gt;</li>"), "{page}");
+        let text = problem(&[hostile]).to_string();
+        assert!(text.contains(r#""pointer":"/<script>\r\nX: \"'&""#), "{text}");
+    }
+}
