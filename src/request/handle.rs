@@ -110,11 +110,12 @@ fn finish(
     peer: &Peer,
     mut record: Box<Record>,
 ) -> Response<ResponseBody> {
+    // Before the route's own rules, so that these may take them away.
+    response.headers_mut().extend(record.held.fields());
     match record.manners() {
         Some(route) => route.finish_headers(response.headers_mut(), peer.tls),
         None => gateway.routes.unrouted.mark(response.headers_mut(), peer.tls, &[]),
     }
-    response.headers_mut().extend(record.held.fields());
     response.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
     record.status = Some(response.status());
     response.map(|body| body.on_end(record))

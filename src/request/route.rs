@@ -163,7 +163,7 @@ impl Route {
             action,
             metrics: metrics.route(name),
             gate: Gate::build(name, &settings.access, parts.auths, metrics)?,
-            limits: Limits::build(name, &settings.limits, parts.limits),
+            limits: Limits::build(name, &settings.limits, parts.limits, metrics),
             validation,
             cors: settings.cors.as_ref().map(|cors| Cors::build(cors, settings.methods.as_deref())),
             style: Style::new(settings.errors, settings.security_headers, settings.hsts),

@@ -21,6 +21,7 @@ mod health;
 mod hostile;
 mod http2_frames;
 mod lifecycle;
+mod limits;
 mod observed;
 mod oidc;
 mod packaging;

@@ -28,6 +28,23 @@ pub enum LimitRules {
     Both(RateLimit, NonZeroU32),
 }
 
+impl LimitRules {
+    pub fn rate(&self) -> Option<&RateLimit> {
+        match self {
+            LimitRules::Rate(rate) | LimitRules::Both(rate, _) => Some(rate),
+            LimitRules::Concurrent(_) => None,
+        }
+    }
+
+    /// How many may run at the same time.
+    pub fn concurrent(&self) -> Option<NonZeroU32> {
+        match self {
+            LimitRules::Concurrent(most) | LimitRules::Both(_, most) => Some(*most),
+            LimitRules::Rate(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     pub rate: Rate,

@@ -101,6 +101,12 @@ families! {
     IntrospectionsInFlight GAUGE "passerelle_introspections_in_flight" ["auth"]
         "Questions that the introspection server has not answered yet.";
 
+    // Limits and the stores that they are counted in.
+    LimitKeys GAUGE "passerelle_limit_keys" ["limit"]
+        "Keys that the limit counts in this process now, each by itself.";
+    LimitOverflow COUNTER "passerelle_limit_overflow_total" ["limit"]
+        "How often the limit found no room for a key of its own, and counted a request together with all such keys.";
+
     // The gateway itself.
     Reloads COUNTER "passerelle_reloads_total" ["result"]
         "Configurations that were loaded again, by result.";

@@ -85,6 +85,10 @@ impl Collector for Gatherer {
             }
             scrape.gauge(Family::IntrospectionsInFlight, &[&name], introspection.in_flight() as f64);
         }
+        for (name, limit) in metrics.limits.all() {
+            scrape.gauge(Family::LimitKeys, &[&name], limit.keys() as f64);
+            scrape.counter(Family::LimitOverflow, &[&name], limit.overflowed());
+        }
         scrape.servers(&metrics);
         scrape.process(&metrics);
         scrape.families()

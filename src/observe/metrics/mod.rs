@@ -10,6 +10,7 @@ mod cells;
 mod collector;
 mod histogram;
 mod kept;
+mod limit;
 mod listener;
 mod process;
 mod route;
@@ -25,12 +26,14 @@ use prometheus::{Registry, TextEncoder};
 use self::cells::Cells;
 use self::collector::Gatherer;
 use self::kept::Kept;
+use self::limit::LimitReadings;
 use self::process::ProcessCollector;
 use crate::request::rejection::Cause;
 
 pub use self::auth::{FetchResult, Introspected, IntrospectionMetrics, KeysMetrics};
 pub use self::cells::WorkerId;
 pub use self::collector::{Readings, ServerReading};
+pub use self::limit::LimitReading;
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 pub use self::route::{Finished, InFlight, RouteMetrics};
 pub use self::rule::RuleMetrics;
@@ -58,6 +61,7 @@ pub struct Metrics {
     last_reload: AtomicU64,
     log_lost: [AtomicU64; 2],
     readings: OnceLock<Box<dyn Readings>>,
+    limits: LimitReadings,
 }
 
 impl Metrics {
@@ -79,6 +83,7 @@ impl Metrics {
             last_reload: AtomicU64::new(now_millis()),
             log_lost: [const { AtomicU64::new(0) }; 2],
             readings: OnceLock::new(),
+            limits: LimitReadings::default(),
         });
         metrics.no_route();
         metrics
@@ -151,6 +156,11 @@ impl Metrics {
     /// Whom to ask for the gauges of servers. Only the first call counts.
     pub fn read_servers_from(&self, readings: Box<dyn Readings>) {
         let _ = self.readings.set(readings);
+    }
+
+    /// Whom to ask for the gauges of a limit, for as long as it counts.
+    pub fn read_limit_from(&self, name: &str, reading: &Arc<dyn LimitReading>) {
+        self.limits.set(name, reading);
     }
 
     /// Everything in the text format of Prometheus.

@@ -1,0 +1,162 @@
+//! What one limit has counted in this process.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::concurrent::AtOnce;
+use super::gcra::{Decision, Gcra, Room, nanoseconds};
+use super::table::{Counted, Place, Table, Words};
+use crate::config::settings::{LimitKey, LimitRules, LimitSettings};
+use crate::observe::metrics::LimitReading;
+
+/// Ticks of a second here.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// The tables of one limit. They outlive a snapshot in which the limit is the same.
+pub struct Counts {
+    rules: LimitRules,
+    key: LimitKey,
+    max_keys: usize,
+    began: Instant,
+    rate: Option<(Gcra, Table)>,
+    at_once: Option<(AtOnce, Table)>,
+}
+
+/// What a request got.
+#[derive(Debug)]
+pub struct Got {
+    /// What is left of the rate.
+    pub rate: Option<Room>,
+    /// How many more may come at the same time.
+    pub at_once: Option<u64>,
+    pub verdict: Verdict,
+}
+
+#[derive(Debug)]
+pub enum Verdict {
+    Admitted(Option<Permit>),
+    /// Too many came; nanoseconds until one would be admitted.
+    TooFast(u64),
+    TooManyAtOnce,
+}
+
+/// The right of a request to run, given back when this is dropped.
+pub struct Permit {
+    counts: Arc<Counts>,
+    place: Place,
+}
+
+impl Counts {
+    pub fn new(settings: &LimitSettings) -> Counts {
+        let table = || Table::new(settings.max_keys);
+        Counts {
+            rules: settings.rules,
+            key: settings.key.clone(),
+            max_keys: settings.max_keys.get(),
+            began: Instant::now(),
+            rate: settings.rules.rate().map(|rate| (Gcra::new(rate, SECOND), table())),
+            at_once: settings.rules.concurrent().map(|most| (AtOnce(most), table())),
+        }
+    }
+
+    /// Whether these are the counts of a limit with these settings.
+    pub fn fit(&self, settings: &LimitSettings) -> bool {
+        self.rules == settings.rules && self.key == settings.key && self.max_keys == settings.max_keys.get()
+    }
+
+    /// Counts a request under `key`, or refuses it and counts nothing.
+    pub fn count(self: &Arc<Self>, key: impl Hash + Copy, now: Instant) -> Got {
+        let mut got = Got { rate: None, at_once: None, verdict: Verdict::Admitted(None) };
+        let mut permit = None;
+        if let Some((most, table)) = &self.at_once {
+            match table.count(key, most) {
+                Counted::Yes { place, word } => {
+                    got.at_once = Some(most.left(word));
+                    permit = Some(Permit { counts: Arc::clone(self), place });
+                }
+                Counted::No { .. } => {
+                    got.at_once = Some(0);
+                    got.verdict = Verdict::TooManyAtOnce;
+                    return got;
+                }
+            }
+        }
+        if let Some((gcra, table)) = &self.rate {
+            let now = self.since(now);
+            let at = At { gcra, now };
+            match table.count(key, &at) {
+                Counted::Yes { word, .. } => got.rate = Some(gcra.room(word, now)),
+                Counted::No { word } => {
+                    let room = gcra.room(word, now);
+                    got.rate = Some(room);
+                    // The permit, if there is one, goes back here: a refused request takes nothing.
+                    got.verdict = Verdict::TooFast(room.until);
+                    return got;
+                }
+            }
+        }
+        got.verdict = Verdict::Admitted(permit);
+        got
+    }
+
+    fn since(&self, now: Instant) -> u64 {
+        nanoseconds(now.saturating_duration_since(self.began))
+    }
+}
+
+impl LimitReading for Counts {
+    fn keys(&self) -> usize {
+        let now = self.since(Instant::now());
+        let by_rate = self.rate.as_ref().map_or(0, |(gcra, table)| table.in_use(&At { gcra, now }));
+        let at_once = self.at_once.as_ref().map_or(0, |(most, table)| table.in_use(most));
+        by_rate.max(at_once)
+    }
+
+    fn overflowed(&self) -> u64 {
+        let tables = [self.rate.as_ref().map(|(_, table)| table), self.at_once.as_ref().map(|(_, table)| table)];
+        tables.into_iter().flatten().map(Table::overflowed).sum()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some((_, table)) = &self.counts.at_once {
+            table.give_back(self.place);
+        }
+    }
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Permit")
+    }
+}
+
+/// A table of buckets at one moment: words are buckets' times.
+struct At<'a> {
+    gcra: &'a Gcra,
+    now: u64,
+}
+
+impl Words for At<'_> {
+    fn is_free(&self, word: u64) -> bool {
+        word <= self.now
+    }
+
+    fn more(&self, word: u64) -> Option<u64> {
+        match self.gcra.decide(word, self.now) {
+            Decision::Admitted { time } => Some(time),
+            Decision::Refused { .. } => None,
+        }
+    }
+
+    fn first(&self, free: u64) -> u64 {
+        free.max(self.now).saturating_add(self.gcra.interval())
+    }
+
+    fn given_up(&self, free: u64) -> u64 {
+        free.saturating_add(1)
+    }
+}
