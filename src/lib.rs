@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod admit;
 pub mod body;
+pub mod certificate_name;
 pub mod cli;
 pub mod clock;
 pub mod config;

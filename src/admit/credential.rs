@@ -13,7 +13,7 @@ use crate::config::settings::{ApiKeyPlace, TokenFrom};
 use crate::request::peer::ClientCertificate;
 
 /// A credential of a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum Credential<'a> {
     /// `Authorization: Bearer`, RFC 6750 section 2.1
     Bearer(&'a [u8]),

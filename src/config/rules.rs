@@ -34,6 +34,7 @@ pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
         redirects_lead_somewhere(cx, settings);
         unused_upstreams(cx, settings);
         unused_admission(cx, settings);
+        certificates_are_judged(cx, settings);
     }
 }
 
@@ -207,6 +208,19 @@ fn certificates_are_asked_for(cx: &Context<'_>, settings: &Settings) {
             }
             AuthKind::Jwt(_) | AuthKind::Introspection(_) | AuthKind::ApiKey(_) | AuthKind::Basic(_) => {}
         }
+    }
+}
+
+/// Asking for certificates keeps nobody out by itself.
+fn certificates_are_judged(cx: &Context<'_>, settings: &Settings) {
+    if settings.auths.values().any(|auth| matches!(auth.kind, AuthKind::ClientCertificate(_))) {
+        return;
+    }
+    let tls = settings.listeners.values().filter_map(|listener| listener.tls.as_ref());
+    for client_auth in tls.filter_map(|tls| tls.client_auth.as_ref()) {
+        let message = "clients without a certificate are served too: no route demands one";
+        let help = "add an [auth.NAME] with kind = \"client_certificate\", and list it in `auth` of routes";
+        cx.report_missing(Problem::warning(&client_auth.ca.span, message).help(help));
     }
 }
 

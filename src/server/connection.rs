@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::client_certificate;
 use super::counted::Counted;
 use super::farewell;
 use super::listener::Listener;
@@ -32,7 +33,9 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
     match tls::handshake(config, stream, listener.settings.header_timeout).await {
         Ok(stream) => {
             listener.metrics.handshake(worker.id);
-            let h2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
+            let session = stream.get_ref().1;
+            let h2 = session.alpn_protocol() == Some(tls::H2);
+            peer.certificate = client_certificate::shown(session.peer_certificates()).map(Rc::new);
             let (stream, peer) = (ClientStream::Tls(stream), Rc::new(peer));
             if h2 {
                 let _counted = Counted::new(&listener.metrics, worker.id, Protocol::Http2);

@@ -4,6 +4,7 @@ mod accept;
 pub mod bind;
 mod certificates;
 mod client_auth;
+mod client_certificate;
 mod connection;
 mod counted;
 mod farewell;

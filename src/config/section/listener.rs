@@ -111,10 +111,6 @@ fn client_auth(table: &Table<'_>) -> Option<ClientAuthSettings> {
         let problem = Problem::error(&node.cx.span(&node.key_range), "`client_crl` has no effect without `client_ca`");
         table.cx.report_missing(problem.help("add client_ca = \"certs/partners-ca.pem\", who issues the certificates"));
     }
-    if let Some(node) = table.node("client_ca") {
-        let message = "clients without a certificate are served too: no route can demand one in this version";
-        table.cx.report_missing(Problem::warning(&node.cx.span(&node.key_range), message));
-    }
     Some(ClientAuthSettings { ca: ca?, crl })
 }
 
