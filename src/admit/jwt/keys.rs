@@ -39,6 +39,8 @@ struct Asked {
     issuer: Issuer,
     /// They are being fetched, or are about to be.
     fetching: AtomicBool,
+    /// The last fetch failed.
+    failing: AtomicBool,
     /// That they are to be, now.
     wanted: Notify,
     /// How often they were fetched, or were not to be had.
@@ -84,6 +86,7 @@ impl Keys {
             issuer,
             // Until the first round has ended.
             fetching: AtomicBool::new(true),
+            failing: AtomicBool::new(false),
             wanted: Notify::new(),
             rounds: watch::Sender::new(0),
             next_demand: AtomicU64::new(0),
@@ -135,6 +138,13 @@ impl Keys {
         self.generation() != seen
     }
 
+    /// Whether the issuer was asked last and has not answered: these may not be its newest keys.
+    pub fn unanswered(&self) -> bool {
+        self.asked
+            .as_ref()
+            .is_some_and(|asked| asked.failing.load(Ordering::SeqCst) || asked.fetching.load(Ordering::SeqCst))
+    }
+
     /// Returns when the issuer has been asked once, whatever came of it. At once where there is nothing to ask.
     pub async fn settled(&self) {
         if let Some(asked) = &self.asked {
@@ -152,6 +162,7 @@ impl Keys {
             let fetched = asked.issuer.fetch().await;
             failures = if fetched.is_ok() { 0 } else { failures.saturating_add(1) };
             let pause = pause(failures, &fetched, asked.max_stale());
+            asked.failing.store(fetched.is_err(), Ordering::SeqCst);
             match fetched {
                 Ok(fetched) => self.learn(asked, fetched.keys),
                 Err(why) => asked.fails(why, self.current().is_ok()),

@@ -135,6 +135,11 @@ impl Jwt {
                 Signature::Valid => return Ok(generation),
                 Signature::Invalid => return Err(Failure::Invalid("the signature of the token is not valid")),
                 Signature::UnknownKey if !asked && self.keys.refetch(generation).await => asked = true,
+                // It may be the issuer's newest: a client that is told 401 would throw a good token away.
+                Signature::UnknownKey if self.keys.unanswered() => {
+                    let why = "the key of the token is not known, and the issuer gives no newer ones now";
+                    return Err(Failure::Unavailable(why.to_owned()));
+                }
                 Signature::UnknownKey => return Err(Failure::Invalid("the key of the token is not known")),
             }
         }

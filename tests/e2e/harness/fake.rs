@@ -115,6 +115,16 @@ impl Fake {
         Fake::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
     }
 
+    /// Answers every request with its own head, as it came.
+    pub fn echo() -> Fake {
+        Fake::start(|mut connection| {
+            while let Some(request) = connection.read_request() {
+                let length = request.head.len();
+                connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{}", request.head));
+            }
+        })
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -7,20 +7,22 @@ use std::sync::OnceLock;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustix::process::Signal;
-use serde_json::Value;
 
-use super::http::{Client, Response};
+use rustls::version::TLS13;
+
+use super::http::{Client, Response, head};
 use super::process::Process;
-use super::{eventually, free_port};
+use super::tls::{self, Certificate, client_config};
 
 /// The secret of the clients `shop`, which gets tokens, and `gateway`, which asks about them.
 pub const SECRET: &str = "a secret that is shared with the provider";
 
 /// An identity provider on a port of loopback.
 pub struct IdentityProvider {
-    /// `None` before its first start.
-    process: Option<Process>,
+    process: Process,
     port: u16,
+    /// What it shows where it is reached by https.
+    certificate: Option<Certificate>,
     state: tempfile::TempDir,
 }
 
@@ -37,32 +39,46 @@ fn installed() -> PathBuf {
     directory
 }
 
+/// Starts the provider, and waits until it says on which port.
+fn launch(port: u16, state: &Path, tls: bool) -> (u16, Process) {
+    let modules = installed();
+    let process = Process::start(modules.join("node").to_str().unwrap(), |command| {
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/idp/provider.mjs"));
+        command.arg("--modules").arg(&modules).arg("--state").arg(state).arg("--port").arg(port.to_string());
+        if tls {
+            let (chain, key) = (state.join("site.pem"), state.join("site.key"));
+            command.arg("--tls").arg(format!("{},{}", chain.display(), key.display()));
+        }
+    });
+    let port = process.output().find("the identity provider says where it listens", |line| {
+        line.strip_prefix("the identity provider listens on ")?.rsplit(':').next()?.parse().ok()
+    });
+    (port, process)
+}
+
 impl IdentityProvider {
     /// Starts one with signing keys of its own, and waits until it listens.
     pub fn start() -> IdentityProvider {
-        let mut provider = IdentityProvider { process: None, port: 0, state: tempfile::tempdir().unwrap() };
-        provider.start_again();
-        provider
+        IdentityProvider::behind(None)
     }
 
-    /// One whose place is known, and that is not there yet: `start_again` brings it.
-    pub fn away() -> IdentityProvider {
-        IdentityProvider { process: None, port: free_port(), state: tempfile::tempdir().unwrap() }
+    /// The same behind TLS.
+    pub fn start_with_tls() -> IdentityProvider {
+        IdentityProvider::behind(Some(Certificate::new(&["127.0.0.1"])))
+    }
+
+    fn behind(certificate: Option<Certificate>) -> IdentityProvider {
+        let state = tempfile::tempdir().unwrap();
+        if let Some(certificate) = &certificate {
+            certificate.write(state.path(), "site");
+        }
+        let (port, process) = launch(0, state.path(), certificate.is_some());
+        IdentityProvider { process, port, certificate, state }
     }
 
     /// The same place, other signing keys, and none of the opaque tokens.
     pub fn start_again(&mut self) {
-        let modules = installed();
-        let process = Process::start(modules.join("node").to_str().unwrap(), |command| {
-            command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/idp/provider.mjs"));
-            command.arg("--modules").arg(&modules).arg("--state").arg(self.state.path());
-            command.arg("--port").arg(self.port.to_string());
-            command.env("NODE_NO_WARNINGS", "1");
-        });
-        self.port = process.output().find("the identity provider says where it listens", |line| {
-            line.strip_prefix("the identity provider listens on http://127.0.0.1:")?.parse().ok()
-        });
-        self.process = Some(process);
+        (_, self.process) = launch(self.port, self.state.path(), self.certificate.is_some());
     }
 
     pub fn port(&self) -> u16 {
@@ -70,7 +86,13 @@ impl IdentityProvider {
     }
 
     pub fn issuer(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// What vouches for it where it is reached by https.
+    pub fn authority(&self) -> PathBuf {
+        self.state.path().join("site.pem")
     }
 
     pub fn introspection_url(&self) -> String {
@@ -84,16 +106,32 @@ impl IdentityProvider {
 
     /// kill -9
     pub fn kill(&mut self) {
-        self.process.as_mut().unwrap().kill();
+        self.process.kill();
     }
 
     /// Stops it in its tracks: its port accepts, and nobody answers.
     pub fn freeze(&self) {
-        self.process.as_ref().unwrap().signal(Signal::STOP);
+        self.process.signal(Signal::STOP);
     }
 
     pub fn thaw(&self) {
-        self.process.as_ref().unwrap().signal(Signal::CONT);
+        self.process.signal(Signal::CONT);
+    }
+
+    fn exchange(&self, request: &[u8]) -> Response {
+        let response = match &self.certificate {
+            None => Client::connect(self.port).send(request).answer(),
+            Some(certificate) => {
+                let config = client_config(&[certificate], &["http/1.1"], &[&TLS13]);
+                tls::connect(self.port, "127.0.0.1", &config).unwrap().send(request).answer()
+            }
+        };
+        assert_eq!(response.status, 200, "{response:?}");
+        response
+    }
+
+    fn get(&self, target: &str) -> Response {
+        self.exchange(head("GET", target, &[]).as_bytes())
     }
 
     fn post(&self, path: &str, form: &[(&str, &str)]) -> Response {
@@ -101,15 +139,21 @@ impl IdentityProvider {
         let secret: String = form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
         let authorization = format!("Basic {}", STANDARD.encode(format!("shop:{secret}")));
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let headers =
-            [("Authorization", authorization.as_str()), ("Content-Type", "application/x-www-form-urlencoded")];
-        Client::connect(self.port).ask_with("POST", path, &headers, body.as_bytes())
+        let head = head(
+            "POST",
+            path,
+            &[
+                ("Authorization", &authorization),
+                ("Content-Type", "application/x-www-form-urlencoded"),
+                ("Content-Length", &body.len().to_string()),
+            ],
+        );
+        self.exchange([head.as_bytes(), body.as_bytes()].concat().as_slice())
     }
 
     fn issue(&self, form: &[(&str, &str)], properties: &str) -> String {
         let resource = format!("https://orders.example/?{properties}");
         let response = self.post("/token", &[form, &[("resource", &resource)]].concat());
-        assert_eq!(response.status, 200, "{response:?}");
         response.json()["access_token"].as_str().unwrap().to_owned()
     }
 
@@ -126,26 +170,18 @@ impl IdentityProvider {
 
     /// Takes an opaque token back (RFC 7009).
     pub fn revoke(&self, token: &str) {
-        let response = self.post("/token/revocation", &[("token", token)]);
-        assert_eq!(response.status, 200, "{response:?}");
+        self.post("/token/revocation", &[("token", token)]);
     }
 
     /// New signing keys; the old ones stay published if `keep`.
     pub fn rotate(&self, keep: bool) {
-        let response = super::http::get(self.port, &format!("/_test/rotate?keep={}", u8::from(keep)));
-        assert_eq!(response.status, 200, "{response:?}");
+        self.get(&format!("/_test/rotate?keep={}", u8::from(keep)));
     }
 
     /// How often it was asked for this path since it was started.
     pub fn asked(&self, path: &str) -> u64 {
-        let asked: BTreeMap<String, Value> =
-            serde_json::from_slice(&super::http::get(self.port, "/_test/asked").body).unwrap();
-        asked.get(path).map_or(0, |count| count.as_u64().unwrap())
-    }
-
-    /// Waits until it was asked for this path more often than `before`.
-    pub fn asked_more_than(&self, path: &str, before: u64) {
-        eventually(&format!("the provider is asked for {path}"), || (self.asked(path) > before).then_some(()));
+        let asked: BTreeMap<String, u64> = serde_json::from_slice(&self.get("/_test/asked").body).unwrap();
+        asked.get(path).copied().unwrap_or(0)
     }
 }
 
