@@ -9,6 +9,7 @@ use super::Shared;
 use super::lifecycle::ReloadOutcome;
 use crate::admit::auth::{Auth, Kind};
 use crate::admit::identity::Method;
+use crate::admit::introspection::Introspection;
 use crate::admit::jwt::keys::Keys;
 use crate::config::settings::{
     At, Balance, HashKey, HostPattern, PathPattern, PatternSegment, RouteAction, RouteSettings,
@@ -112,6 +113,20 @@ struct AuthStatus<'a> {
     /// Absent where none are fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<KeysStatus>,
+    /// Absent for other kinds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    introspection: Option<IntrospectionStatus>,
+}
+
+/// A server that is asked about tokens.
+#[derive(Serialize)]
+struct IntrospectionStatus {
+    in_flight: u64,
+    /// Since when it gives no answer that can be used, and why; absent: it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// The keys of an issuer.
@@ -230,14 +245,23 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus<'_> {
 }
 
 fn auth_status(auth: &Auth) -> AuthStatus<'_> {
-    let (method, keys) = match &auth.kind {
-        Kind::Jwt(jwt) => (Method::Jwt, keys_status(jwt.keys())),
-        Kind::Introspection(_) => (Method::Introspection, None),
-        Kind::ApiKey(_) => (Method::ApiKey, None),
-        Kind::ClientCertificate(_) => (Method::ClientCertificate, None),
-        Kind::Basic(_) => (Method::Basic, None),
+    let (method, keys, introspection) = match &auth.kind {
+        Kind::Jwt(jwt) => (Method::Jwt, keys_status(jwt.keys()), None),
+        Kind::Introspection(asked) => (Method::Introspection, None, Some(introspection_status(asked))),
+        Kind::ApiKey(_) => (Method::ApiKey, None, None),
+        Kind::ClientCertificate(_) => (Method::ClientCertificate, None, None),
+        Kind::Basic(_) => (Method::Basic, None, None),
     };
-    AuthStatus { name: &auth.name, kind: method.as_str(), keys }
+    AuthStatus { name: &auth.name, kind: method.as_str(), keys, introspection }
+}
+
+fn introspection_status(introspection: &Introspection) -> IntrospectionStatus {
+    let failing = introspection.standing().failing();
+    IntrospectionStatus {
+        in_flight: introspection.standing().in_flight(),
+        failing_seconds: failing.as_ref().map(|failing| failing.since.elapsed().as_secs()),
+        reason: failing.map(|failing| failing.why),
+    }
 }
 
 fn keys_status(keys: &Keys) -> Option<KeysStatus> {

@@ -69,7 +69,7 @@ impl Auth {
             AuthKind::Introspection(settings) => {
                 let before =
                     before.and_then(|kind| if let Kind::Introspection(before) = kind { Some(before) } else { None });
-                Kind::Introspection(Introspection::build(&name, settings, before, building)?)
+                Kind::Introspection(Introspection::build(&name, settings, span, before, building)?)
             }
             AuthKind::ApiKey(settings) => Kind::ApiKey(ApiKeys::build(&name, settings, building)?),
             AuthKind::ClientCertificate(settings) => {

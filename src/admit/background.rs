@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::auth::{Auths, Kind};
@@ -18,6 +18,8 @@ const FIRST_KEYS: Duration = Duration::from_secs(4);
 #[derive(Default)]
 pub struct Background {
     keys: HashMap<Arc<str>, Kept>,
+    /// Each ends by itself when the last snapshot that needs it is gone.
+    introspections: JoinSet<()>,
 }
 
 struct Kept {
@@ -53,6 +55,17 @@ impl Background {
                 let task = tokio::spawn(async move { keys.keep().await }).abort_handle();
                 Kept { keys: kept, task }
             });
+        }
+        while self.introspections.try_join_next().is_some() {}
+        for auth in auths.values() {
+            match &auth.kind {
+                Kind::Introspection(introspection) => {
+                    if let Some(task) = introspection.task() {
+                        self.introspections.spawn(task);
+                    }
+                }
+                Kind::Jwt(_) | Kind::ApiKey(_) | Kind::ClientCertificate(_) | Kind::Basic(_) => {}
+            }
         }
         let patience = Instant::now() + FIRST_KEYS;
         for (_, keys) in fetched {

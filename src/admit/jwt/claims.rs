@@ -80,13 +80,16 @@ fn ahead(claims: &Map<String, Value>, name: &str, now: SystemTime, by: Duration)
 }
 
 #[derive(Clone, Copy)]
-enum Round {
+pub enum Round {
     Down,
     Up,
 }
 
 /// A NumericDate (RFC 7519 section 2): seconds, perhaps with a fraction.
-fn time(claims: &Map<String, Value>, name: &str, round: Round) -> Result<Option<SystemTime>, Refusal> {
+///
+/// # Errors
+/// It is no time.
+pub fn time(claims: &Map<String, Value>, name: &str, round: Round) -> Result<Option<SystemTime>, Refusal> {
     let number = match claims.get(name) {
         None => return Ok(None),
         Some(Value::Number(number)) => number,

@@ -186,6 +186,24 @@ pub struct FetchUrl {
     pub path: String,
 }
 
+impl FetchUrl {
+    /// As a person writes it, with its query: without the scheme's own port.
+    pub fn written(&self) -> String {
+        let FetchUrl { https, authority, path } = self;
+        let (scheme, default_port) = if *https { ("https", 443) } else { ("http", 80) };
+        let host = match &authority.host {
+            super::Host::Ip(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+            super::Host::Ip(ip) => ip.to_string(),
+            super::Host::Name(name) => name.clone(),
+        };
+        if authority.port == default_port {
+            format!("{scheme}://{host}{path}")
+        } else {
+            format!("{scheme}://{host}:{}{path}", authority.port)
+        }
+    }
+}
+
 impl fmt::Display for FetchUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.https { "https" } else { "http" };
@@ -229,7 +247,12 @@ pub enum ClientProof {
     /// `client_secret_basic` (RFC 6749 section 2.3.1)
     Secret(Secret),
     /// `private_key_jwt` (RFC 7523)
-    PrivateKey { key: At<PathBuf>, algorithm: JwtAlgorithm, key_id: Option<String> },
+    PrivateKey {
+        key: At<PathBuf>,
+        /// `None`: what fits the key.
+        algorithm: Option<JwtAlgorithm>,
+        key_id: Option<String>,
+    },
 }
 
 /// `kind = "api_key"`
