@@ -76,9 +76,15 @@ pub fn push_segment(pointer: &mut String, segment: &str) {
     }
 }
 
-fn cut(mut text: String) -> String {
-    if text.len() > LONGEST {
-        text.truncate(text.floor_char_boundary(LONGEST));
+fn cut(text: String) -> String {
+    cut_at(text, LONGEST)
+}
+
+/// No more than about so many bytes of a text.
+pub(crate) fn cut_at(mut text: String, bytes: usize) -> String {
+    if text.len() > bytes {
+        let end = (0..=bytes).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
         text.push('…');
     }
     text

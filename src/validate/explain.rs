@@ -4,12 +4,13 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{JsonType, ValidationError};
 use serde_json::Value;
 
-use crate::request::violation::{JsonKind, Place, Violation, Violations, push_segment};
+use crate::request::violation::{JsonKind, Place, Violation, Violations, cut_at, push_segment};
 
 /// Bytes of what a schema says that are quoted.
 const QUOTED: usize = 200;
 
 /// Adds what `error` says. `within` is the pointer to the value that was judged.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has them all")]
 pub(super) fn explain(error: &ValidationError<'_>, place: Place, within: &str, violations: &mut Violations) {
     let pointer = format!("{within}{}", error.instance_path().as_str());
     match error.kind() {
@@ -107,15 +108,7 @@ fn json_kind(kind: JsonType) -> JsonKind {
 
 /// What of the schema is quoted.
 fn quoted(value: &Value) -> String {
-    cut(value.to_string())
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > QUOTED {
-        text.truncate(text.floor_char_boundary(QUOTED));
-        text.push('…');
-    }
-    text
+    cut_at(value.to_string(), QUOTED)
 }
 
 fn counted(count: u64, one: &str, many: &str) -> String {
@@ -142,7 +135,7 @@ fn sentence(kind: &ValidationErrorKind) -> String {
         }
         Kind::MinProperties { limit } => format!("must have at least {}", counted(*limit, "member", "members")),
         Kind::MaxProperties { limit } => format!("must have at most {}", counted(*limit, "member", "members")),
-        Kind::Pattern { pattern } => format!("must match {}", cut(pattern.clone())),
+        Kind::Pattern { pattern } => format!("must match {}", cut_at(pattern.clone(), QUOTED)),
         Kind::Format { format } => format!("must be of the format {format}"),
         Kind::UniqueItems => "must have no item twice".to_owned(),
         Kind::Contains => "lacks an item that it must have".to_owned(),

@@ -4,28 +4,36 @@
 //! A schema whose branches (`anyOf`, `oneOf`) lead back to itself takes time that doubles with each level of a body
 //! that fits none of them, once all that is wrong is looked for; and a body of a million wrong values would yield a
 //! million errors. With the count, work and memory are bounded whatever schema and body are: when it is used up,
-//! containers look empty, so that what is under way ends at once, and [`Meter::is_spent`] says that nothing follows
-//! from the outcome.
+//! containers look empty, so that what is under way ends at once. Nothing follows from a verdict then
+//! ([`Meter::is_spent`]), and errors that were found later are marked ([`is_genuine`]).
 
 use std::borrow::Cow;
 use std::cell::Cell;
 
-use jsonschema::JsonType;
 use jsonschema::json::{Array, Json, Node, NodeIdentity, Object, cmp, unique};
+use jsonschema::{JsonType, ValidationError};
 use serde_json::{Map, Number, Value};
 
 /// What values look like in errors: nothing of a body gets into them, and nothing is copied.
 static HIDDEN: Value = Value::Null;
+/// The same once the count is used up.
+static MARKED: Value = Value::Bool(true);
 
-/// How many steps are left.
+/// Whether what an error says follows from the value, and not from the end of the count.
+pub(super) fn is_genuine(error: &ValidationError<'_>) -> bool {
+    error.instance().is_null()
+}
+
+/// How many steps and errors are left.
 #[derive(Debug)]
 pub(super) struct Meter {
     left: Cell<u64>,
+    errors: Cell<u32>,
 }
 
 impl Meter {
-    pub(super) fn new(steps: u64) -> Meter {
-        Meter { left: Cell::new(steps) }
+    pub(super) fn new(steps: u64, errors: u32) -> Meter {
+        Meter { left: Cell::new(steps), errors: Cell::new(errors) }
     }
 
     /// Whether more was asked for than there was.
@@ -37,6 +45,19 @@ impl Meter {
         let left = self.left.get().saturating_sub(1);
         self.left.set(left);
         left > 0
+    }
+
+    /// An error is made, which shows the value as this.
+    fn error(&self) -> &'static Value {
+        if self.is_spent() {
+            return &MARKED;
+        }
+        let errors = self.errors.get().saturating_sub(1);
+        self.errors.set(errors);
+        if errors == 0 {
+            self.left.set(0);
+        }
+        &HIDDEN
     }
 }
 
@@ -123,7 +144,7 @@ impl<'a> Node<'a, Metered> for MeteredNode<'a> {
     }
 
     fn to_value(&self) -> Cow<'a, Value> {
-        Cow::Borrowed(&HIDDEN)
+        Cow::Borrowed(self.meter.map_or(&HIDDEN, Meter::error))
     }
 
     fn identity(&self) -> Option<NodeIdentity> {

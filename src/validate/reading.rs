@@ -190,7 +190,8 @@ impl Body for GivenOn {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
-            other => other,
+            failed @ Poll::Ready(Some(Err(_))) => failed,
+            Poll::Pending => Poll::Pending,
         }
     }
 

@@ -28,4 +28,5 @@ mod packaging;
 mod proxy_protocol;
 mod tls;
 mod upstream_tls;
+mod validation;
 mod websocket;
