@@ -11,14 +11,14 @@ use crate::admit::auth::{Auth, Kind};
 use crate::admit::identity::Method;
 use crate::admit::introspection::Introspection;
 use crate::admit::jwt::keys::Keys;
-use crate::config::settings::{
-    At, Balance, HashKey, HostPattern, PathPattern, PatternSegment, RouteAction, RouteSettings,
-};
+use crate::config::settings::{At, Balance, HashKey, HostPattern, PathPattern, PatternSegment, RouteAction};
 use crate::gateway::Gateway;
 use crate::observe::metrics::Protocol;
 use crate::observe::timestamp::rfc3339;
+use crate::request::route::Route;
 use crate::server::listener::Listener;
 use crate::upstream::Upstream;
+use crate::validate::openapi::published::Published;
 
 #[derive(Serialize)]
 pub(super) struct Status<'a> {
@@ -77,6 +77,22 @@ struct RouteStatus<'a> {
     methods: Option<Vec<&'a str>>,
     #[serde(flatten)]
     action: Action<'a>,
+    /// Of the upstream; absent where none is fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    openapi: Option<DocumentStatus>,
+}
+
+/// An OpenAPI document that is fetched.
+#[derive(Serialize)]
+struct DocumentStatus {
+    path: String,
+    operations: usize,
+    /// When it was last fetched, or found unchanged; absent: there is none yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetched: Option<String>,
+    /// Why the last attempt failed; absent: it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -159,7 +175,7 @@ pub(super) fn status<'a>(gateway: &'a Gateway, shared: &Shared) -> Status<'a> {
             last_reload: lifecycle.last_reload().map(|reload| last_reload(reload.at, &reload.outcome)),
         },
         listeners: gateway.listeners.values().map(|listener| listener_status(listener, shared)).collect(),
-        routes: gateway.settings.routes.iter().map(|(name, route)| route_status(name, route)).collect(),
+        routes: gateway.routes.iter().map(|route| route_status(route)).collect(),
         upstreams: gateway.upstreams.values().map(|upstream| upstream_status(upstream)).collect(),
         auths: gateway.auths.values().map(|auth| auth_status(auth)).collect(),
     }
@@ -187,7 +203,11 @@ fn listener_status<'a>(listener: &'a Listener, shared: &Shared) -> ListenerStatu
     }
 }
 
-fn route_status<'a>(name: &'a str, route: &'a RouteSettings) -> RouteStatus<'a> {
+fn route_status(route: &Route) -> RouteStatus<'_> {
+    let openapi = route.validation.as_ref().and_then(|validation| validation.openapi());
+    let document = openapi.and_then(|openapi| openapi.published());
+    let name = &route.name;
+    let route = &route.settings;
     RouteStatus {
         name,
         hosts: route.hosts.iter().map(|host| shown(host, host_pattern)).collect(),
@@ -198,6 +218,17 @@ fn route_status<'a>(name: &'a str, route: &'a RouteSettings) -> RouteStatus<'a> 
             RouteAction::Redirect(redirect) => Action::Redirect { status: redirect.status.as_u16() },
             RouteAction::Respond(respond) => Action::Respond { status: respond.status.as_u16() },
         },
+        openapi: document.map(|(document, _)| document_status(document)),
+    }
+}
+
+fn document_status(document: &Published) -> DocumentStatus {
+    let standing = document.standing();
+    DocumentStatus {
+        path: document.shown.clone(),
+        operations: standing.operations,
+        fetched: standing.fetched.map(rfc3339),
+        reason: standing.failing,
     }
 }
 

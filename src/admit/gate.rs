@@ -101,6 +101,14 @@ impl Gate {
         guard.into_iter().flat_map(|guard| guard.places.query_keys())
     }
 
+    /// A 403 for a caller who was let in and lacks something that is demanded further on.
+    pub fn forbidden(&self, identity: &Identity, cause: Cause, description: &str, scopes: &[String]) -> Rejection {
+        match self {
+            Gate::Open => cause.into(),
+            Gate::Guarded(guard) => guard.forbidden(identity, cause, description, scopes),
+        }
+    }
+
     /// # Errors
     /// Why the request may not come in.
     pub async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Rejection> {

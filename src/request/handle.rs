@@ -288,6 +288,7 @@ impl Passage<'_> {
                 query,
                 headers: &inbound.headers,
                 caller: &admitted.caller,
+                gate: &route.gate,
                 journey: &self.record.journey,
             };
             // On the heap: most routes have none.

@@ -4,6 +4,7 @@ pub mod background;
 mod balance;
 mod clock;
 pub mod connect;
+pub mod fetch;
 pub mod forward;
 pub mod health;
 pub mod http1;

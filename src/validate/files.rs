@@ -94,7 +94,7 @@ pub(super) fn read(file: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Va
     None
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     let describe = |error: std::io::Error| error.to_string();
     let file = File::open(path).map_err(describe)?;
     if !file.metadata().map_err(describe)?.is_file() {

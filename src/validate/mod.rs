@@ -26,6 +26,7 @@ use self::schema::Schema;
 use self::tally::Tally;
 use crate::admit::Caller;
 use crate::admit::auth::Building;
+use crate::admit::gate::Gate;
 use crate::config::settings::{RouteSettings, ValidateMode};
 use crate::request::target::NormalPath;
 use crate::upstream::Upstream;
@@ -61,6 +62,8 @@ pub struct Judging<'a> {
     pub query: Option<&'a [u8]>,
     pub headers: &'a HeaderMap,
     pub caller: &'a Caller,
+    /// The route's.
+    pub gate: &'a Gate,
     /// For its record.
     pub journey: &'a Journey,
 }
@@ -80,7 +83,7 @@ impl Validation {
             validate.body_schema.as_ref().map(|file| files::compile(file, &validate.schemas, building.problems));
         let openapi = validate.openapi.as_ref().map(|openapi| {
             let before = before.and_then(|before| before.openapi.as_ref());
-            OpenApi::build(route, openapi, upstream, before, building)
+            OpenApi::build(route, validate, openapi, upstream, before, building)
         });
         let listed = validate.content_types.iter().map(String::as_str);
         let types = match (validate.content_types.is_empty(), &schema) {

@@ -29,9 +29,10 @@ pub(super) fn read(table: Table<'_>) -> Option<ValidateSettings> {
         }),
         mode: table.or("mode", ValidateMode::Enforce, |node| choice::choice(node, &MODES)),
     };
-    for (node, needs) in
-        [(&schemas, ("body_schema", body_schema.is_some())), (&security, ("openapi", openapi.is_some()))]
-    {
+    for (node, needs) in [
+        (&schemas, ("body_schema", body_schema.is_some() || openapi.is_some())),
+        (&security, ("openapi", openapi.is_some())),
+    ] {
         if let (Some(node), (key, false)) = (node, needs)
             && !table.has_slip_of(key)
         {

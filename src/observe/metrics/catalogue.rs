@@ -106,6 +106,11 @@ families! {
         "Keys that the limit counts in this process now, each by itself.";
     LimitOverflow COUNTER "passerelle_limit_overflow_total" ["limit"]
         "How often the limit found no room for a key of its own, and counted a request together with all such keys.";
+    // Documents that upstreams publish.
+    DocumentTimestamp GAUGE "passerelle_openapi_document_timestamp_seconds" ["route"]
+        "When the OpenAPI document in use was last fetched or confirmed; 0: there is none yet.";
+    DocumentFetches COUNTER "passerelle_openapi_fetches_total" ["route" "result"]
+        "Fetches of OpenAPI documents, by result: success (a new one), unchanged, unreachable, unusable.";
 
     // The gateway itself.
     Reloads COUNTER "passerelle_reloads_total" ["result"]

@@ -8,6 +8,7 @@ use prometheus::proto;
 
 use super::auth::{FetchResult, Introspected, KeysMetrics};
 use super::catalogue::Family;
+use super::document::DocumentFetch;
 use super::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 use super::route::{METHODS, RouteMetrics, STATUSES};
 use super::upstream::UpstreamMetrics;
@@ -88,6 +89,12 @@ impl Collector for Gatherer {
         for (name, limit) in metrics.limits.all() {
             scrape.gauge(Family::LimitKeys, &[&name], limit.keys() as f64);
             scrape.counter(Family::LimitOverflow, &[&name], limit.overflowed());
+        }
+        for (route, document) in metrics.documents.all() {
+            for result in DocumentFetch::ALL {
+                scrape.counter(Family::DocumentFetches, &[&route, result.as_str()], document.fetches_total(result));
+            }
+            scrape.gauge(Family::DocumentTimestamp, &[&route], document.confirmed_seconds());
         }
         scrape.servers(&metrics);
         scrape.process(&metrics);

@@ -8,6 +8,7 @@ mod auth;
 mod catalogue;
 mod cells;
 mod collector;
+mod document;
 mod histogram;
 mod kept;
 mod limit;
@@ -33,6 +34,7 @@ use crate::request::rejection::Cause;
 pub use self::auth::{FetchResult, Introspected, IntrospectionMetrics, KeysMetrics};
 pub use self::cells::WorkerId;
 pub use self::collector::{Readings, ServerReading};
+pub use self::document::{DocumentFetch, DocumentMetrics};
 pub use self::limit::LimitReading;
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 pub use self::route::{Finished, InFlight, RouteMetrics};
@@ -55,6 +57,7 @@ pub struct Metrics {
     upstreams: Kept<UpstreamMetrics>,
     keys: Kept<KeysMetrics>,
     introspections: Kept<IntrospectionMetrics>,
+    documents: Kept<DocumentMetrics>,
     no_route: OnceLock<Arc<RouteMetrics>>,
     rejections: Cells<{ Cause::ALL.len() }>,
     reloads: [AtomicU64; 2],
@@ -77,6 +80,7 @@ impl Metrics {
             upstreams: Kept::default(),
             keys: Kept::default(),
             introspections: Kept::default(),
+            documents: Kept::default(),
             no_route: OnceLock::new(),
             rejections: Cells::new(workers),
             reloads: [const { AtomicU64::new(0) }; 2],
@@ -128,6 +132,11 @@ impl Metrics {
     /// The cells of an auth that asks about tokens, likewise.
     pub fn introspection(&self, auth: &str) -> Arc<IntrospectionMetrics> {
         self.introspections.get_or_make(auth, IntrospectionMetrics::default)
+    }
+
+    /// The cells of a route whose document is fetched, likewise.
+    pub fn document(&self, route: &str) -> Arc<DocumentMetrics> {
+        self.documents.get_or_make(route, DocumentMetrics::default)
     }
 
     /// A request was refused by the gateway, or failed.

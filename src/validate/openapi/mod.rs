@@ -1,24 +1,69 @@
-//! `openapi`: what an API's own document says of its requests.
+//! `openapi`: what an API's own document (OpenAPI 3.0 or 3.1) says of its requests.
+//!
+//! What a path, a parameter or a body may be is worked out when the document is read; a request is looked up in a tree
+//! of paths and judged by validators that are ready.
+//!
+//! Where the standard leaves something open, it is read as the Python frameworks behind us would: values are decoded
+//! before they are taken apart; `HEAD` is judged as `GET`; the path of a server in `servers` may stand before a path or
+//! not, since a gateway in front may have cut it off; what a document does not name (a query parameter, a field, a body
+//! where the operation has none) is let through.
 
+mod api;
+mod bodies;
+mod document;
+mod form;
+mod multipart;
+mod operations;
+mod parameters;
+pub mod published;
+mod schema;
+mod security;
+mod shape;
+mod style;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN};
+use http::{HeaderValue, Method};
 use serde_json::Value;
 
-use super::Judging;
+use self::api::{Api, BodyRule, Missing, OperationId};
+pub(super) use self::document::MAX_DOCUMENT;
+use self::document::{Document, Unusable};
+use self::published::Published;
 use super::content::Stated;
+use super::memory::Full;
+use super::{Judging, files};
 use crate::admit::auth::Building;
-use crate::config::settings::OpenApiSettings;
-use crate::request::rejection::Rejection;
-use crate::request::violation::Violations;
+use crate::config::problem::Problem;
+use crate::config::settings::{At, OpenApiSettings, OpenApiSource, ValidateSettings};
+use crate::request::rejection::{Cause, Rejection};
+use crate::request::violation::{Place, Violation, Violations};
 use crate::upstream::Upstream;
 
 /// The `openapi` of a route, compiled or yet to be fetched.
-pub struct OpenApi {}
+pub struct OpenApi {
+    source: Source,
+    /// Whether its `security` is demanded of callers.
+    security: bool,
+    max_depth: usize,
+}
+
+enum Source {
+    File(Arc<Api>),
+    Published { document: Arc<Published>, upstream: Arc<Upstream> },
+}
 
 /// What the document says of one request.
 #[derive(Default)]
 pub struct Operation {
+    /// `None`: nothing; the request only asks whether another may be made.
+    found: Option<(Arc<Api>, OperationId)>,
+    max_depth: usize,
     /// What is wrong with its parameters.
     pub violations: Violations,
 }
@@ -28,29 +73,110 @@ pub enum BodyJudge {
     /// It is not; JSON is read strictly all the same.
     Any,
     /// As JSON, which was read strictly before.
-    Json(Box<dyn FnOnce(&Value, &mut Violations) + Send>),
-    /// As it came: a form, a multipart.
-    Bytes(Box<dyn FnOnce(&Bytes, &mut Violations) + Send>),
+    Json(JudgeJson),
+    /// As it came: a form, a multipart. Fails when there is no memory to look into it.
+    Bytes(JudgeBytes),
 }
+
+/// Adds what is wrong; may be called on another thread.
+pub type JudgeJson = Box<dyn FnOnce(&Value, &mut Violations) + Send>;
+/// Likewise.
+pub type JudgeBytes = Box<dyn FnOnce(&Bytes, &mut Violations) -> Result<(), Full> + Send>;
 
 impl OpenApi {
     /// Reads a document that is a file; contacts nothing.
     pub fn build(
-        _route: &str,
-        _settings: &OpenApiSettings,
-        _upstream: Option<&Arc<Upstream>>,
-        _before: Option<&OpenApi>,
-        _building: &mut Building<'_>,
+        route: &str,
+        validate: &ValidateSettings,
+        settings: &OpenApiSettings,
+        upstream: Option<&Arc<Upstream>>,
+        before: Option<&OpenApi>,
+        building: &mut Building<'_>,
     ) -> Option<OpenApi> {
-        Some(OpenApi {})
+        let source = match &settings.source {
+            OpenApiSource::File(file) => Source::File(read_files(file, &validate.schemas, building.problems)?),
+            OpenApiSource::Upstream(path) => {
+                // A route without an upstream was refused when the configuration was read.
+                let upstream = upstream?;
+                let before = before.and_then(|before| match &before.source {
+                    Source::Published { document, upstream: before }
+                        if document.is_of(&path.value, before, upstream) =>
+                    {
+                        Some(Arc::clone(document))
+                    }
+                    Source::Published { .. } | Source::File(_) => None,
+                });
+                let new = || Arc::new(Published::new(route, path, building.metrics));
+                Source::Published { document: before.unwrap_or_else(new), upstream: Arc::clone(upstream) }
+            }
+        };
+        Some(OpenApi { source, security: settings.security, max_depth: validate.max_depth })
+    }
+
+    /// The document that is to be fetched, and from where.
+    pub fn published(&self) -> Option<(&Arc<Published>, &Arc<Upstream>)> {
+        match &self.source {
+            Source::File(_) => None,
+            Source::Published { document, upstream } => Some((document, upstream)),
+        }
     }
 
     /// Finds the operation and judges everything but the body, before any of that is read.
     ///
     /// # Errors
     /// No such operation, no document yet, a scope is missing.
-    pub fn operation(&self, _judging: &Judging<'_>) -> Result<Operation, Rejection> {
-        Ok(Operation::default())
+    pub fn operation(&self, judging: &Judging<'_>) -> Result<Operation, Rejection> {
+        let api = match &self.source {
+            Source::File(api) => Arc::clone(api),
+            Source::Published { document, .. } => document
+                .newest()
+                .ok_or_else(|| Rejection::from(Cause::DocumentUnavailable).with_detail(document.why_there_is_none()))?,
+        };
+        let path = Api::decoded(judging.path);
+        let (method, preflight) = asked_for(judging);
+        let found = match api.find(method, &path) {
+            Ok(found) => found,
+            Err(missing) => {
+                // The service may have been released anew since its document was fetched.
+                if let Source::Published { document, .. } = &self.source {
+                    document.may_have_changed();
+                }
+                return Err(match missing {
+                    Missing::Path => Cause::UnknownOperation.into(),
+                    Missing::Method { allow } => Rejection::from(Cause::UnknownMethod).with_fields([(ALLOW, allow)]),
+                });
+            }
+        };
+        if preflight {
+            return Ok(Operation::default());
+        }
+        let identity = judging.caller.identity();
+        if self.security
+            && let Err(scopes) = found.admits(identity)
+        {
+            return Err(match identity {
+                Some(identity) => judging.gate.forbidden(identity, Cause::ScopeMissing, "a scope is missing", scopes),
+                None => Cause::ScopeMissing.into(),
+            });
+        }
+        let mut violations = Violations::default();
+        found.judge_parameters(judging.query, judging.headers, &mut violations);
+        let id = found.id;
+        Ok(Operation { found: Some((Arc::clone(&api), id)), max_depth: self.max_depth, violations })
+    }
+}
+
+/// A browser that asks whether it may make a request (the Fetch standard's CORS preflight) asks for that request's
+/// operation. Documents do not list what answers it.
+fn asked_for<'a>(judging: &Judging<'a>) -> (&'a Method, bool) {
+    const METHODS: [Method; 7] =
+        [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+    static KNOWN: [Method; 7] = METHODS;
+    let asked = judging.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| judging.headers.contains_key(ORIGIN));
+    let asked = asked.filter(|_| *judging.method == Method::OPTIONS);
+    match asked.and_then(|asked| KNOWN.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())) {
+        Some(method) => (method, true),
+        None => (judging.method, false),
     }
 }
 
@@ -59,7 +185,72 @@ impl Operation {
     ///
     /// # Errors
     /// A type that the operation does not take.
-    pub fn body(&mut self, _stated: Option<Stated<'_>>) -> Result<BodyJudge, Rejection> {
-        Ok(BodyJudge::Any)
+    pub fn body(&mut self, stated: Option<Stated<'_>>) -> Result<BodyJudge, Rejection> {
+        let Some((api, id)) = &self.found else { return Ok(BodyJudge::Any) };
+        let media_type = match &stated {
+            None => {
+                if api.demands_body(*id) {
+                    self.violations.push(Violation::new(Place::Body, "", "required", "is required"));
+                }
+                return Ok(BodyJudge::Any);
+            }
+            Some(Stated::Type(media_type)) => Some(media_type),
+            Some(Stated::Nothing | Stated::Unclear) => None,
+        };
+        match api.body(*id, media_type) {
+            BodyRule::Free => Ok(BodyJudge::Any),
+            BodyRule::Json(id) => {
+                let api = Arc::clone(api);
+                Ok(BodyJudge::Json(Box::new(move |value, violations| api.judge_json(id, value, violations))))
+            }
+            BodyRule::Bytes(id) => {
+                let (api, max_depth) = (Arc::clone(api), self.max_depth);
+                let boundary = media_type.and_then(|stated| stated.parameter("boundary")).map(|text| text.into_owned());
+                Ok(BodyJudge::Bytes(Box::new(move |text, violations| {
+                    api.judge_bytes(id, boundary.as_deref(), text, max_depth, violations)
+                })))
+            }
+            BodyRule::Refused { accept } => {
+                let accept = HeaderValue::try_from(accept).ok().map(|accept| (ACCEPT, accept));
+                let why = match media_type {
+                    Some(_) => "the operation takes no body of this type",
+                    None => "it has no Content-Type",
+                };
+                Err(Rejection::from(Cause::UnsupportedMediaType).with_fields(accept).with_detail(why.to_owned()))
+            }
+        }
     }
+}
+
+/// Reads a document that is a file, and those that it may refer to. `None`: `problems` says why.
+fn read_files(
+    main: &At<std::path::PathBuf>,
+    others: &[At<std::path::PathBuf>],
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<Api>> {
+    let name = |path: &Path| path.to_string_lossy().into_owned();
+    let mut read = |file: &At<std::path::PathBuf>| match files::read_bounded(&file.value) {
+        Ok(text) => Some((name(&file.value), text)),
+        Err(why) => {
+            let message = format!("the document `{}` cannot be read: {why}", file.value.display());
+            problems.push(Problem::error(&file.span, message).help("paths are relative to the configuration file"));
+            None
+        }
+    };
+    let text = read(main);
+    let others: Vec<_> = others.iter().map(&mut read).collect();
+    let ((main_name, text), others) = (text?, others.into_iter().collect::<Option<Vec<_>>>()?);
+    match compile(&main_name, &text, &others) {
+        Ok(api) => Some(Arc::new(api)),
+        Err(unusable) => {
+            let message = format!("the document `{}` cannot be used: {unusable}", main.value.display());
+            let help = "`$ref` leads into the document itself or into a file that `schemas` names; nothing is fetched";
+            problems.push(Problem::error(&main.span, message).help(help));
+            None
+        }
+    }
+}
+
+fn compile(name: &str, text: &[u8], others: &[(String, Vec<u8>)]) -> Result<Api, Unusable> {
+    Api::compile(&Document::read(name, text, others)?)
 }

@@ -1,0 +1,160 @@
+//! A document that an upstream publishes: the last good one, and how its fetching fares.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::sync::Notify;
+
+use super::api::Api;
+use super::compile;
+use crate::config::settings::At;
+use crate::observe::metrics::{DocumentFetch, DocumentMetrics, Metrics};
+use crate::upstream::Upstream;
+
+/// The document of a route, as long as snapshots have it.
+pub struct Published {
+    pub route: Arc<str>,
+    /// Of the upstream, with its query.
+    pub path: String,
+    /// The path as people may see it.
+    pub shown: String,
+    newest: ArcSwapOption<Api>,
+    /// Told when a request hints at a newer document.
+    changed: Notify,
+    /// Not looked at by requests, unless there is no document.
+    standing: Mutex<Standing>,
+    metrics: Arc<DocumentMetrics>,
+}
+
+/// How the fetching fares.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// When a good document was last got, or was last said to be unchanged.
+    pub fetched: Option<SystemTime>,
+    pub operations: usize,
+    /// Why the last attempt failed.
+    pub failing: Option<String>,
+    /// The text in use, and what its server calls it.
+    text: Option<Bytes>,
+    tag: Option<HeaderValue>,
+}
+
+impl Published {
+    pub(super) fn new(route: &str, path: &At<String>, metrics: &Metrics) -> Published {
+        let shown = if path.span.is_secret() { "(secret)".to_owned() } else { path.value.clone() };
+        Published {
+            route: Arc::from(route),
+            path: path.value.clone(),
+            shown,
+            newest: ArcSwapOption::empty(),
+            changed: Notify::new(),
+            standing: Mutex::default(),
+            metrics: metrics.document(route),
+        }
+    }
+
+    /// Whether it is that of the next snapshot too: the same path of an upstream that still has one of its servers.
+    pub(super) fn is_of(&self, path: &str, before: &Upstream, upstream: &Upstream) -> bool {
+        let servers = |upstream: &Upstream| {
+            upstream.settings.servers.iter().map(|server| server.value.endpoint.clone()).collect::<Vec<_>>()
+        };
+        let (before_servers, servers) = (servers(before), servers(upstream));
+        self.path == path
+            && before.name == upstream.name
+            && servers.iter().any(|server| before_servers.contains(server))
+    }
+
+    /// Whether there is a document that was good.
+    pub fn is_there(&self) -> bool {
+        self.newest.load().is_some()
+    }
+
+    /// The last good document.
+    pub(super) fn newest(&self) -> Option<Arc<Api>> {
+        self.newest.load_full()
+    }
+
+    pub fn standing(&self) -> Standing {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// For the log.
+    pub(super) fn why_there_is_none(&self) -> String {
+        let why = self.standing().failing.unwrap_or_else(|| "it is being fetched".to_owned());
+        format!("there is no document from {}: {why}", self.shown)
+    }
+
+    /// A request was for an operation that the document does not have.
+    pub(super) fn may_have_changed(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits for a hint that there may be a newer one.
+    pub(in super::super) async fn hinted(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What the document in use is called by its server.
+    pub(in super::super) fn tag(&self) -> Option<HeaderValue> {
+        self.standing().tag
+    }
+
+    /// The server says that it has not changed.
+    pub(in super::super) fn unchanged(&self) {
+        self.note(DocumentFetch::Unchanged, |standing| {
+            standing.fetched = Some(SystemTime::now());
+            standing.failing = None;
+        });
+    }
+
+    /// A text came. It is compiled beside, since that takes a while.
+    pub(in super::super) async fn came(&self, text: Bytes, tag: Option<HeaderValue>) {
+        if self.standing().text.as_ref() == Some(&text) {
+            return self.unchanged();
+        }
+        let compiling = text.clone();
+        let compiled = tokio::task::spawn_blocking(move || compile("", &compiling, &[])).await;
+        match compiled {
+            Ok(Ok(api)) => {
+                let operations = api.operations();
+                self.newest.store(Some(Arc::new(api)));
+                let before = self.note(DocumentFetch::Success, |standing| {
+                    *standing =
+                        Standing { fetched: Some(SystemTime::now()), operations, failing: None, text: Some(text), tag };
+                });
+                let new = if before.text.is_none() { "fetched" } else { "changed" };
+                tracing::info!(route = &*self.route, path = self.shown, operations, "OpenAPI document {new}");
+            }
+            Ok(Err(unusable)) => self.failed(DocumentFetch::Unusable, &unusable.to_string()),
+            Err(_) => self.failed(DocumentFetch::Unusable, "it could not be read: this is a defect of the gateway"),
+        }
+    }
+
+    /// There is no new one.
+    pub(in super::super) fn failed(&self, result: DocumentFetch, why: &str) {
+        let before = self.note(result, |standing| standing.failing = Some(why.to_owned()));
+        // Once for each reason: it is tried again and again.
+        if before.failing.as_deref() != Some(why) {
+            let use_before = before.text.is_some();
+            tracing::warn!(
+                route = &*self.route,
+                path = self.shown,
+                reason = why,
+                last_good_kept = use_before,
+                "the OpenAPI document cannot be had from the upstream"
+            );
+        }
+    }
+
+    /// What it was before.
+    fn note(&self, result: DocumentFetch, change: impl FnOnce(&mut Standing)) -> Standing {
+        self.metrics.fetched(result);
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = standing.clone();
+        change(&mut standing);
+        before
+    }
+}

@@ -1,0 +1,281 @@
+//! The schemas of a document, gathered into one JSON Schema of draft 2020-12 and compiled once.
+//!
+//! A schema is taken over keyword by keyword, by the rules of the document's version, and as far as it says something
+//! of requests: what is `readOnly` is not demanded, annotations are left out. Each target of a `$ref` becomes a
+//! definition of its own, so that the result refers to nothing but itself.
+
+use std::collections::HashMap;
+
+use jsonschema::{Draft, Registry, RegistryBuilder};
+use serde_json::{Map, Value, json};
+
+use super::document::{At, Document, Unusable, Version};
+use super::shape::Shape;
+use crate::validate::schema::{Formats, Schema as Rules, Surroundings};
+
+/// Schemas that a document may have, `$ref`s counted once.
+const MAX_SCHEMAS: usize = 50_000;
+
+/// How deep a schema may nest without a `$ref`.
+const MAX_DEPTH: usize = 100;
+
+/// How many references may lead from a property to the schema that says whether it is `readOnly`.
+const MAX_CHAIN: usize = 8;
+
+/// The name of the one schema that holds all.
+const URI: &str = "urn:passerelle:openapi";
+
+/// One of the schemas that requests are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SchemaId(usize);
+
+/// Gathers schemas while a document is compiled.
+pub(super) struct Gathering<'d> {
+    document: &'d Document,
+    definitions: Vec<Value>,
+    known: HashMap<At, usize>,
+    /// The definitions that requests are judged by.
+    roots: Vec<(At, usize)>,
+    root_ids: HashMap<usize, SchemaId>,
+    /// How many schemas were taken over.
+    count: usize,
+}
+
+/// The schemas of a document, compiled.
+pub(super) struct Schemas {
+    schemas: Vec<Schema>,
+}
+
+/// One schema that requests are judged by.
+pub(super) struct Schema {
+    pub(super) rules: Rules,
+    pub(super) shape: Shape,
+}
+
+impl Schemas {
+    pub(super) fn get(&self, id: SchemaId) -> Option<&Schema> {
+        self.schemas.get(id.0)
+    }
+}
+
+impl<'d> Gathering<'d> {
+    pub(super) fn new(document: &'d Document) -> Gathering<'d> {
+        Gathering {
+            document,
+            definitions: Vec::new(),
+            known: HashMap::new(),
+            roots: Vec::new(),
+            root_ids: HashMap::new(),
+            count: 0,
+        }
+    }
+
+    pub(super) fn document(&self) -> &'d Document {
+        self.document
+    }
+
+    /// Takes over the schema at `at`, by which requests are to be judged.
+    ///
+    /// # Errors
+    /// It is no schema, or refers to something that is not there.
+    pub(super) fn add(&mut self, at: &At, schema: &'d Value) -> Result<SchemaId, Unusable> {
+        let definition = self.define(at, schema)?;
+        if let Some(id) = self.root_ids.get(&definition) {
+            return Ok(*id);
+        }
+        let id = SchemaId(self.roots.len());
+        self.roots.push((at.clone(), definition));
+        self.root_ids.insert(definition, id);
+        Ok(id)
+    }
+
+    /// Compiles everything that was added.
+    ///
+    /// # Errors
+    /// A schema is invalid, or has a pattern that cannot be matched in linear time.
+    pub(super) fn compile(self) -> Result<Schemas, Unusable> {
+        let definitions: Map<String, Value> =
+            self.definitions.iter().cloned().enumerate().map(|(index, schema)| (index.to_string(), schema)).collect();
+        let all = json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions});
+        let registry = Registry::new().add(URI, &all).and_then(RegistryBuilder::prepare);
+        let registry = registry.map_err(|error| Unusable::whole(format!("a schema is unusable: {error}")))?;
+        let around = Surroundings { draft: Some(Draft::Draft202012), base: None, registry: Some(&registry) };
+        let definitions = all.get("$defs").and_then(Value::as_object);
+        let mut schemas = Vec::with_capacity(self.roots.len());
+        for (at, root) in &self.roots {
+            let reference = json!({"$ref": format!("{URI}#/$defs/{root}")});
+            let rules = Rules::compile(&reference, around, Formats::Assert).map_err(|unusable| {
+                let help = unusable.help.map(|help| format!("; {help}")).unwrap_or_default();
+                self.document.trouble(at, format!("this schema, or what it refers to: {}{help}", unusable.what))
+            })?;
+            schemas.push(Schema { rules, shape: Shape::of(definitions, *root) });
+        }
+        Ok(Schemas { schemas })
+    }
+
+    /// The definition for the schema at `at`.
+    fn define(&mut self, at: &At, schema: &'d Value) -> Result<usize, Unusable> {
+        if let Some(known) = self.known.get(at) {
+            return Ok(*known);
+        }
+        let index = self.definitions.len();
+        self.known.insert(at.clone(), index);
+        self.definitions.push(Value::Bool(true));
+        let taken = self.take(at, schema, 0)?;
+        if let Some(definition) = self.definitions.get_mut(index) {
+            *definition = taken;
+        }
+        Ok(index)
+    }
+
+    fn take(&mut self, at: &At, schema: &'d Value, depth: usize) -> Result<Value, Unusable> {
+        self.count += 1;
+        if depth > MAX_DEPTH || self.count > MAX_SCHEMAS {
+            return Err(self.document.trouble(at, "the schemas are nested too deep, or are too many"));
+        }
+        if schema.is_boolean() {
+            return Ok(schema.clone());
+        }
+        let object = self.document.object(at, schema)?;
+        let mut taken = Map::new();
+        if let Some(reference) = object.get("$ref") {
+            let trouble = || self.document.trouble(at, "$ref is no string");
+            let (target, schema) = self.document.resolve(at, reference.as_str().ok_or_else(trouble)?)?;
+            let index = self.define(&target, schema)?;
+            taken.insert("$ref".to_owned(), Value::String(format!("#/$defs/{index}")));
+            if self.document.version == Version::V30 {
+                // What stands beside it is ignored.
+                return Ok(Value::Object(taken));
+            }
+        }
+        for (key, value) in object {
+            self.keyword(&mut taken, &at.child(key), key, value, depth + 1)?;
+        }
+        self.demand_only_what_clients_send(at, object, &mut taken);
+        if is_binary(object) {
+            for bound in ["pattern", "minLength", "maxLength"] {
+                taken.remove(bound);
+            }
+            taken.insert("format".to_owned(), Value::String("binary".to_owned()));
+        }
+        match self.document.version {
+            Version::V30 => {
+                bounds_of_draft_4(object, &mut taken);
+                Ok(if object.get("nullable") == Some(&Value::Bool(true)) { nullable(taken) } else { taken.into() })
+            }
+            Version::V31 => Ok(taken.into()),
+        }
+    }
+
+    /// Takes over one keyword; annotations and what is no keyword are left out.
+    fn keyword(
+        &mut self,
+        taken: &mut Map<String, Value>,
+        at: &At,
+        key: &str,
+        value: &'d Value,
+        depth: usize,
+    ) -> Result<(), Unusable> {
+        let v31 = self.document.version == Version::V31;
+        let value = match key {
+            "not" | "items" | "additionalProperties" => self.take(at, value, depth)?,
+            "contains" | "propertyNames" | "if" | "then" | "else" | "unevaluatedItems" | "unevaluatedProperties"
+                if v31 =>
+            {
+                self.take(at, value, depth)?
+            }
+            "allOf" | "anyOf" | "oneOf" => self.list(at, value, depth)?,
+            "prefixItems" if v31 => self.list(at, value, depth)?,
+            "properties" => self.by_name(at, value, depth)?,
+            "patternProperties" | "dependentSchemas" if v31 => self.by_name(at, value, depth)?,
+            "type" | "enum" | "required" | "pattern" | "format" | "multipleOf" | "minimum" | "maximum"
+            | "minLength" | "maxLength" | "minItems" | "maxItems" | "uniqueItems" | "minProperties"
+            | "maxProperties" => value.clone(),
+            "const" | "exclusiveMinimum" | "exclusiveMaximum" | "dependentRequired" | "minContains" | "maxContains"
+                if v31 =>
+            {
+                value.clone()
+            }
+            "$id" | "$dynamicRef" | "$recursiveRef" if v31 => {
+                return Err(self
+                    .document
+                    .trouble(at, "this keyword is not supported: refer by $ref within the document"));
+            }
+            "$schema" if v31 && value != "https://json-schema.org/draft/2020-12/schema" => {
+                return Err(self.document.trouble(at, "schemas must be of JSON Schema 2020-12"));
+            }
+            _ => return Ok(()),
+        };
+        taken.insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    fn list(&mut self, at: &At, value: &'d Value, depth: usize) -> Result<Value, Unusable> {
+        let list = value.as_array().ok_or_else(|| self.document.trouble(at, "this must be a list of schemas"))?;
+        let taken = list.iter().enumerate().map(|(index, schema)| self.take(&at.item(index), schema, depth));
+        taken.collect::<Result<Vec<_>, _>>().map(Value::Array)
+    }
+
+    fn by_name(&mut self, at: &At, value: &'d Value, depth: usize) -> Result<Value, Unusable> {
+        let object = self.document.object(at, value)?;
+        let mut taken = Map::new();
+        for (name, schema) in object {
+            taken.insert(name.clone(), self.take(&at.child(name), schema, depth)?);
+        }
+        Ok(Value::Object(taken))
+    }
+
+    /// A client that reads a thing and sends it back may leave out what only the server says: `readOnly` properties
+    /// are not demanded of requests, and not refused either.
+    fn demand_only_what_clients_send(&self, at: &At, object: &Map<String, Value>, taken: &mut Map<String, Value>) {
+        let Some(properties) = object.get("properties").and_then(Value::as_object) else { return };
+        let Some(Value::Array(required)) = taken.get_mut("required") else { return };
+        let read_only = |name: &Value| {
+            let property = name.as_str().and_then(|name| properties.get(name));
+            property.is_some_and(|schema| self.is_read_only(at, schema))
+        };
+        required.retain(|name| !read_only(name));
+    }
+
+    fn is_read_only(&self, at: &At, schema: &Value) -> bool {
+        let mut found = (at.clone(), schema);
+        for _ in 0..MAX_CHAIN {
+            let (at, schema) = &found;
+            if schema.get("readOnly") == Some(&Value::Bool(true)) {
+                return true;
+            }
+            let reference = schema.get("$ref").and_then(Value::as_str);
+            match reference.map(|reference| self.document.resolve(at, reference)) {
+                Some(Ok(next)) => found = next,
+                Some(Err(_)) | None => return false,
+            }
+        }
+        false
+    }
+}
+
+/// A file, whose bytes are no text that could be judged.
+fn is_binary(schema: &Map<String, Value>) -> bool {
+    schema.get("format").is_some_and(|format| format == "binary") || schema.contains_key("contentMediaType")
+}
+
+/// `exclusiveMinimum: true` as OpenAPI 3.0 has it from draft 4.
+fn bounds_of_draft_4(schema: &Map<String, Value>, taken: &mut Map<String, Value>) {
+    for (bound, exclusive) in [("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")] {
+        match schema.get(exclusive) {
+            Some(Value::Bool(true)) => {
+                if let Some(limit) = taken.remove(bound) {
+                    taken.insert(exclusive.to_owned(), limit);
+                }
+            }
+            // Not of 3.0, but there is only one way to mean it.
+            Some(limit @ Value::Number(_)) => drop(taken.insert(exclusive.to_owned(), limit.clone())),
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// `nullable: true`: what the schema says, or null, whatever its `enum` and `allOf` are.
+fn nullable(taken: Map<String, Value>) -> Value {
+    json!({"anyOf": [taken, {"type": "null"}]})
+}
