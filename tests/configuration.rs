@@ -100,12 +100,18 @@ fn no_debug_print_shows_a_secret() {
     assert!(!shown.contains("hidden"), "{shown}");
 }
 
-/// A copy of a shipped configuration with the certificates that it names.
+/// The key of RFC 7515 appendix A.3.
+const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+/// A copy of a shipped configuration with the certificates and keys that it names.
 fn shipped(name: &str) -> (tempfile::TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let copy = home.path().join(name);
     std::fs::copy(directory("config").join(name), &copy).unwrap();
     std::fs::create_dir(home.path().join("certs")).unwrap();
+    std::fs::create_dir(home.path().join("keys")).unwrap();
+    std::fs::write(home.path().join("keys/jwks.json"), JWKS).unwrap();
     for certificate in ["shop", "api", "www", "internal-ca", "gateway"] {
         let made = rcgen::generate_simple_self_signed([format!("{certificate}.example.com")]).unwrap();
         let path = home.path().join("certs").join(certificate);
