@@ -88,6 +88,10 @@ fn examples_of_configuration_load() {
     for name in ["tls.key", "tls-key"] {
         std::fs::write(certs.join(name), &certificate.key).unwrap();
     }
+    std::fs::write(certs.join("partners-ca.pem"), &certificate.chain).unwrap();
+    // The password is "secret", as `openssl passwd -6` hashes it.
+    let alice = "alice:$6$saltsaltsaltsalt$ph0yGsyjzqdeFaon7.gJZo8eAG5/rj9/JdzOu1Rl7dKzBYg3xgvl7T2VQ2Rt81bc5AXkdA54r0p8QvC1omD6R1\n";
+    std::fs::write(directory.path().join("ops.htpasswd"), alice).unwrap();
     let mut count = 0;
     for page in pages() {
         for block in blocks(&read(&page), "toml") {
