@@ -13,7 +13,7 @@ use crate::harness::tls::{Certificate, client_config};
 use crate::harness::{Fake, Gateway, Setup, backends, eventually};
 
 #[path = "../../src/admit/jwt/testing.rs"]
-mod testing;
+pub mod testing;
 
 use testing::{Signer, claims, jwks, now, with};
 

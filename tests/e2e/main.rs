@@ -20,6 +20,7 @@ mod headers;
 mod health;
 mod hostile;
 mod http2_frames;
+mod issuer;
 mod jwt;
 mod lifecycle;
 mod limits;
