@@ -155,6 +155,7 @@ impl Unusable {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -286,5 +287,57 @@ mod tests {
         assert_eq!(found(&optional, &json!({"a": "long"})), [is("/a", "maxLength")]);
         assert_eq!(found(&optional, &json!({"a": 1})), [is("/a", "anyOf")]);
         assert_eq!(found(&optional, &json!({"a": null})), []);
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf =
+            prop_oneof![Just(json!(null)), Just(json!(1)), Just(json!(-2.5)), Just(json!("a")), Just(json!("bb"))];
+        leaf.prop_recursive(4, 30, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::btree_map("[ab]", inner, 0..3).prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    fn any_schema() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            Just(json!({"$ref": "#"})),
+            Just(json!({"type": "string", "maxLength": 1})),
+            Just(json!({"minimum": 0})),
+            Just(json!({"required": ["a"]})),
+            Just(json!({"uniqueItems": true})),
+            Just(json!({"type": ["null", "object"], "maxProperties": 1})),
+            Just(json!({"enum": ["a", null, [1]]})),
+        ];
+        leaf.prop_recursive(4, 20, 3, |inner| {
+            let some = prop::collection::vec(inner.clone(), 1..3);
+            prop_oneof![
+                some.clone().prop_map(|some| json!({"anyOf": some})),
+                some.clone().prop_map(|some| json!({"oneOf": some})),
+                some.clone().prop_map(|some| json!({"allOf": some})),
+                some.prop_map(|some| json!({"prefixItems": some, "unevaluatedItems": false})),
+                inner.clone().prop_map(|inner| json!({"not": inner})),
+                inner.clone().prop_map(|inner| json!({"items": inner, "minItems": 1})),
+                inner.clone().prop_map(|inner| json!({"contains": inner})),
+                inner.clone().prop_map(|inner| json!({"propertyNames": inner})),
+                inner.clone().prop_map(|inner| json!({"properties": {"a": inner}, "unevaluatedProperties": false})),
+                inner.prop_map(|inner| json!({"patternProperties": {"^b": inner}, "additionalProperties": false})),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Our way of showing values to the validator changes no verdict, and what is not valid has a reason.
+        #[test]
+        fn verdicts_are_those_of_the_plain_validator(schema in any_schema(), value in any_value()) {
+            let ours = Schema::compile(&schema, Surroundings::default(), Formats::Assert).expect("a schema");
+            let theirs = jsonschema::options().offline().build(&schema).expect("a schema");
+            prop_assert_eq!(ours.accepts(&value), theirs.is_valid(&value));
+            prop_assert_eq!(found(&ours, &value).is_empty(), theirs.is_valid(&value));
+        }
     }
 }
