@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod observed;
 mod oidc;
+mod opaque_tokens;
 mod packaging;
 mod proxy_protocol;
 mod tls;

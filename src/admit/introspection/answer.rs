@@ -75,6 +75,9 @@ impl Failed {
 pub(super) fn judge(answer: &Answer, auth: &Arc<str>, settings: &IntrospectionSettings, now: SystemTime) -> Outcome {
     let failed = |whose, why: String| Outcome::Failed(Failed { why, whose });
     let status = answer.status;
+    if is_unsupported(answer) {
+        return refused("the token is of a kind that its server does not look into");
+    }
     if status != StatusCode::OK {
         let (whose, why) = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (
@@ -100,6 +103,14 @@ pub(super) fn judge(answer: &Answer, auth: &Arc<str>, settings: &IntrospectionSe
         Some(Value::Bool(false)) => refused("the token is not active"),
         Some(_) | None => failed(Whose::Token, "its answer does not say whether the token is active".to_owned()),
     }
+}
+
+/// What some servers say of JWTs and of other tokens that they keep nothing about: an error of RFC 7009 section 2.2.1,
+/// which is about the token and not about who asks.
+fn is_unsupported(answer: &Answer) -> bool {
+    answer.status == StatusCode::BAD_REQUEST
+        && json::object(&answer.body)
+            .is_ok_and(|members| members.get("error").is_some_and(|error| error == "unsupported_token_type"))
 }
 
 fn active(members: &Map<String, Value>, auth: &Arc<str>, settings: &IntrospectionSettings, now: SystemTime) -> Outcome {
@@ -252,6 +263,12 @@ mod tests {
     }
 
     #[test]
+    fn what_the_server_does_not_look_into() {
+        let body = r#"{"error":"unsupported_token_type","error_description":"structured"}"#;
+        assert!(matches!(of(400, body, &settings()), Outcome::Refused(_)));
+    }
+
+    #[test]
     fn what_says_nothing_of_the_token() {
         let cases = [
             (200, "", Whose::Token),
@@ -264,6 +281,8 @@ mod tests {
             (200, r#"{"active":true,"sub":"a","exp":"soon"}"#, Whose::Token),
             (201, r#"{"active":true,"sub":"a"}"#, Whose::Token),
             (400, "", Whose::Token),
+            (400, r#"{"error":"invalid_request"}"#, Whose::Token),
+            (500, r#"{"error":"unsupported_token_type"}"#, Whose::Token),
             (500, "", Whose::Token),
             (401, r#"{"active":true,"sub":"a"}"#, Whose::Server),
             (403, "", Whose::Server),

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use rustls::version::TLS13;
 
+use super::eventually;
 use super::http::{Client, Response, head};
 use super::process::Process;
 use super::tls::{self, Certificate, client_config};
@@ -42,7 +43,7 @@ fn installed() -> PathBuf {
 /// Starts the provider, and waits until it says on which port.
 fn launch(port: u16, state: &Path, tls: bool) -> (u16, Process) {
     let modules = installed();
-    let process = Process::start(modules.join("node").to_str().unwrap(), |command| {
+    let mut process = Process::start(modules.join("node").to_str().unwrap(), |command| {
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/idp/provider.mjs"));
         command.arg("--modules").arg(&modules).arg("--state").arg(state).arg("--port").arg(port.to_string());
         if tls {
@@ -50,8 +51,14 @@ fn launch(port: u16, state: &Path, tls: bool) -> (u16, Process) {
             command.arg("--tls").arg(format!("{},{}", chain.display(), key.display()));
         }
     });
-    let port = process.output().find("the identity provider says where it listens", |line| {
-        line.strip_prefix("the identity provider listens on ")?.rsplit(':').next()?.parse().ok()
+    let port = eventually("the identity provider says where it listens", || {
+        let listens =
+            |line: &String| line.strip_prefix("the identity provider listens on ")?.rsplit(':').next()?.parse().ok();
+        let port = process.output().lines().iter().find_map(listens);
+        if let (None, Some(status)) = (port, process.has_ended()) {
+            panic!("the identity provider ended with {status}:\n{}", process.output().text());
+        }
+        port
     });
     (port, process)
 }

@@ -18,6 +18,8 @@ use super::PATIENCE;
 pub struct Process {
     child: Child,
     output: Arc<Output>,
+    /// Then its number may be another's by now.
+    killed: bool,
 }
 
 /// What a process has written to stdout and stderr so far, in lines.
@@ -58,7 +60,7 @@ impl Process {
         let output = Arc::new(Output::default());
         output.follow(child.stdout.take().unwrap());
         output.follow(child.stderr.take().unwrap());
-        Process { child, output }
+        Process { child, output, killed: false }
     }
 
     pub fn id(&self) -> u32 {
@@ -80,8 +82,11 @@ impl Process {
 
     /// Kills it and everything it started, as the kernel does when memory runs out.
     pub fn kill(&mut self) {
-        let _ = kill_process_group(self.pid(), Signal::KILL);
-        let _ = self.child.wait();
+        if !self.killed {
+            let _ = kill_process_group(self.pid(), Signal::KILL);
+            let _ = self.child.wait();
+            self.killed = true;
+        }
     }
 
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
