@@ -1,11 +1,13 @@
-//! A request's body under the route's `max_body`, counted.
+//! A request's body under the route's `max_body`, counted, and without trailers that only the gateway may send.
 
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 
 use super::rejection::Cause;
@@ -15,20 +17,28 @@ struct Limited {
     source: Source,
     left: u64,
     count: Rc<Cell<u64>>,
+    reserved: Option<Arc<[HeaderName]>>,
 }
 
-/// Fails with `BodyTooLarge` past `limit` bytes and tells `count` of every byte.
+/// Fails with `BodyTooLarge` past `limit` bytes and tells `count` of every byte. Trailers of `reserved` names, beside
+/// those that never pass, are left out: whoever receives them may merge them with the fields of the head.
 ///
 /// # Errors
 /// `BodyTooLarge` at once when the stated length is past the limit.
-pub fn limit(body: RequestBody, limit: u64, count: &Rc<Cell<u64>>) -> Result<RequestBody, Cause> {
+pub fn limit(
+    body: RequestBody,
+    limit: u64,
+    count: &Rc<Cell<u64>>,
+    reserved: Option<&Arc<[HeaderName]>>,
+) -> Result<RequestBody, Cause> {
     match body {
         RequestBody::Empty => Ok(RequestBody::Empty),
         RequestBody::Stream(source) if source.size_hint().exact().is_some_and(|length| length > limit) => {
             Err(Cause::BodyTooLarge)
         }
         RequestBody::Stream(source) => {
-            Ok(RequestBody::Stream(Box::pin(Limited { source, left: limit, count: Rc::clone(count) })))
+            let (count, reserved) = (Rc::clone(count), reserved.cloned());
+            Ok(RequestBody::Stream(Box::pin(Limited { source, left: limit, count, reserved })))
         }
     }
 }
@@ -38,7 +48,14 @@ impl Body for Limited {
     type Error = Cause;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-        let frame = ready!(self.source.as_mut().poll_frame(cx));
+        let mut frame = ready!(self.source.as_mut().poll_frame(cx));
+        if let (Some(Ok(frame)), Some(reserved)) = (&mut frame, &self.reserved)
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            for name in reserved.iter() {
+                trailers.remove(name);
+            }
+        }
         if let Some(Ok(frame)) = &frame {
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
             self.count.set(self.count.get().saturating_add(length));

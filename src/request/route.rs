@@ -18,6 +18,7 @@ use crate::config::settings::{
     AnswerSettings, HostPattern, IdentityHeaders, PathPattern, RedirectPart, RedirectSettings, RespondSettings,
     RouteAction, RouteSettings, Settings, UpstreamTimeouts,
 };
+use crate::http1::encode::may_trail;
 use crate::observe::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 use crate::validate::Validation;
@@ -66,6 +67,8 @@ pub struct Routes {
     pub unrouted: Style,
     /// The fields that tell backends who is calling, of any route: what a client sends under these names is dropped.
     pub identity_fields: Vec<HeaderName>,
+    /// Those of them that trailers could hold: routes gave them names of their own.
+    pub identity_trailers: Option<Arc<[HeaderName]>>,
 }
 
 /// Why no route takes a request.
@@ -96,6 +99,7 @@ impl Routes {
             list: Vec::new(),
             name_hosts: false,
             unrouted,
+            identity_trailers: identity_trailers(&settings.routes),
             identity_fields: identity_fields(&settings.routes),
         };
         for (name, settings) in &settings.routes {
@@ -201,6 +205,11 @@ fn identity_fields(routes: &BTreeMap<String, RouteSettings>) -> Vec<HeaderName> 
     fields.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     fields.dedup();
     fields
+}
+
+fn identity_trailers(routes: &BTreeMap<String, RouteSettings>) -> Option<Arc<[HeaderName]>> {
+    let fields: Arc<[HeaderName]> = identity_fields(routes).into_iter().filter(may_trail).collect();
+    (!fields.is_empty()).then_some(fields)
 }
 
 fn merged(upstream: &UpstreamTimeouts, route: &RouteSettings) -> UpstreamTimeouts {

@@ -184,6 +184,32 @@ fn claims_and_trailers_forge_nothing() {
     assert_eq!(told.count(), 4, "{}", request.head);
 }
 
+/// Names that the operator chose are as good as the usual ones, on every route.
+#[test]
+fn fields_by_other_names_are_nobody_elses_either() {
+    let signer = Signer::new("ES256", "key");
+    let fake = Fake::ok();
+    let config = setup(fake.url(), "", "forward_identity = { subject = \"Remote-User\" }")
+        + "[route.open]\npath = \"/open\"\nupstream = \"app\"\nauth = \"public\"\n";
+    let gateway = start(&config, &jwks([&signer]));
+    let bearer = signer.sign(&claims());
+    for path in ["/", "/open"] {
+        let mut client = Client::connect(gateway.port("http"));
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {bearer}\r\nRemote-User: root\r\n\
+             remote_user: root\r\nX-Auth-Subject: root\r\nTransfer-Encoding: chunked\r\n\r\n\
+             2\r\nhi\r\n0\r\nRemote-User: root\r\nREMOTE-USER: root\r\nX-Sum: 1\r\n\r\n"
+        ));
+        assert_eq!(client.answer_to("POST").status, 200, "{path}");
+    }
+    let requests = fake.requests();
+    assert_eq!(requests[0].header("remote-user"), Some("alice"));
+    for request in &requests {
+        assert!(!request.head.contains("root"), "{}", request.head);
+        assert_eq!(request.trailers.to_lowercase(), "x-sum: 1\n");
+    }
+}
+
 /// Also where a route asks nobody, and where it does not tell.
 #[test]
 fn nobody_else_names_a_caller() {
