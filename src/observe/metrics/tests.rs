@@ -29,6 +29,7 @@ struct Everything {
     _server: Arc<ServerMetrics>,
     _keys: Arc<KeysMetrics>,
     _introspection: Arc<IntrospectionMetrics>,
+    _document: Arc<DocumentMetrics>,
 }
 
 fn everything() -> Everything {
@@ -55,6 +56,8 @@ fn everything() -> Everything {
     let introspection = metrics.introspection("opaque");
     introspection.asks();
     introspection.answered(Introspected::Inactive);
+    let document = metrics.document("billing");
+    document.fetched(DocumentFetch::Unusable);
     metrics.rejected(worker, Cause::NoRoute);
     metrics.reloaded(ReloadResult::Failure);
     metrics.log_lost(LogLoss::QueueFull, 3);
@@ -68,6 +71,7 @@ fn everything() -> Everything {
         _server: server,
         _keys: keys,
         _introspection: introspection,
+        _document: document,
     }
 }
 

@@ -139,6 +139,9 @@ impl Segment {
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('{') {
             let (name, after) = after.split_once('}').ok_or("a brace is not closed")?;
+            if name.contains('{') || literal.contains('}') {
+                return Err("a brace stands within braces, or is not opened");
+            }
             if !literal.is_empty() {
                 pieces.push(Piece::literal(literal));
             } else if matches!(pieces.last(), Some(Piece::Named(_))) {
@@ -260,7 +263,7 @@ mod tests {
 
     #[test]
     fn templates_that_make_no_sense_are_refused() {
-        for template in ["a", "/{a", "/a}", "/{a}{b}"] {
+        for template in ["a", "/{a", "/a}", "/{a}{b}", "/{{a}", "/a}{b}"] {
             assert!(Paths::default().add(template).is_err(), "{template}");
         }
     }
