@@ -27,6 +27,7 @@ mod limits;
 mod observed;
 mod oidc;
 mod opaque_tokens;
+mod openapi;
 mod packaging;
 mod proxy_protocol;
 mod tls;

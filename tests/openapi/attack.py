@@ -43,10 +43,14 @@ def compare(mode, case):
 
 
 def explained(case, through, direct):
-    """What is valid by the document, and cannot be written: there is no text for null."""
+    """What is valid by the document and cannot be written: null in a parameter, controls in the name of a part."""
     places = (case.path_parameters, case.query, case.headers, case.cookies)
     nulls = any(value is None or value == "null" for place in places for value in (place or {}).values())
-    return nulls and through.status_code == direct.status_code == 422
+    if nulls and through.status_code == direct.status_code == 422:
+        return True
+    names = case.body if isinstance(case.body, dict) else {}
+    controls = any(ord(letter) < 0x20 or ord(letter) == 0x7F for name in names for letter in name)
+    return controls and "malformed head" in through.text
 
 
 def attack(operation, mode):

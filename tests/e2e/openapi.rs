@@ -1,0 +1,226 @@
+//! `openapi`: a real FastAPI service is held to the document that it publishes.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::harness::backends::{Backend, python_program};
+use crate::harness::http::{self, Client};
+use crate::harness::{Gateway, Response, Setup, eventually};
+use crate::jwt::testing::Signer;
+
+fn shop() -> Backend {
+    Backend::uvicorn("../tests/openapi", "shop:app")
+}
+
+fn before(shop: &Backend, validate: &str) -> Setup {
+    let table = format!("[route.all.validate]\nopenapi = \"upstream:/openapi.json\"\n{validate}");
+    Setup::before([shop.url()]).rest(&table)
+}
+
+/// How many operations the document in use has, and why there is no newer one.
+fn document(gateway: &Gateway) -> (u64, Option<String>) {
+    let status = gateway.status();
+    let document = &status["routes"][0]["openapi"];
+    let reason = document["reason"].as_str().map(str::to_owned);
+    (document["operations"].as_u64().unwrap(), reason)
+}
+
+fn ready(gateway: &Gateway) {
+    eventually("a document", || (document(gateway).0 > 0).then_some(()));
+}
+
+fn ask(gateway: &Gateway, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Response {
+    Client::connect(gateway.port("http")).ask_with(method, target, headers, body.as_bytes())
+}
+
+/// `in pointer rule` of each violation.
+fn violations(answer: &Response) -> Vec<String> {
+    let list = answer.json()["violations"].as_array().unwrap_or_else(|| panic!("{answer:?}")).clone();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    list.iter()
+        .map(|found| format!("{} {} {}", text(&found["in"]), text(&found["pointer"]), text(&found["rule"])))
+        .collect()
+}
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+#[test]
+fn requests_are_held_to_the_document() {
+    let shop = shop();
+    let gateway = before(&shop, "").start();
+    ready(&gateway);
+    assert_eq!(gateway.get("/articles/7?limit=5&colours=red&colours=green&unknown=1").status, 200);
+    let answer =
+        ask(&gateway, "GET", "/articles/0?limit=x&colours=blue", &[("X-Page", "-1"), ("Cookie", "session=NOT")], "");
+    assert_eq!((answer.status, answer.cause().as_str()), (422, "invalid_request"));
+    let found = violations(&answer);
+    let places = ["path /article ", "query /limit ", "query /colours/0 ", "header /x-page ", "cookie /session "];
+    for (found, place) in found.iter().zip(places) {
+        assert!(found.starts_with(place), "{found:?}");
+    }
+    assert_eq!(found.len(), places.len(), "{found:?}");
+
+    let missing = gateway.get("/nothing");
+    assert_eq!((missing.status, missing.cause().as_str()), (404, "unknown_operation"));
+    let method = ask(&gateway, "DELETE", "/articles/7", &[], "");
+    assert_eq!((method.status, method.cause().as_str()), (405, "unknown_method"));
+    assert_eq!(method.header("allow"), Some("GET, HEAD"));
+    // The shop knows no HEAD; it is let say so itself.
+    assert_eq!(Client::connect(gateway.port("http")).ask("HEAD", "/articles/7", &[]).header("server"), Some("uvicorn"));
+
+    let order = json!({"customer": "7f8f5a5e-2f0e-4b58-9d4c-1f7f8a8f9a10", "kind": "gift",
+        "lines": [{"article": "tea", "quantity": 2}], "parent": null});
+    assert_eq!(ask(&gateway, "POST", "/orders", &[JSON], &order.to_string()).status, 201);
+    let wrong = json!({"customer": "me", "kind": "gift", "lines": [{"article": "TEA", "quantity": 0, "more": 1}]});
+    let answer = ask(&gateway, "POST", "/orders", &[JSON], &wrong.to_string());
+    assert_eq!(answer.status, 422, "{answer:?}");
+    let mut found = violations(&answer);
+    found.sort();
+    let expected = [
+        "body /customer format",
+        "body /lines/0/article pattern",
+        "body /lines/0/more additionalProperties",
+        "body /lines/0/quantity minimum",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(violations(&ask(&gateway, "POST", "/orders", &[JSON], "")), ["body  required"]);
+    let answer = ask(&gateway, "POST", "/orders", &[("Content-Type", "text/plain")], "x");
+    assert_eq!((answer.status, answer.cause().as_str()), (415, "unsupported_media_type"));
+    assert_eq!(answer.header("accept"), Some("application/json"));
+
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    assert_eq!(ask(&gateway, "POST", "/login", &form, "name=a&age=18&tags=red&tags=green").status, 200);
+    assert_eq!(violations(&ask(&gateway, "POST", "/login", &form, "name=a&age=17")), ["body /age minimum"]);
+
+    let multipart = [("Content-Type", "multipart/form-data; boundary=X")];
+    let part =
+        |head: &str, content: &str| format!("--X\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n");
+    let photo = part("name=\"photo\"; filename=\"a.png\"", "\u{0}\u{1}");
+    let whole = format!("{}{photo}--X--\r\n", part("name=\"title\"", "A"));
+    let answer = ask(&gateway, "POST", "/photos", &multipart, &whole);
+    assert_eq!((answer.status, answer.json()["size"].as_u64()), (200, Some(2)), "{answer:?}");
+    let answer = ask(&gateway, "POST", "/photos", &multipart, &format!("{photo}--X--\r\n"));
+    assert_eq!(violations(&answer), ["body /title required"]);
+
+    let refused: Vec<String> = serde_json::from_value(http::get(shop.port(), "/refused").json()).unwrap();
+    assert_eq!(refused, ["405 HEAD /articles/7?"], "what the shop had to refuse");
+    assert!(gateway.metric("passerelle_denied_total", &["route=\"all\"", "rule=\"validate.openapi\""]) > 0.0);
+    assert!(gateway.metric("passerelle_openapi_document_timestamp_seconds", &["route=\"all\""]) > 1e9);
+}
+
+/// Everything that schemathesis makes of the document, valid and not, gets the same verdict from the gateway and from
+/// the shop; and what the shop would refuse never gets to it.
+#[test]
+fn schemathesis_finds_no_way_around() {
+    let shop = shop();
+    let gateway = before(&shop, "").start();
+    ready(&gateway);
+    let attack = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi/attack.py");
+    let through = format!("http://127.0.0.1:{}", gateway.port("http"));
+    let output = Command::new(python_program("python")).args([attack, &through, &shop.url(), "40"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let refused: Vec<String> = serde_json::from_value(http::get(shop.port(), "/refused").json()).unwrap();
+    assert_eq!(refused, [""; 0], "{text}");
+}
+
+#[test]
+fn a_service_that_starts_later_is_waited_for() {
+    let mut shop = shop();
+    shop.kill();
+    let gateway = before(&shop, "").start();
+    let answer = gateway.get("/articles/7");
+    assert_eq!((answer.status, answer.cause().as_str()), (503, "document_unavailable"));
+    let (operations, _) = document(&gateway);
+    assert_eq!(operations, 0);
+    assert_eq!(gateway.metric("passerelle_openapi_document_timestamp_seconds", &["route=\"all\""]), 0.0);
+    shop.start_again();
+    ready(&gateway);
+    assert_eq!(gateway.get("/articles/7").status, 200);
+    assert_eq!(gateway.get("/articles/x").status, 422);
+    assert!(gateway.metric("passerelle_openapi_fetches_total", &["result=\"unreachable\""]) >= 1.0);
+}
+
+#[test]
+fn what_is_only_reported_gets_through_and_is_counted() {
+    let mut shop = shop();
+    shop.kill();
+    let gateway = before(&shop, "mode = \"report\"").start();
+    assert_eq!(gateway.get("/articles/7").cause(), "upstream_connect_refused");
+    let reported = || gateway.metric("passerelle_validation_violations_total", &["rule=\"validate.openapi\""]);
+    assert_eq!(reported(), 1.0);
+    shop.start_again();
+    ready(&gateway);
+    let answer = gateway.get("/articles/x");
+    assert_eq!((answer.status, answer.header("server")), (422, Some("uvicorn")), "the shop's own answer");
+    assert_eq!(gateway.get("/nothing").header("server"), Some("uvicorn"));
+    assert_eq!(reported(), 3.0);
+    assert_eq!(gateway.get("/articles/7").status, 200);
+    assert_eq!(reported(), 3.0);
+}
+
+#[test]
+fn a_new_release_is_noticed_and_the_last_good_document_outlives_the_service() {
+    let mut shop = shop();
+    let mut gateway = before(&shop, "").start();
+    ready(&gateway);
+    let (before_release, _) = document(&gateway);
+    assert_eq!(gateway.get("/novelty").cause(), "unknown_operation");
+    assert_eq!(Client::connect(shop.port()).ask("POST", "/release/novelty", &[("Content-Length", "0")]).status, 200);
+    // Whoever asks for it makes the gateway look.
+    eventually("the new operation", || (gateway.get("/novelty").status == 200).then_some(()));
+    assert_eq!(document(&gateway).0, before_release + 1);
+    gateway.log_line("that it changed", |line| line["message"] == "OpenAPI document changed");
+
+    shop.kill();
+    eventually("a fetch that fails", || {
+        assert_eq!(gateway.get("/nothing").cause(), "unknown_operation");
+        document(&gateway).1
+    });
+    assert_eq!(gateway.get("/articles/x").status, 422, "the last good document is kept");
+    assert_eq!(gateway.get("/articles/7").cause(), "upstream_connect_refused");
+    // It outlives a reload too.
+    gateway.write_config(&before_with_limit(&shop));
+    gateway.signal(Signal::HUP);
+    eventually("the new configuration", || {
+        (gateway.status()["configuration"]["generation"].as_u64() == Some(2)).then_some(())
+    });
+    assert_eq!(gateway.get("/articles/x").status, 422);
+    // A service of another version, whose document the gateway looks at as soon as somebody asks for what it lacks.
+    shop.start_again();
+    eventually("the older document", || {
+        gateway.get("/nothing");
+        (document(&gateway) == (before_release, None)).then_some(())
+    });
+}
+
+fn before_with_limit(shop: &Backend) -> String {
+    before(shop, "max_body = \"1 MiB\"").text()
+}
+
+#[test]
+fn the_scopes_of_the_document_are_demanded() {
+    let shop = shop();
+    let secret = "a secret of 32 bytes at the least";
+    let auth = "[auth.staff]\nkind = \"jwt\"\nissuer = \"shop\"\naudience = \"shop\"\nsecret = \"${file:secret}\"\nalgorithms = [\"HS256\"]\n";
+    let setup = before(&shop, "openapi_security = true").route("auth = [\"staff\"]").rest(auth);
+    let gateway = Gateway::start_with(&setup.text(), |directory, _| {
+        std::fs::write(directory.join("secret"), secret).unwrap();
+    });
+    ready(&gateway);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let ask = |path: &str, scope: &str| {
+        let claims = json!({"iss": "shop", "aud": "shop", "sub": "a", "exp": now + 60, "scope": scope});
+        let token = format!("Bearer {}", Signer::of_secret("HS256", secret.as_bytes()).sign(&claims));
+        Client::connect(gateway.port("http")).ask("GET", path, &[("Authorization", &token)])
+    };
+    assert_eq!(gateway.get("/audit").status, 401);
+    assert_eq!(ask("/audit", "other audit:read").status, 200);
+    let answer = ask("/audit", "other");
+    assert_eq!((answer.status, answer.cause().as_str()), (403, "scope_missing"));
+    let challenge = answer.header("www-authenticate").unwrap();
+    assert!(challenge.contains("insufficient_scope") && challenge.contains("scope=\"audit:read\""), "{challenge}");
+    assert_eq!(ask("/articles/7", "other").status, 200, "an operation that demands nothing");
+}
