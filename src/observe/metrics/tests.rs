@@ -30,6 +30,20 @@ struct Everything {
     _keys: Arc<KeysMetrics>,
     _introspection: Arc<IntrospectionMetrics>,
     _document: Arc<DocumentMetrics>,
+    _reported: Arc<RuleMetrics>,
+    _limit: Arc<dyn LimitReading>,
+}
+
+struct OneLimit;
+
+impl LimitReading for OneLimit {
+    fn keys(&self) -> usize {
+        7
+    }
+
+    fn overflowed(&self) -> u64 {
+        0
+    }
 }
 
 fn everything() -> Everything {
@@ -58,6 +72,9 @@ fn everything() -> Everything {
     introspection.answered(Introspected::Inactive);
     let document = metrics.document("billing");
     document.fetched(DocumentFetch::Unusable);
+    let reported = metrics.reported("billing", "validate.body");
+    let limit: Arc<dyn LimitReading> = Arc::new(OneLimit);
+    metrics.read_limit_from("per_client", &limit);
     metrics.rejected(worker, Cause::NoRoute);
     metrics.reloaded(ReloadResult::Failure);
     metrics.log_lost(LogLoss::QueueFull, 3);
@@ -72,6 +89,8 @@ fn everything() -> Everything {
         _keys: keys,
         _introspection: introspection,
         _document: document,
+        _reported: reported,
+        _limit: limit,
     }
 }
 
