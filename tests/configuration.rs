@@ -112,7 +112,10 @@ fn shipped(name: &str) -> (tempfile::TempDir, PathBuf) {
     std::fs::create_dir(home.path().join("certs")).unwrap();
     std::fs::create_dir(home.path().join("keys")).unwrap();
     std::fs::write(home.path().join("keys/jwks.json"), JWKS).unwrap();
-    for certificate in ["shop", "api", "www", "internal-ca", "gateway"] {
+    // Of "secret".
+    let alice = "alice:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
+    std::fs::write(home.path().join("ops.htpasswd"), alice).unwrap();
+    for certificate in ["shop", "api", "www", "internal-ca", "gateway", "partners-ca"] {
         let made = rcgen::generate_simple_self_signed([format!("{certificate}.example.com")]).unwrap();
         let path = home.path().join("certs").join(certificate);
         std::fs::write(path.with_extension("pem"), made.cert.pem()).unwrap();

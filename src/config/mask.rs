@@ -20,7 +20,7 @@ const SECRET_PARTS: [&str; 9] =
     ["token", "secret", "passw", "passphrase", "api_key", "apikey", "authorization", "cookie", "private_key"];
 
 /// Keys of the configuration language that look secret and are not.
-const NOT_SECRET: [&str; 2] = ["token_from", "token_type"];
+const NOT_SECRET: [&str; 3] = ["htpasswd", "token_from", "token_type"];
 
 /// `text` with its secrets replaced by asterisks.
 pub(super) fn masked(text: &str, table: &DeTable<'_>, incomplete: bool) -> String {
