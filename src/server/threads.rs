@@ -155,6 +155,7 @@ struct Accepting {
 /// Obeys until it is stopped or drained; returns how many connections are cut off.
 async fn run(worker: Worker, mut commands: mpsc::UnboundedReceiver<Command>) -> usize {
     let worker = Rc::new(worker);
+    worker.gateway().limits.prepare(&worker.admission.stores);
     let open = Rc::new(OpenConnections::default());
     let mut sockets: HashMap<SocketKey, Accepting> = HashMap::new();
     loop {

@@ -53,6 +53,7 @@ impl Worker {
         let newest = newest.load();
         if !Arc::ptr_eq(newest, seen) {
             *seen = Rc::new(Arc::clone(newest));
+            newest.limits.prepare(&self.admission.stores);
         }
         Rc::clone(seen)
     }

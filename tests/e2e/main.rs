@@ -30,6 +30,7 @@ mod opaque_tokens;
 mod openapi;
 mod packaging;
 mod proxy_protocol;
+mod store;
 mod tls;
 mod upstream_tls;
 mod validation;

@@ -132,9 +132,7 @@ impl Keys {
     /// Whether there are others now. Waits for an answer that is under way, and not at all where the issuer was asked
     /// for the same reason a moment ago.
     pub async fn refetch(&self, seen: u64) -> bool {
-        if let Some(asked) = &self.asked
-            && self.generation() == seen
-        {
+        if let Some(asked) = &self.asked {
             asked.demand().await;
         }
         self.generation() != seen
@@ -157,16 +155,11 @@ impl Keys {
 
     /// Fetches them for as long as this runs: on the control plane, once for each `Keys`.
     pub async fn keep(&self) {
-        if let Some(asked) = &self.asked {
-            self.keep_by(asked, || asked.issuer.fetch()).await;
-        }
-    }
-
-    async fn keep_by<F: Future<Output = Result<Fetched, String>>>(&self, asked: &Asked, fetch: impl Fn() -> F) {
+        let Some(asked) = &self.asked else { return };
         let mut failures: u32 = 0;
         loop {
             asked.fetching.store(true, Ordering::SeqCst);
-            let fetched = fetch().await;
+            let fetched = asked.issuer.fetch().await;
             failures = if fetched.is_ok() { 0 } else { failures.saturating_add(1) };
             let pause = pause(failures, &fetched, asked.max_stale());
             asked.failing.store(fetched.is_err(), Ordering::SeqCst);
@@ -301,6 +294,3 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::Permit;
 use super::concurrent::AtOnce;
 use super::gcra::{Decision, Gcra, Room, nanoseconds};
-use super::table::{Counted, Place, Table, Words};
+use super::table::{self, Counted, Table, Words};
 use crate::config::settings::{LimitKey, LimitRules, LimitSettings};
 use crate::observe::metrics::LimitReading;
 
@@ -25,27 +26,28 @@ pub struct Counts {
 }
 
 /// What a request got.
-#[derive(Debug)]
 pub struct Got {
     /// What is left of the rate.
     pub rate: Option<Room>,
     /// How many more may come at the same time.
     pub at_once: Option<u64>,
     pub verdict: Verdict,
+    /// What an admitted request holds.
+    pub permit: Option<Permit>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    Admitted(Option<Permit>),
+    Admitted,
     /// Too many came; nanoseconds until one would be admitted.
     TooFast(u64),
     TooManyAtOnce,
 }
 
-/// The right of a request to run, given back when this is dropped.
-pub struct Permit {
+/// A place that is held here; given back when this is dropped.
+pub struct Place {
     counts: Arc<Counts>,
-    place: Place,
+    place: table::Place,
 }
 
 impl Counts {
@@ -68,13 +70,12 @@ impl Counts {
 
     /// Counts a request under `key`, or refuses it and counts nothing.
     pub fn count(self: &Arc<Self>, key: impl Hash + Copy, now: Instant) -> Got {
-        let mut got = Got { rate: None, at_once: None, verdict: Verdict::Admitted(None) };
-        let mut permit = None;
+        let mut got = Got { rate: None, at_once: None, verdict: Verdict::Admitted, permit: None };
         if let Some((most, table)) = &self.at_once {
             match table.count(key, most) {
                 Counted::Yes { place, word } => {
                     got.at_once = Some(most.left(word));
-                    permit = Some(Permit { counts: Arc::clone(self), place });
+                    got.permit = Some(Permit::Here(Place { counts: Arc::clone(self), place }));
                 }
                 Counted::No { .. } => {
                     got.at_once = Some(0);
@@ -91,13 +92,13 @@ impl Counts {
                 Counted::No { word } => {
                     let room = gcra.room(word, now);
                     got.rate = Some(room);
-                    // The permit, if there is one, goes back here: a refused request takes nothing.
+                    // A refused request takes nothing.
+                    got.permit = None;
                     got.verdict = Verdict::TooFast(room.until);
                     return got;
                 }
             }
         }
-        got.verdict = Verdict::Admitted(permit);
         got
     }
 
@@ -120,17 +121,11 @@ impl LimitReading for Counts {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Place {
     fn drop(&mut self) {
         if let Some((_, table)) = &self.counts.at_once {
             table.give_back(self.place);
         }
-    }
-}
-
-impl std::fmt::Debug for Permit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Permit")
     }
 }
 

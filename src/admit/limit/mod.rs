@@ -11,6 +11,8 @@ pub mod counts;
 pub mod fields;
 pub mod gcra;
 pub mod key;
+pub mod redis;
+pub mod store;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -20,58 +22,145 @@ use std::sync::Arc;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use self::counts::{Counts, Got, Permit, SECOND, Verdict};
+pub use self::store::Stores;
+
+use self::counts::{Counts, Got, SECOND, Verdict};
 use self::fields::{RATE_LIMIT, RATE_LIMIT_POLICY};
-use self::gcra::seconds;
+use self::gcra::{Gcra, Room, seconds};
 use self::key::CountedBy;
+use self::redis::{Question, Reply};
+use self::store::{AllStores, Answer, Lease, Store};
 use super::Caller;
 use super::auth::Building;
 use crate::clock;
-use crate::config::settings::{At, LimitSettings, StoreSettings};
+use crate::config::settings::{At, LimitSettings, StoreSettings, WhenUnreachable};
 use crate::observe::metrics::{LimitReading, Metrics, RuleMetrics};
 use crate::request::rejection::{Cause, Rejection};
 use crate::worker::Worker;
-
-/// What a worker keeps of the stores that limits are counted in.
-#[derive(Default)]
-pub struct Stores {}
 
 /// One `[limit.NAME]` of a snapshot.
 pub struct Limit {
     name: Arc<str>,
     settings: LimitSettings,
     counts: Arc<Counts>,
+    /// Where it is counted with other gateways, and the arithmetic there.
+    shared: Option<Shared>,
     /// Its items of `RateLimit-Policy`.
     policy: String,
 }
 
-/// Every `[limit.NAME]` by its name.
-pub type AllLimits = BTreeMap<Arc<str>, Arc<Limit>>;
+/// A limit in a store.
+struct Shared {
+    store: Arc<Store>,
+    gcra: Option<Gcra>,
+    most: u64,
+}
+
+/// Every `[limit.NAME]` and `[store.NAME]` by its name.
+#[derive(Default)]
+pub struct AllLimits {
+    limits: BTreeMap<Arc<str>, Arc<Limit>>,
+    stores: AllStores,
+}
 
 /// Compiles every limit. What `before` has counted lives on where the settings are the same.
 pub fn build(
     limits: &BTreeMap<String, LimitSettings>,
-    _stores: &BTreeMap<String, StoreSettings>,
+    stores: &BTreeMap<String, StoreSettings>,
     before: Option<&AllLimits>,
     building: &mut Building<'_>,
 ) -> AllLimits {
+    let none = AllLimits::default();
+    let before = before.unwrap_or(&none);
+    let stores = store::build(stores, &before.stores, building);
     let built = limits.iter().map(|(name, settings)| {
-        let before = before.and_then(|before| before.get(name.as_str()));
-        let limit = Limit::build(name, settings, before.map(Arc::as_ref), building.metrics);
+        let before = before.limits.get(name.as_str()).map(Arc::as_ref);
+        let limit = Limit::build(name, settings, &stores, before, building.metrics);
         (Arc::clone(&limit.name), Arc::new(limit))
     });
-    built.collect()
+    AllLimits { limits: built.collect(), stores }
+}
+
+impl AllLimits {
+    /// Lets a worker begin to reach the stores, so that they are there when requests come.
+    pub fn prepare(&self, worker: &Stores) {
+        for store in self.stores.values() {
+            worker.link(store);
+        }
+    }
 }
 
 impl Limit {
-    fn build(name: &str, settings: &LimitSettings, before: Option<&Limit>, metrics: &Metrics) -> Limit {
+    fn build(
+        name: &str,
+        settings: &LimitSettings,
+        stores: &AllStores,
+        before: Option<&Limit>,
+        metrics: &Metrics,
+    ) -> Limit {
         let before = before.map(|before| &before.counts).filter(|counts| counts.fit(settings));
         let counts = before.map_or_else(|| Arc::new(Counts::new(settings)), Arc::clone);
         let reading: Arc<dyn LimitReading> = counts.clone();
         metrics.read_limit_from(name, &reading);
+        // A store that does not exist, or could not be built, was told.
+        let store = settings.store.as_ref().and_then(|store| stores.get(store.value.as_str()));
+        let shared = store.map(|store| Shared {
+            store: Arc::clone(store),
+            gcra: redis::gcra(&settings.rules),
+            most: settings.rules.concurrent().map_or(0, |most| u64::from(most.get())),
+        });
         let policy = fields::policy(name, &settings.rules);
-        Limit { name: Arc::from(name), settings: settings.clone(), counts, policy }
+        Limit { name: Arc::from(name), settings: settings.clone(), counts, shared, policy }
     }
+
+    async fn ask(&self, by: CountedBy<'_>, worker: &Worker) -> Result<Got, Uncounted> {
+        let Some(shared) = &self.shared else { return Ok(self.counts.count(by, clock::recent())) };
+        // On the heap: most limits are counted here.
+        match Box::pin(shared.ask(&self.name, by, worker)).await {
+            Some(got) => Ok(got),
+            None => match shared.store.when_unreachable() {
+                WhenUnreachable::Local => Ok(self.counts.count(by, clock::recent())),
+                WhenUnreachable::Allow => Err(Uncounted::Allowed),
+                WhenUnreachable::Deny => Err(Uncounted::Denied),
+            },
+        }
+    }
+}
+
+/// What becomes of a request that could not be counted.
+enum Uncounted {
+    Allowed,
+    Denied,
+}
+
+impl Shared {
+    /// `None`: the store cannot be asked.
+    async fn ask(&self, limit: &str, by: CountedBy<'_>, worker: &Worker) -> Option<Got> {
+        let link = worker.admission.stores.link(&self.store);
+        let place = if self.most > 0 { store::place() } else { String::new() };
+        let question = Question { gcra: self.gcra, most: self.most, key: redis::key(limit, &by), place };
+        let Answer::Decided(reply, lease) = link.ask(&self.store, worker.id, question).await else { return None };
+        let at_once = |held: u64| (self.most > 0).then(|| self.most.saturating_sub(held));
+        let room = |ahead: u64| self.gcra.map(|gcra| here(gcra.room(ahead, 0)));
+        let permit = lease.map(Permit::Leased);
+        Some(match reply {
+            Reply::Admitted { ahead, held } => {
+                Got { rate: room(ahead), at_once: at_once(held), verdict: Verdict::Admitted, permit }
+            }
+            Reply::TooFast { ahead, held } => {
+                let room = room(ahead);
+                let verdict = Verdict::TooFast(room.map_or(1, |room| room.until));
+                Got { rate: room, at_once: at_once(held), verdict, permit }
+            }
+            Reply::TooManyAtOnce => Got { rate: None, at_once: Some(0), verdict: Verdict::TooManyAtOnce, permit },
+        })
+    }
+}
+
+/// A room in ticks of the store, in ticks of this process.
+fn here(room: Room) -> Room {
+    let tick = SECOND.checked_div(redis::SECOND).unwrap_or(1);
+    Room { until: room.until.saturating_mul(tick), ..room }
 }
 
 /// The limits of one route.
@@ -105,6 +194,12 @@ pub struct Held {
     permits: Vec<Permit>,
 }
 
+/// A place among those that run at the same time.
+pub enum Permit {
+    Here(counts::Place),
+    Leased(Lease),
+}
+
 impl Held {
     /// `RateLimit` and `RateLimit-Policy`.
     pub fn fields(&mut self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -126,7 +221,7 @@ impl Held {
 impl Limits {
     /// Limits that do not exist were refused when the configuration was read.
     pub fn build(route: &str, names: &[At<String>], all: &AllLimits, metrics: &Metrics) -> Limits {
-        let limits: Vec<&Arc<Limit>> = names.iter().filter_map(|name| all.get(name.value.as_str())).collect();
+        let limits: Vec<&Arc<Limit>> = names.iter().filter_map(|name| all.limits.get(name.value.as_str())).collect();
         let applied = |early: bool| {
             let limits = limits.iter().filter(|limit| limit.settings.key.before_identity() == early);
             let applied = limits.map(|limit| Applied {
@@ -176,11 +271,18 @@ impl Limits {
         let limit = &*applied.limit;
         let by = CountedBy::new(&limit.settings.key, counting.client, counting.headers, &self.route, caller);
         let Some(by) = by else { return Ok(()) };
-        let got = limit.counts.count(by, clock::recent());
+        let got = match limit.ask(by, counting.worker).await {
+            Ok(got) => got,
+            Err(Uncounted::Allowed) => return Ok(()),
+            Err(Uncounted::Denied) => {
+                applied.denied.denied(counting.worker.id);
+                return Err(refusal(Cause::LimitStoreUnavailable, &limit.name, 1));
+            }
+        };
         held.tell(&limit.name, &got);
         let (cause, wait) = match got.verdict {
-            Verdict::Admitted(permit) => {
-                held.permits.extend(permit);
+            Verdict::Admitted => {
+                held.permits.extend(got.permit);
                 return Ok(());
             }
             Verdict::TooFast(wait) => (Cause::RateLimited, seconds(wait, SECOND)),

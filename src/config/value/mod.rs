@@ -7,6 +7,7 @@ pub(super) mod net;
 pub(super) mod number;
 pub(super) mod pattern;
 pub(super) mod server_url;
+pub(super) mod store_url;
 
 use std::path::PathBuf;
 

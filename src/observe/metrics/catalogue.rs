@@ -112,6 +112,13 @@ families! {
     DocumentFetches COUNTER "passerelle_openapi_fetches_total" ["route" "result"]
         "Fetches of OpenAPI documents, by result: success (a new one), unchanged, unreachable, unusable.";
 
+    StoreUp GAUGE "passerelle_store_up" ["store"]
+        "1 while every worker counts in the store, 0 while one cannot.";
+    StoreDecisions COUNTER "passerelle_store_decisions_total" ["store" "result"]
+        "Decisions that were wanted of the store, by what came of it.";
+    StoreDuration HISTOGRAM "passerelle_store_duration_seconds" ["store"]
+        "From asking the store to its answer, or to giving up.";
+
     // The gateway itself.
     Reloads COUNTER "passerelle_reloads_total" ["result"]
         "Configurations that were loaded again, by result.";

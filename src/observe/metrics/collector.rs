@@ -11,6 +11,7 @@ use super::catalogue::Family;
 use super::document::DocumentFetch;
 use super::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 use super::route::{METHODS, RouteMetrics, STATUSES};
+use super::store::Asked;
 use super::upstream::UpstreamMetrics;
 use super::{LogLoss, Metrics, ReloadResult};
 use crate::request::rejection::Cause;
@@ -95,6 +96,13 @@ impl Collector for Gatherer {
                 scrape.counter(Family::DocumentFetches, &[&route, result.as_str()], document.fetches_total(result));
             }
             scrape.gauge(Family::DocumentTimestamp, &[&route], document.confirmed_seconds());
+        }
+        for (name, store) in metrics.stores.all() {
+            scrape.gauge(Family::StoreUp, &[&name], f64::from(u8::from(store.is_up())));
+            for result in Asked::ALL {
+                scrape.counter(Family::StoreDecisions, &[&name, result.as_str()], store.asked_total(result));
+            }
+            scrape.histogram(Family::StoreDuration, &[&name], store.duration());
         }
         scrape.servers(&metrics);
         scrape.process(&metrics);

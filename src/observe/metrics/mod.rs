@@ -16,6 +16,7 @@ mod listener;
 mod process;
 mod route;
 mod rule;
+mod store;
 mod upstream;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,7 @@ pub use self::limit::LimitReading;
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 pub use self::route::{Finished, InFlight, RouteMetrics};
 pub use self::rule::RuleMetrics;
+pub use self::store::{Asked, StoreMetrics};
 pub use self::upstream::{ServerMetrics, UpstreamMetrics};
 
 /// The label of requests that matched no route: no route can have this name.
@@ -65,6 +67,7 @@ pub struct Metrics {
     log_lost: [AtomicU64; 2],
     readings: OnceLock<Box<dyn Readings>>,
     limits: LimitReadings,
+    stores: Kept<StoreMetrics>,
 }
 
 impl Metrics {
@@ -88,6 +91,7 @@ impl Metrics {
             log_lost: [const { AtomicU64::new(0) }; 2],
             readings: OnceLock::new(),
             limits: LimitReadings::default(),
+            stores: Kept::default(),
         });
         metrics.no_route();
         metrics
@@ -165,6 +169,11 @@ impl Metrics {
     /// Whom to ask for the gauges of servers. Only the first call counts.
     pub fn read_servers_from(&self, readings: Box<dyn Readings>) {
         let _ = self.readings.set(readings);
+    }
+
+    /// The cells of a store of limits, likewise.
+    pub fn store(&self, name: &str) -> Arc<StoreMetrics> {
+        self.stores.get_or_make(name, || StoreMetrics::new(self.workers))
     }
 
     /// Whom to ask for the gauges of a limit, for as long as it counts.

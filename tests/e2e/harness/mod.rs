@@ -8,6 +8,7 @@ pub mod http2;
 #[allow(dead_code)]
 pub mod idp;
 pub mod process;
+pub mod redis;
 pub mod tls;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 pub use fake::Fake;
 pub use gateway::{Gateway, Setup};
 pub use http::Response;
+pub use redis::Redis;
 
 /// Longer than anything here takes, even on a busy machine: what has not happened by then never will.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,279 @@
+//! Limits that several gateways count together, in a real Redis that is killed, restarted and made to hang.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::http::{Client, head};
+use crate::harness::tls::Certificate;
+use crate::harness::{Fake, Gateway, Redis, Setup, eventually};
+
+/// One route with the limit `some`, counted in the store `shared`.
+fn shared(fake: &Fake, limit: &str, store: &str) -> Setup {
+    Setup::before([fake.url()])
+        .route("limits = [\"some\"]")
+        .rest(&format!("[limit.some]\n{limit}\nstore = \"shared\"\n[store.shared]\n{store}"))
+}
+
+fn at(redis: &Redis) -> String {
+    // Tests run on machines that are busy with other tests.
+    format!("url = \"redis://127.0.0.1:{}\"\ntimeout = \"2s\"", redis.port())
+}
+
+/// Waits until every worker counts in the store.
+fn is_up(gateway: &Gateway) {
+    eventually("the store is counted in", || {
+        gateway.get("/");
+        let up = gateway.metric("passerelle_store_up", &["store=\"shared\""]) == 1.0;
+        let asked = gateway.metric("passerelle_store_decisions_total", &["result=\"admitted\""])
+            + gateway.metric("passerelle_store_decisions_total", &["result=\"refused\""]);
+        (up && asked > 0.0).then_some(())
+    });
+}
+
+#[test]
+fn gateways_count_together() {
+    let (fake, redis) = (Fake::ok(), Redis::start());
+    let setup = shared(&fake, "rate = \"1/h\"\nburst = 3", &at(&redis));
+    let (one, two) = (setup.start(), setup.start());
+    let answers = [one.get("/"), two.get("/"), one.get("/"), two.get("/"), one.get("/")];
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    assert_eq!(answers[0].header("ratelimit"), Some("\"some\";r=2;t=3600"));
+    assert_eq!(answers[1].header("ratelimit"), Some("\"some\";r=1;t=7200"));
+    assert_eq!((answers[3].cause().as_str(), answers[3].header("retry-after")), ("rate_limited", Some("3600")));
+    assert_eq!(answers[3].header("ratelimit"), Some("\"some\";r=0;t=3600"));
+    let keys = redis.command("KEYS *");
+    let ours: Vec<&str> = keys.lines().filter(|line| line.contains("some")).collect();
+    assert_eq!(ours.len(), 1, "{keys}");
+    assert!(
+        ours[0].starts_with("passerelle:{some:") && ours[0].ends_with("}:rate") && !ours[0].contains("127"),
+        "{keys}"
+    );
+    let left: i64 = redis.command(&format!("TTL {}", ours[0])).trim_start_matches(':').parse().unwrap();
+    assert!((10_000..=10_800).contains(&left), "it expires when it says nothing any more: {left}");
+}
+
+/// What two gateways let through together is what one would, within 1%.
+#[test]
+fn two_gateways_let_through_what_one_would() {
+    let (fake, redis) = (Fake::ok(), Redis::start());
+    let setup = shared(&fake, "rate = \"300/s\"\nburst = 300\nkey = \"route\"", &at(&redis));
+    let gateways = [setup.start(), setup.start()];
+    for gateway in &gateways {
+        is_up(gateway);
+    }
+    // From an empty bucket on, a stretch of time that ends when the last answer has come.
+    let ask = |gateway: &Gateway, client: &mut Client<std::net::TcpStream>| {
+        let answer = client.ask("GET", "/", &[]);
+        assert!(matches!(answer.status, 200 | 429), "{answer:?}");
+        assert_eq!(gateway.metric("passerelle_store_decisions_total", &["result=\"timeout\""]), 0.0);
+        answer.status == 200
+    };
+    let mut first = Client::connect(gateways[0].port("http"));
+    while first.ask("GET", "/", &[]).status == 200 {}
+    let began = Instant::now();
+    let admitted: Vec<u32> = std::thread::scope(|scope| {
+        let threads: Vec<_> = gateways
+            .iter()
+            .map(|gateway| {
+                scope.spawn(|| {
+                    let mut client = Client::connect(gateway.port("http"));
+                    let mut admitted = 0;
+                    while began.elapsed() < Duration::from_secs(4) {
+                        admitted += u32::from(client.ask("GET", "/", &[]).status == 200);
+                    }
+                    assert!(ask(gateway, &mut client) || admitted > 0);
+                    admitted
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let expected = 300.0 * began.elapsed().as_secs_f64();
+    let total = f64::from(admitted.iter().sum::<u32>());
+    assert!((total - expected).abs() <= expected * 0.01 + 2.0, "{admitted:?} of {expected}");
+}
+
+#[test]
+fn places_are_held_across_gateways_until_the_answer_has_ended() {
+    let fake = Fake::start(|mut connection| {
+        while let Some(request) = connection.read_request() {
+            match request.target() {
+                "/held" => {
+                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf");
+                    connection.hold();
+                }
+                _ => _ = connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            }
+        }
+    });
+    let redis = Redis::start();
+    let setup = shared(&fake, "concurrent = 1", &at(&redis));
+    let (one, two) = (setup.start(), setup.start());
+    let mut client = Client::connect(one.port("http"));
+    let held = client.send(head("GET", "/held", &[])).read_head().unwrap();
+    assert_eq!(held.header("ratelimit"), Some("\"some/concurrent\";r=0"));
+    for gateway in [&one, &two] {
+        let refused = gateway.get("/");
+        assert_eq!((refused.status, refused.cause().as_str()), (429, "too_many_at_once"));
+    }
+    drop(client);
+    eventually("the place is free again", || (two.get("/").status == 200).then_some(()));
+    // Nor does a gateway that dies hold it for ever: what it held has an end.
+    let mut client = Client::connect(one.port("http"));
+    eventually("the place is had", || {
+        client = Client::connect(one.port("http"));
+        (client.send(head("GET", "/held", &[])).read_head().unwrap().status == 200).then_some(())
+    });
+    let keys = redis.command("KEYS *held");
+    let key = keys.lines().find(|line| line.contains("some")).expect("a place is held");
+    let left: i64 = redis.command(&format!("PTTL {key}")).trim_start_matches(':').parse().unwrap();
+    assert!((1..=30_000).contains(&left), "{left}");
+}
+
+/// A store that is killed under load and comes back, with each `when_unreachable`.
+#[test]
+fn a_store_that_dies_and_comes_back() {
+    for (when, meanwhile) in [("local", [200, 429]), ("allow", [200, 200]), ("deny", [503, 503])] {
+        let (fake, mut redis) = (Fake::ok(), Redis::start());
+        let limit = "rate = \"1/h\"\nkey = \"header:X-Key\"";
+        let store = format!("{}\nwhen_unreachable = \"{when}\"", at(&redis));
+        let gateway = shared(&fake, limit, &store).start();
+        is_up(&gateway);
+        let ask = |key: &str| Client::connect(gateway.port("http")).ask("GET", "/", &[("X-Key", key)]);
+        assert_eq!([ask("a").status, ask("a").status], [200, 429], "{when}");
+        redis.kill();
+        // Whatever comes while the connection breaks is decided as the file says, and nothing fails in another way.
+        eventually("it is found to be away", || {
+            assert!(matches!(ask("b").status, 200 | 429 | 503));
+            (gateway.metric("passerelle_store_up", &["store=\"shared\""]) == 0.0).then_some(())
+        });
+        assert_eq!([ask("c").status, ask("c").status], meanwhile, "{when}");
+        if when == "deny" {
+            let denied = ask("c");
+            assert_eq!((denied.cause().as_str(), denied.header("retry-after")), ("limit_store_unavailable", Some("1")));
+        }
+        redis.restart();
+        eventually("it is counted in again", || {
+            (gateway.metric("passerelle_store_up", &["store=\"shared\""]) == 1.0).then_some(())
+        });
+        assert_eq!([ask("d").status, ask("d").status], [200, 429], "{when}");
+        let told = |text: &str| {
+            gateway.log().iter().filter(|line| line["message"].as_str().is_some_and(|m| m.contains(text))).count()
+        };
+        assert_eq!((told("limits is away"), told("limits is back")), (1, 1), "once a change");
+    }
+}
+
+#[test]
+fn a_store_that_hangs_delays_requests_no_longer_than_its_time_out() {
+    let (fake, redis) = (Fake::ok(), Redis::start());
+    let store = format!("url = \"redis://127.0.0.1:{}\"\ntimeout = \"50ms\"", redis.port());
+    let gateway = shared(&fake, "rate = \"100/h\"\nburst = 10000", &store).start();
+    is_up(&gateway);
+    redis.stop();
+    let mut client = Client::connect(gateway.port("http"));
+    let began = Instant::now();
+    for _ in 0..500 {
+        assert_eq!(client.ask("GET", "/", &[]).status, 200);
+    }
+    let took = began.elapsed();
+    let metric = |result: &str| gateway.metric("passerelle_store_decisions_total", &[&format!("result=\"{result}\"")]);
+    // Every worker has a connection of its own, and its own patience; this one has a client on one of them alone.
+    assert!((1.0..=3.0).contains(&metric("timeout")), "{}", metric("timeout"));
+    assert!(metric("away") >= 490.0, "who knows that it is away does not wait");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    redis.go_on();
+    eventually("it is counted in again", || {
+        (gateway.metric("passerelle_store_up", &["store=\"shared\""]) == 1.0).then_some(())
+    });
+    let before = metric("admitted");
+    assert_eq!(gateway.get("/").status, 200);
+    assert_eq!(metric("admitted"), before + 1.0);
+}
+
+#[test]
+fn a_gateway_starts_without_its_store() {
+    let fake = Fake::ok();
+    let mut redis = Redis::start();
+    redis.kill();
+    let gateway = shared(&fake, "rate = \"1/h\"", &at(&redis)).start();
+    assert_eq!([gateway.get("/").status, gateway.get("/").status], [200, 429]);
+    redis.restart();
+    eventually("it is counted in", || {
+        (gateway.metric("passerelle_store_up", &["store=\"shared\""]) == 1.0).then_some(())
+    });
+    assert_eq!([gateway.get("/").status, gateway.get("/").status], [200, 429], "the store has counted nothing yet");
+}
+
+#[test]
+fn a_store_with_a_password_and_a_user() {
+    let fake = Fake::ok();
+    let redis =
+        Redis::start_with(&["--requirepass", "p@ss/w%rd", "--user", "gate", "on", ">secret", "~passerelle:*", "+@all"]);
+    for (user_info, up) in [(":p%40ss%2Fw%25rd", true), ("gate:secret", true), ("gate:wrong", false), ("", false)] {
+        let at = if user_info.is_empty() { "" } else { "@" };
+        let url = format!("redis://{user_info}{at}127.0.0.1:{}/0", redis.port());
+        let setup = shared(&fake, "rate = \"1000/s\"", "url = \"${env:STORE}\"\ntimeout = \"2s\"");
+        let gateway = Gateway::start_with(&setup.text(), |_, command| _ = command.env("STORE", &url));
+        if up {
+            is_up(&gateway);
+        } else {
+            let line = gateway.log_line("it cannot be counted in", |line| {
+                line["message"].as_str().is_some_and(|message| message.contains("is away"))
+            });
+            let detail = line["detail"].as_str().unwrap();
+            assert!(detail.contains("authentication failed") || detail.contains("NOAUTH"), "{line}");
+            assert_eq!(gateway.get("/").status, 200);
+        }
+        let log = gateway.log().iter().map(ToString::to_string).collect::<String>();
+        assert!(!log.contains("p@ss") && !log.contains("secret") && !log.contains("wrong"), "{log}");
+    }
+}
+
+#[test]
+fn a_store_over_tls() {
+    let (fake, directory) = (Fake::ok(), tempfile::tempdir().unwrap());
+    Certificate::new(&["127.0.0.1"]).write(directory.path(), "redis");
+    let (chain, key) = (directory.path().join("redis.pem"), directory.path().join("redis.key"));
+    let redis = Redis::start_with_tls(&chain, &key);
+    let url = |scheme: &str| format!("url = \"{scheme}://127.0.0.1:{}\"\ntimeout = \"2s\"", redis.port());
+    let trusted = format!("{}\nca = \"{}\"", url("rediss"), chain.display());
+    is_up(&shared(&fake, "rate = \"1000/s\"", &trusted).start());
+    let untrusted = shared(&fake, "rate = \"1000/s\"", &url("rediss")).start();
+    let line = untrusted.log_line("it is not trusted", |line| {
+        line["message"].as_str().is_some_and(|message| message.contains("is away"))
+    });
+    assert!(line["detail"].as_str().unwrap().contains("certificate"), "{line}");
+}
+
+#[test]
+fn a_cluster_is_counted_in_as_one() {
+    let (fake, redis) = (Fake::ok(), Redis::start_cluster());
+    let gateway =
+        shared(&fake, "rate = \"2/h\"\nburst = 2\nconcurrent = 5\nkey = \"header:X-Key\"", &at(&redis)).start();
+    is_up(&gateway);
+    for key in ["a", "b", "c", "d"] {
+        let ask = || Client::connect(gateway.port("http")).ask("GET", "/", &[("X-Key", key)]).status;
+        assert_eq!([ask(), ask(), ask()], [200, 200, 429]);
+    }
+}
+
+#[test]
+fn a_reload_takes_stores_in_and_lets_them_go() {
+    let (fake, redis) = (Fake::ok(), Redis::start());
+    let mut gateway = Setup::before([fake.url()]).start();
+    let clients = || redis.command("CLIENT LIST").lines().filter(|line| line.contains("addr=")).count();
+    let alone = clients();
+    gateway.write_config(&shared(&fake, "rate = \"1/h\"", &at(&redis)).text());
+    assert!(gateway.reload().0.success());
+    eventually("requests are counted in the store", || (gateway.get("/").status == 429).then_some(()));
+    assert!(clients() > alone);
+    gateway.write_config(&Setup::before([fake.url()]).text());
+    assert!(gateway.reload().0.success());
+    // A worker that has nothing to do keeps what it saw last.
+    eventually("its connections are closed", || {
+        assert_eq!(gateway.get("/").status, 200);
+        (clients() == alone).then_some(())
+    });
+    assert!(!gateway.admin("/metrics").text().contains("passerelle_store_up{"), "it is told of no more");
+}
