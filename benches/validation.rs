@@ -58,7 +58,7 @@ fn bodies(c: &mut Criterion) {
         group.bench_function("strict", |b| b.iter(|| black_box(read(&text, 64, &mut Held::nothing()).unwrap())));
         group.bench_function("schema", |b| b.iter(|| assert!(black_box(schema.accepts(&value)))));
         let mut wrong = value.clone();
-        wrong["items"][items - 1]["price"] = json!(-1);
+        *wrong.pointer_mut(&format!("/items/{}/price", items - 1)).unwrap() = json!(-1);
         group.bench_function("explain", |b| {
             b.iter(|| {
                 let mut violations = Violations::default();

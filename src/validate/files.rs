@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use jsonschema::Registry;
+use jsonschema::{Draft, Registry};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
 
@@ -29,22 +29,21 @@ pub(super) fn compile(main: &At<PathBuf>, others: &[At<PathBuf>], problems: &mut
     let mut registry = Registry::new();
     for (file, document) in &others {
         let document = document.as_ref()?;
-        let own_name = document.get("$id").or_else(|| document.get("id")).and_then(Value::as_str);
-        let names = own_name.into_iter().map(str::to_owned).chain([uri(&file.value)]);
+        let own_name = own_name(document);
+        let names = own_name.into_iter().chain([uri(&file.value)]);
         for name in names {
             // A name that is not absolute says nothing to others.
             if !name.contains(':') {
                 continue;
             }
-            match Registry::new().add(&name, document) {
-                Ok(_) => {}
+            registry = match registry.add(&name, document) {
+                Ok(registry) => registry,
                 Err(error) => {
                     let message = format!("`{}` has a name that cannot be used: {error}", file.value.display());
                     problems.push(Problem::error(&file.span, message));
                     return None;
                 }
-            }
-            registry = registry.add(&name, document).ok()?;
+            };
         }
     }
     let registry = match registry.prepare() {
@@ -57,7 +56,7 @@ pub(super) fn compile(main: &At<PathBuf>, others: &[At<PathBuf>], problems: &mut
         }
     };
     let base = uri(&main.value);
-    let base = (schema.get("$id").or_else(|| schema.get("id")).is_none()).then_some(base.as_str());
+    let base = Some(base.as_str()).filter(|_| own_name(&schema).is_none());
     match Schema::compile(&schema, Surroundings { draft: None, base, registry: Some(&registry) }, Formats::Assert) {
         Ok(schema) => Some(Arc::new(schema)),
         Err(unusable) => {
@@ -71,6 +70,11 @@ pub(super) fn compile(main: &At<PathBuf>, others: &[At<PathBuf>], problems: &mut
             None
         }
     }
+}
+
+/// What a schema calls itself: `$id`, or `id` in draft 4.
+fn own_name(schema: &Value) -> Option<String> {
+    Draft::default().detect(schema).create_resource_ref(schema).id().map(str::to_owned)
 }
 
 /// A file of JSON. `None`: `problems` says why.

@@ -21,7 +21,7 @@ use crate::request::rejection::{Cause, Rejection};
 use crate::request::violation::{Place, Violation, Violations};
 
 /// Bytes of a body that are judged at once; more would hold up the other requests of the worker.
-const AT_ONCE: usize = 64 * 1024;
+const AT_ONCE: usize = 32 * 1024;
 
 /// Bytes of a body without a stated length that are waited for before a server gets the first of them, where
 /// `max_body` demands that it gets none of one that is too long.
@@ -41,9 +41,7 @@ enum Stop {
 impl From<Halt> for Stop {
     fn from(halt: Halt) -> Stop {
         match halt {
-            Halt::TooLarge | Halt::Failed(Cause::BodyTooLarge) => {
-                Stop::Refused(Rule::MaxBody, Cause::BodyTooLarge.into())
-            }
+            Halt::TooLarge => Stop::Refused(Rule::MaxBody, Cause::BodyTooLarge.into()),
             Halt::Failed(cause) => Stop::Failed(cause),
             Halt::Full(full) => full.into(),
         }
@@ -71,7 +69,12 @@ impl Validation {
         let mut reading = Reading::new(body);
         match self.examine(judging, &mut reading).await {
             Ok(()) => Ok(reading.into_body()),
-            Err(Stop::Failed(cause)) => Err(cause.into()),
+            Err(Stop::Failed(cause)) => {
+                if cause == Cause::BodyTooLarge {
+                    self.refused_length(judging.worker);
+                }
+                Err(cause.into())
+            }
             Err(Stop::Refused(rule, rejection)) => {
                 self.tally.refused(rule, judging.worker.id);
                 let told = told(rule, &rejection);

@@ -118,10 +118,11 @@ impl Validation {
         }
     }
 
-    /// A body was refused for being longer than [`hard_limit`](Self::hard_limit).
+    /// A body was refused for being longer than [`hard_limit`](Self::hard_limit); counted where that is ours.
     pub fn refused_length(&self, worker: &Worker) {
-        if self.max_body.is_some() {
-            self.tally.refused(Rule::MaxBody, worker.id);
+        match self.mode {
+            ValidateMode::Enforce if self.max_body.is_some() => self.tally.refused(Rule::MaxBody, worker.id),
+            ValidateMode::Enforce | ValidateMode::Report => {}
         }
     }
 

@@ -18,7 +18,7 @@ use crate::request::violation::{Place, Violation, Violations};
 const PATTERN: usize = 2 * 1024 * 1024;
 
 /// Steps into a value that tell whether it is valid: for any, and for each value in it.
-const STEPS: u64 = 1_000_000;
+const STEPS: u64 = 100_000;
 const STEPS_EACH: u64 = 100;
 
 /// Errors that are made to tell what is wrong; those of each branch of a choice are among them.

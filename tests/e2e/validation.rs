@@ -369,7 +369,52 @@ fn report_lets_through_and_counts() {
 }
 
 #[test]
-fn large_bodies_are_judged_without_holding_up_others() {
+fn the_route_s_own_bound_holds_while_validation_only_reports() {
+    let fake = Fake::ok();
+    let gateway = validating(&fake, "max_body = \"2 KiB\"", "max_body = \"1 KiB\"\nmode = \"report\"");
+    let mut client = Client::connect(gateway.port("http"));
+    client.send(head("POST", "/", &[JSON, ("Transfer-Encoding", "chunked")]));
+    client.send(chunked(&" ".repeat(1500), 100, ""));
+    assert_eq!(client.answer_to("POST").status, 200);
+    assert_eq!(fake.request().body.len(), 1500);
+    let gateway = validating(&fake, "max_body = \"2 KiB\"", "mode = \"report\"");
+    let mut client = Client::connect(gateway.port("http"));
+    client.send(head("POST", "/", &[JSON, ("Transfer-Encoding", "chunked")]));
+    client.send(chunked(&" ".repeat(2500), 1000, ""));
+    let answer = client.answer_to("POST");
+    assert_eq!((answer.status, answer.cause().as_str()), (413, "body_too_large"));
+    assert_eq!(fake.requests().len(), 1, "a body is given on whole or not at all");
+}
+
+#[test]
+fn schemas_find_each_other_by_their_names() {
+    let fake = Fake::ok();
+    let setup = Setup::before([fake.url()]).rest(
+        "[route.all.validate]\nbody_schema = \"schemas/named.json\"\n\
+         schemas = [\"schemas/parts/address.json\", \"schemas/parts/money.json\"]",
+    );
+    let gateway = Gateway::start_with(&setup.text(), |directory, _| {
+        write_schemas(directory);
+        let named = json!({
+            "$id": "https://example.com/schemas/named.json",
+            "properties": {"price": {"$ref": "money.json"}, "tip": {"$ref": "https://example.com/schemas/money.json"}},
+        });
+        // Another draft may be referred to.
+        let money = json!({
+            "$schema": "http://json-schema.org/draft-04/schema#", "id": "https://example.com/schemas/money.json",
+            "minimum": 0, "exclusiveMinimum": true,
+        });
+        std::fs::write(directory.join("schemas/named.json"), named.to_string()).unwrap();
+        std::fs::write(directory.join("schemas/parts/money.json"), money.to_string()).unwrap();
+    });
+    assert_eq!(post(&gateway, &[JSON], r#"{"price": 1, "tip": 1}"#).status, 200);
+    let mut found = violations(&post(&gateway, &[JSON], r#"{"price": 0, "tip": 0}"#).json());
+    found.sort();
+    assert_eq!(found, are(&[("body/price", "exclusiveMinimum"), ("body/tip", "exclusiveMinimum")]));
+}
+
+#[test]
+fn large_bodies_are_judged_to_their_last_value() {
     let fake = Fake::ok();
     let gateway = validating(
         &fake,
