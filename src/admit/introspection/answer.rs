@@ -17,6 +17,9 @@ const MAX_SUBJECT: usize = 1024;
 /// How far ahead `nbf` may lie: clocks differ, and the server has judged it too.
 const LEEWAY: Duration = Duration::from_secs(30);
 
+const OWN_CREDENTIALS: &str =
+    "it refuses the gateway's own credentials: check client_id and client_secret or private_key";
+
 /// What came of a question.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
@@ -80,10 +83,9 @@ pub(super) fn judge(answer: &Answer, auth: &Arc<str>, settings: &IntrospectionSe
     }
     if status != StatusCode::OK {
         let (whose, why) = match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (
-                Whose::Server,
-                "it refuses the gateway's own credentials: check client_id and client_secret or private_key",
-            ),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (Whose::Server, OWN_CREDENTIALS),
+            // Of RFC 6749 section 5.2, which some answer in this way here too.
+            StatusCode::BAD_REQUEST if has_error(answer, "invalid_client") => (Whose::Server, OWN_CREDENTIALS),
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
                 (Whose::Server, "that is no introspection endpoint: check `url`")
             }
@@ -108,9 +110,11 @@ pub(super) fn judge(answer: &Answer, auth: &Arc<str>, settings: &IntrospectionSe
 /// What some servers say of JWTs and of other tokens that they keep nothing about: an error of RFC 7009 section 2.2.1,
 /// which is about the token and not about who asks.
 fn is_unsupported(answer: &Answer) -> bool {
-    answer.status == StatusCode::BAD_REQUEST
-        && json::object(&answer.body)
-            .is_ok_and(|members| members.get("error").is_some_and(|error| error == "unsupported_token_type"))
+    answer.status == StatusCode::BAD_REQUEST && has_error(answer, "unsupported_token_type")
+}
+
+fn has_error(answer: &Answer, name: &str) -> bool {
+    json::object(&answer.body).is_ok_and(|members| members.get("error").is_some_and(|error| error == name))
 }
 
 fn active(members: &Map<String, Value>, auth: &Arc<str>, settings: &IntrospectionSettings, now: SystemTime) -> Outcome {
@@ -282,6 +286,7 @@ mod tests {
             (201, r#"{"active":true,"sub":"a"}"#, Whose::Token),
             (400, "", Whose::Token),
             (400, r#"{"error":"invalid_request"}"#, Whose::Token),
+            (400, r#"{"error":"invalid_client"}"#, Whose::Server),
             (500, r#"{"error":"unsupported_token_type"}"#, Whose::Token),
             (500, "", Whose::Token),
             (401, r#"{"active":true,"sub":"a"}"#, Whose::Server),

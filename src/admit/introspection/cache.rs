@@ -167,6 +167,8 @@ mod tests {
         assert!(matches!(cache.get(&digest(1)), Cached::Once));
         cache.put(digest(1), Said::Refused("revoked"), until(30));
         assert!(matches!(cache.get(&digest(1)), Cached::Holds(Said::Refused("revoked"), _)));
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert!(matches!(cache.get(&digest(1)), Cached::Nothing), "it is no longer first in line");
     }
 
     #[tokio::test(start_paused = true)]
