@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -74,7 +74,19 @@ pub(super) async fn connect(url: &FetchUrl, roots: Option<&Roots>) -> Result<Str
     };
     let stream = reach(addresses).await?;
     let stream = TlsConnector::from(Arc::clone(&roots.config)).connect(name, stream).await;
-    stream.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| FetchError::Tls(error.to_string()))
+    stream.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| FetchError::Tls(failure(&error)))
+}
+
+/// In the library's words, except that the name that was asked for may come from a secret.
+fn failure(error: &io::Error) -> String {
+    let error_of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+    )) = error_of_tls
+    {
+        return "its certificate is for another name".to_owned();
+    }
+    error.to_string()
 }
 
 async fn look_up(url: &FetchUrl) -> Result<Vec<SocketAddr>, FetchError> {

@@ -25,7 +25,7 @@ use crate::config::source::Span;
 use crate::upstream::tls::SystemRoots;
 
 /// How many idle connections are kept, and for how long.
-const MAX_KEPT: usize = 16;
+const MAX_KEPT: usize = 64;
 const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// Asks servers that one set of authorities vouches for.

@@ -1,9 +1,12 @@
+use std::io::Write;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::*;
 use crate::config::parse_fetch_url;
+use crate::config::source::SourceFile;
 
 const LONG: Duration = Duration::from_secs(30);
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -57,6 +60,59 @@ async fn serve(mut stream: TcpStream, answers: &[&str], seen: Arc<Mutex<Vec<Stri
         seen.lock().unwrap().push(String::from_utf8(request).unwrap());
         let _ = stream.write_all(answer.as_bytes()).await;
     }
+}
+
+/// A TLS server with a certificate of its own for `name`, and the file that vouches for it.
+async fn tls(name: &str) -> (u16, tempfile::NamedTempFile) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(made.cert.pem().as_bytes()).unwrap();
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap_or(0) > 0 {}
+            let _ = stream.write_all(OK.as_bytes()).await;
+        }
+    });
+    (port, file)
+}
+
+fn trusting(file: Option<&tempfile::NamedTempFile>, before: Option<&Arc<Client>>) -> Arc<Client> {
+    let span = Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")));
+    let ca = file.map(|file| At { value: file.path().to_owned(), span: span.clone() });
+    let mut problems = Vec::new();
+    Client::build(ca.as_ref(), true, &span, &SystemRoots::default(), before, &mut problems)
+        .unwrap_or_else(|| panic!("{problems:?}"))
+}
+
+#[tokio::test]
+async fn a_certificate_is_judged() {
+    let (port, authority) = tls("127.0.0.1").await;
+    let url = parse_fetch_url(&format!("https://127.0.0.1:{port}/")).unwrap();
+    let client = trusting(Some(&authority), None);
+    assert_eq!(client.ask(&get(&url)).await.unwrap().status, StatusCode::OK);
+    assert!(Arc::ptr_eq(&trusting(Some(&authority), Some(&client)), &client));
+    let (_, stranger) = tls("127.0.0.1").await;
+    let other = trusting(Some(&stranger), Some(&client));
+    assert!(!Arc::ptr_eq(&other, &client));
+    assert!(matches!(other.ask(&get(&url)).await, Err(FetchError::Tls(_))));
+    let (port, authority) = tls("hidden.test").await;
+    let url = parse_fetch_url(&format!("https://127.0.0.1:{port}/")).unwrap();
+    let error = trusting(Some(&authority), None).ask(&get(&url)).await.err().unwrap();
+    assert_eq!(error, FetchError::Tls("its certificate is for another name".to_owned()));
+    // Where no authority is known nobody is trusted.
+    assert!(matches!(self::client().ask(&get(&url)).await, Err(FetchError::Tls(_))));
 }
 
 fn client() -> Client {
