@@ -20,6 +20,7 @@ mod headers;
 mod health;
 mod hostile;
 mod http2_frames;
+mod identity;
 mod issuer;
 mod jwt;
 mod lifecycle;
