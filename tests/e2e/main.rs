@@ -9,6 +9,7 @@
 
 mod abuse;
 mod answers;
+mod combinations;
 mod demo;
 mod documentation;
 mod errors;

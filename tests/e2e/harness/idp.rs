@@ -88,10 +88,6 @@ impl IdentityProvider {
         (_, self.process) = launch(self.port, self.state.path(), self.certificate.is_some());
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     pub fn issuer(&self) -> String {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.port)

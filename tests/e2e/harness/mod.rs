@@ -5,7 +5,6 @@ pub mod fake;
 pub mod gateway;
 pub mod http;
 pub mod http2;
-#[allow(dead_code)]
 pub mod idp;
 pub mod process;
 pub mod redis;
