@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,11 +22,18 @@ mod testing;
 use testing::{Signer, claims, jwks, with};
 
 fn worker(keys: &Path, algorithm: &str) -> Worker {
+    worker_with(&format!(
+        "kind = \"jwt\"\nissuer = \"https://idp.example\"\naudience = [\"orders\"]\n\
+         algorithms = [\"{algorithm}\"]\njwks_file = \"{}\"\n",
+        keys.display()
+    ))
+}
+
+/// `auth`: the lines of `[auth.idp]`.
+fn worker_with(auth: &str) -> Worker {
     let text = format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n[route.all]\npath = \"/{{*rest}}\"\nauth = [\"idp\"]\n\
-         respond = {{ status = 204 }}\n[auth.idp]\nkind = \"jwt\"\nissuer = \"https://idp.example\"\n\
-         audience = [\"orders\"]\nalgorithms = [\"{algorithm}\"]\njwks_file = \"{}\"\n",
-        keys.display()
+         respond = {{ status = 204 }}\n[auth.idp]\n{auth}"
     );
     let metrics = Metrics::new(1);
     let loaded = load_text("bench.toml", &text, Path::new("/"), &Outside::new(&|_| None));
@@ -63,5 +72,33 @@ fn jwt(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, jwt);
+/// What a worker knows itself, and what only the task that asks the server knows.
+fn introspection(c: &mut Criterion) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap_or(0);
+            let good = memchr::memmem::find(request.get(..read).unwrap_or_default(), b"token=good").is_some();
+            let body = if good { r#"{"active":true,"sub":"alice","scope":"a b"}"# } else { r#"{"active":false}"# };
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    let worker = worker_with(&format!(
+        "kind = \"introspection\"\nurl = \"http://127.0.0.1:{port}/\"\nclient_id = \"gateway\"\n\
+         client_secret = \"secret\"\ncache = \"1h\"\n"
+    ));
+    let gateway = worker.gateway();
+    let Kind::Introspection(asked) = &gateway.auths.get("idp").unwrap().kind else { panic!("no introspection") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.spawn(asked.task().unwrap());
+    runtime.block_on(asked.judge(&worker, b"good")).unwrap();
+    c.bench_function("introspection/known", |b| b.iter(|| asked.known(&worker, black_box(b"good")).unwrap()));
+    c.bench_function("introspection/refused again", |b| {
+        b.iter(|| runtime.block_on(asked.judge(&worker, black_box(b"bad"))).unwrap_err());
+    });
+}
+
+criterion_group!(benches, jwt, introspection);
 criterion_main!(benches);
