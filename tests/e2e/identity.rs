@@ -422,7 +422,7 @@ fn two_credentials_are_one_too_many_unless_one_is_a_certificate() {
     let (right, wrong) = (basic("alice", "secret"), basic("alice", "wrong"));
     let batch = secure.authority.issue("batch", &[], 1);
     // How each is shown, validly and not, and whom it names.
-    let kinds: [(&str, [(&str, &str); 2], &str); 3] = [
+    let kinds = [
         ("header", [("X-API-Key", KEY), ("X-API-Key", "psk_wrong")], "acme"),
         ("query", [("", "/echo?api+key=psk_one"), ("", "/echo?api+key=psk_wrong")], "link"),
         ("basic", [("Authorization", &right), ("Authorization", &wrong)], "alice"),
