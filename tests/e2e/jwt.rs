@@ -270,6 +270,37 @@ fn tokens_in_cookies_come_from_pages_of_this_site() {
     assert_eq!(refusal(&response), (401, "invalid_credentials".into(), Some(challenge)));
 }
 
+/// HTTP/2 cuts cookies into crumbs (RFC 9113 section 8.2.3), and over TLS only pages that came over TLS are this site's.
+#[test]
+fn cookies_in_crumbs_over_http2() {
+    let certificate = Certificate::new(&["localhost"]);
+    let signer = Signer::new("ES256", "key");
+    let fake = Fake::ok();
+    let config = setup(fake.url(), "token_from = \"cookie:session\"", "")
+        + "[listener.https]\naddress = \"127.0.0.1:@https@\"\n\
+           tls = { certificates = [{ chain = \"own.pem\", key = \"own.key\" }] }\n";
+    let gateway = Gateway::start_with(&config, |directory, _| {
+        write(directory, "jwks.json", &jwks([&signer]));
+        certificate.write(directory, "own");
+    });
+    let mut http2 = Http2::connect(gateway.port("https"), "localhost", &http2_config(&certificate));
+    let mut post = |origin: &str| {
+        let request = Request::post("https://localhost/")
+            .header("cookie", "theme=dark")
+            .header("cookie", format!("session={}", signer.sign(&claims())))
+            .header("cookie", "lang=fr")
+            .header("origin", origin);
+        http2.ask(request.body(()).unwrap(), b"").unwrap().status()
+    };
+    assert_eq!(post("https://localhost"), 200);
+    assert_eq!(post("http://localhost"), 403);
+    assert_eq!(post("https://evil.example"), 403);
+    let request = fake.request();
+    let cookies = request.headers_named("cookie").join("; ");
+    assert_eq!(cookies, "theme=dark; lang=fr");
+    assert_eq!(request.header("x-auth-subject"), Some("alice"));
+}
+
 /// A WebSocket begins with a GET that any page may send.
 #[test]
 fn websockets_with_a_cookie_come_from_pages_of_this_site() {

@@ -7,6 +7,7 @@ use super::super::super::node::Node;
 use super::super::super::problem::Problem;
 use super::super::super::reader::Table;
 use super::super::super::settings::{At, FetchUrl, JwtAlgorithm, JwtKeys, JwtSettings, Secret, TokenFrom};
+use super::super::super::suggest::is_slip;
 use super::super::super::value::choice::{choice, unknown};
 use super::super::super::value::{self, fetch_url::fetch_url, number};
 use super::claims;
@@ -106,6 +107,9 @@ fn algorithms(table: &Table<'_>, secret: bool) -> Option<Vec<JwtAlgorithm>> {
 }
 
 fn algorithm(node: &Node<'_>, secret: bool) -> Option<JwtAlgorithm> {
+    if node.is_string() && node.text("the name of an algorithm")?.text.eq_ignore_ascii_case("none") {
+        return node.refuse_with("`none` is no signature", "anybody could write such tokens: leave it out");
+    }
     let algorithm = choice(node, &JwtAlgorithm::ALL)?;
     let name = algorithm.as_str();
     match (algorithm.secret_bytes().is_some(), secret) {
@@ -176,7 +180,13 @@ fn token_from(node: &Node<'_>) -> Option<TokenFrom> {
     match text.text.strip_prefix("cookie:") {
         Some(name) if is_cookie_name(name) => Some(TokenFrom::Cookie(name.to_owned())),
         Some(_) => node.refuse(format!("{} names no cookie", text.quoted())),
-        None => unknown(node, &text, &words),
+        None => match text.text.split_once(':').filter(|(word, _)| !text.secret && is_slip(word, "cookie")) {
+            Some((_, name)) => node.refuse_with(
+                format!("{} takes \"header\" or \"cookie:NAME\", not {}", node.key, text.quoted()),
+                format!("did you mean \"cookie:{}\"?", name.escape_debug()),
+            ),
+            None => unknown(node, &text, &words),
+        },
     }
 }
 
