@@ -251,3 +251,41 @@ fn a_reload_keeps_what_was_counted_where_the_limit_stays_the_same() {
     assert!(gateway.reload().0.success());
     assert_eq!(statuses(3, || gateway.get("/")), [200, 200, 429], "another limit begins anew");
 }
+
+/// Two partners, with these keys.
+const PARTNERS: &str = "[auth.partners]\nkind = \"api_key\"\nheader = \"X-API-Key\"\nkeys = [\n\
+    { name = \"acme\", hash = \"sha256:d8f1b86a08a78d73da63ff7cd6e5bfec64cbe49f8db0f22e3fff5a2fb6462715\" },\n\
+    { name = \"bolt\", hash = \"sha256:d7a662d8c5b55431a45f604c7f526a687c95b293844e42315edaae95ce228016\" },\n]\n";
+const ACME: &str = "acme-key-0123456789abcdef0123456789";
+const BOLT: &str = "bolt-key-0123456789abcdef0123456789";
+
+#[test]
+fn callers_count_by_who_they_are_and_only_once_that_is_known() {
+    for key in ["subject", "api_key"] {
+        let fake = Fake::ok();
+        let gateway = limited(&fake, &format!("rate = \"1/h\"\nkey = \"{key}\""))
+            .route("auth = [\"partners\"]")
+            .rest(PARTNERS)
+            .start();
+        let with = |key: &str| ask(&gateway, "/", &[("X-API-Key", key)]).status;
+        for _ in 0..3 {
+            assert_eq!(with("acme-key-of-somebody-else-012345678901"), 401, "whoever is not known uses nothing up");
+        }
+        assert_eq!([with(ACME), with(ACME), with(BOLT), with(BOLT)], [200, 429, 200, 429], "{key}");
+        let from = Client::connect_from("127.0.0.2", gateway.port("http")).ask("GET", "/", &[("X-API-Key", ACME)]);
+        assert_eq!(from.status, 429, "wherever they come from");
+        assert_eq!(gateway.metric("passerelle_limit_keys", &["limit=\"some\""]), 2.0);
+    }
+}
+
+#[test]
+fn a_flood_of_bad_credentials_is_stopped_before_they_are_judged() {
+    let fake = Fake::ok();
+    let gateway = limited(&fake, "rate = \"1/h\"\nburst = 3").route("auth = [\"partners\"]").rest(PARTNERS).start();
+    let with = |key: &str| ask(&gateway, "/", &[("X-API-Key", key)]);
+    let statuses: Vec<u16> = (0..6).map(|index| with(&format!("made-up-{index}")).status).collect();
+    assert_eq!(statuses, [401, 401, 401, 429, 429, 429]);
+    assert_eq!(with(ACME).status, 429, "the client is refused, not the credential");
+    assert_eq!(gateway.metric("passerelle_denied_total", &["rule=\"auth\""]), 3.0, "the others were not judged");
+    assert!(fake.requests().is_empty());
+}

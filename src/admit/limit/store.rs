@@ -209,29 +209,27 @@ impl Link {
             store.metrics.asked(worker, Asked::Away);
             return Answer::Away;
         };
+        // Held from before the question on: if the request is given up meanwhile, the place may have been given.
+        let lease = (question.most > 0).then(|| self.hold(&question));
         let began = Instant::now();
         let reply = within(store.settings.timeout, connection.decide(&question)).await;
         store.metrics.took(worker, began.elapsed());
         match reply {
-            Ok(reply) => {
+            Ok(reply @ Reply::Admitted { .. }) => {
                 self.slow.set(0);
-                let lease = match reply {
-                    Reply::Admitted { .. } => {
-                        store.metrics.asked(worker, Asked::Admitted);
-                        (question.most > 0).then(|| self.hold(question))
-                    }
-                    Reply::TooFast { .. } | Reply::TooManyAtOnce => {
-                        store.metrics.asked(worker, Asked::Refused);
-                        None
-                    }
-                };
+                store.metrics.asked(worker, Asked::Admitted);
                 Answer::Decided(reply, lease)
             }
-            Err(failure) => {
-                if question.most > 0 {
-                    // It may have come through all the same.
-                    self.give_back(question.key, Rc::from(question.place));
+            Ok(reply @ (Reply::TooFast { .. } | Reply::TooManyAtOnce)) => {
+                self.slow.set(0);
+                store.metrics.asked(worker, Asked::Refused);
+                if let Some(lease) = &lease {
+                    // There is none to give back.
+                    self.held.borrow_mut().remove(&lease.place);
                 }
+                Answer::Decided(reply, None)
+            }
+            Err(failure) => {
                 let slow = matches!(failure, Failure::Timeout);
                 store.metrics.asked(worker, if slow { Asked::Timeout } else { Asked::Failure });
                 self.slow.set(self.slow.get().saturating_add(1));
@@ -255,9 +253,9 @@ impl Link {
         }
     }
 
-    fn hold(self: &Rc<Self>, question: Question) -> Lease {
-        let place: Rc<str> = Rc::from(question.place);
-        self.held.borrow_mut().insert(Rc::clone(&place), (question.key, Instant::now()));
+    fn hold(self: &Rc<Self>, question: &Question) -> Lease {
+        let place: Rc<str> = Rc::from(question.place.as_str());
+        self.held.borrow_mut().insert(Rc::clone(&place), (question.key.clone(), Instant::now()));
         Lease { link: Rc::clone(self), place }
     }
 
@@ -317,41 +315,48 @@ impl Drop for Lease {
 /// Makes the connection and makes it again, gives places back and renews them, for as long as a snapshot has the store.
 async fn look_after(link: RcWeak<Link>, store: Weak<Store>) {
     let mut pause = SOONEST;
+    let mut found = Instant::now();
     loop {
         let Some(link) = link.upgrade() else { return };
-        let Some(store) = store.upgrade() else { return link.retire() };
+        let Some(there) = store.upgrade() else { return link.retire() };
         let connection = match &*link.state.borrow() {
             State::Up(connection) => Some(connection.clone()),
             State::Away | State::Unknown => None,
         };
-        match connection {
-            Some(connection) => {
-                pause = SOONEST;
-                // Not held while nothing happens: whether there is a snapshot that has it is how this ends.
-                let weak = Arc::downgrade(&store);
-                drop(store);
-                let Err(failure) = tend(&link, connection).await else { continue };
-                if let Some(store) = weak.upgrade() {
-                    link.lose(&store, &failure);
+        let Some(connection) = connection else {
+            match reach(&there).await {
+                Ok(connection) => {
+                    found = Instant::now();
+                    link.find(&there, connection);
                 }
-            }
-            None => match reach(&store).await {
-                Ok(connection) => link.find(&store, connection),
                 Err(failure) => {
-                    link.lose(&store, &failure);
-                    drop((link, store));
+                    link.lose(&there, &failure);
+                    drop((link, there));
                     tokio::time::sleep(pause).await;
                     pause = pause.saturating_mul(2).min(LATEST);
                 }
-            },
+            }
+            continue;
+        };
+        // Not held while nothing happens: whether a snapshot still has the store is how this ends.
+        drop(there);
+        match (tend(&link, connection).await, store.upgrade()) {
+            (Err(failure), Some(store)) => link.lose(&store, &failure),
+            (Ok(()), _) | (Err(_), None) => {}
         }
+        if matches!(&*link.state.borrow(), State::Up(_)) {
+            continue;
+        }
+        // One that is lost soon after it was found, again and again, is not tried ever more often.
+        pause = if found.elapsed() >= RENEWAL { SOONEST } else { pause.saturating_mul(2).min(LATEST) };
+        tokio::time::sleep(pause).await;
     }
 }
 
 /// A connection over which the store counts, and fast enough.
 async fn reach(store: &Store) -> Result<Connection, Failure> {
     let mut connection = within(CONNECT, store.address.connect()).await?;
-    within(store.settings.timeout.max(SOONEST), connection.probe()).await?;
+    within(store.settings.timeout, connection.probe()).await?;
     Ok(connection)
 }
 

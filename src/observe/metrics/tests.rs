@@ -32,6 +32,7 @@ struct Everything {
     _document: Arc<DocumentMetrics>,
     _reported: Arc<RuleMetrics>,
     _limit: Arc<dyn LimitReading>,
+    _store: Arc<StoreMetrics>,
 }
 
 struct OneLimit;
@@ -75,6 +76,9 @@ fn everything() -> Everything {
     let reported = metrics.reported("billing", "validate.body");
     let limit: Arc<dyn LimitReading> = Arc::new(OneLimit);
     metrics.read_limit_from("per_client", &limit);
+    let store = metrics.store("shared");
+    store.asked(worker, Asked::Admitted);
+    store.took(worker, Duration::from_millis(1));
     metrics.rejected(worker, Cause::NoRoute);
     metrics.reloaded(ReloadResult::Failure);
     metrics.log_lost(LogLoss::QueueFull, 3);
@@ -91,6 +95,7 @@ fn everything() -> Everything {
         _document: document,
         _reported: reported,
         _limit: limit,
+        _store: store,
     }
 }
 
