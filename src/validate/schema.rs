@@ -4,7 +4,7 @@
 //! one that was declared), patterns run in linear time, and work is metered (`metered.rs`). It is asked twice: first
 //! whether the value is valid, which is fast; only for one that is not, what is wrong.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, Registry, Retrieve, ValidationError, ValidationOptions, Validator};
@@ -45,6 +45,8 @@ pub struct Unusable {
 pub enum Formats {
     /// It is a rule; formats that are not known are none.
     Assert,
+    /// Likewise, but `date-time` and `time` may lack their offset: Python writes such, and takes them.
+    AssertLocal,
     /// It is a remark.
     Ignore,
 }
@@ -123,11 +125,33 @@ fn count(value: &Value) -> u64 {
 }
 
 fn options<'i>(formats: Formats) -> ValidationOptions<'i, Arc<dyn Retrieve>, Metered> {
-    jsonschema::options_for::<Metered>()
+    let options = jsonschema::options_for::<Metered>()
         .offline()
         .with_pattern_options(PatternOptions::regex().size_limit(PATTERN).dfa_size_limit(PATTERN))
-        .should_validate_formats(formats == Formats::Assert)
-        .should_ignore_unknown_formats(true)
+        .should_ignore_unknown_formats(true);
+    match formats {
+        Formats::Assert => options.should_validate_formats(true),
+        Formats::AssertLocal => options
+            .should_validate_formats(true)
+            .with_format("date-time", |text: &str| is_time(&DATE_TIME, text))
+            .with_format("time", |text: &str| is_time(&TIME, text)),
+        Formats::Ignore => options.should_validate_formats(false),
+    }
+}
+
+type Format = LazyLock<Option<Validator>>;
+static DATE_TIME: Format = LazyLock::new(|| format_alone("date-time"));
+static TIME: Format = LazyLock::new(|| format_alone("time"));
+
+fn format_alone(format: &str) -> Option<Validator> {
+    let schema = serde_json::json!({"format": format});
+    jsonschema::options().offline().should_validate_formats(true).build(&schema).ok()
+}
+
+/// With an offset, or with one added.
+fn is_time(format: &Format, text: &str) -> bool {
+    let takes = |text: String| format.as_ref().is_none_or(|format| format.is_valid(&Value::String(text)));
+    takes(text.to_owned()) || takes(format!("{text}Z"))
 }
 
 impl Unusable {

@@ -1,13 +1,16 @@
 //! `openapi`: a real FastAPI service is held to the document that it publishes.
 
+use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::backends::{Backend, python_program};
+use crate::harness::gateway::passerelle;
 use crate::harness::http::{self, Client};
-use crate::harness::{Gateway, Response, Setup, eventually};
+use crate::harness::{Fake, Gateway, Response, Setup, eventually};
 use crate::jwt::testing::Signer;
 
 fn shop() -> Backend {
@@ -67,6 +70,11 @@ fn requests_are_held_to_the_document() {
     let method = ask(&gateway, "DELETE", "/articles/7", &[], "");
     assert_eq!((method.status, method.cause().as_str()), (405, "unknown_method"));
     assert_eq!(method.header("allow"), Some("GET, HEAD"));
+    // A browser that asks beforehand is answered by the service, which has a say in that.
+    let preflight = [("Origin", "https://a.example"), ("Access-Control-Request-Method", "GET")];
+    assert_eq!(ask(&gateway, "OPTIONS", "/articles/7", &preflight, "").header("server"), Some("uvicorn"));
+    let preflight = [("Origin", "https://a.example"), ("Access-Control-Request-Method", "PUT")];
+    assert_eq!(ask(&gateway, "OPTIONS", "/articles/7", &preflight, "").cause(), "unknown_method");
     // The shop knows no HEAD; it is let say so itself.
     assert_eq!(Client::connect(gateway.port("http")).ask("HEAD", "/articles/7", &[]).header("server"), Some("uvicorn"));
 
@@ -105,7 +113,7 @@ fn requests_are_held_to_the_document() {
     assert_eq!(violations(&answer), ["body /title required"]);
 
     let refused: Vec<String> = serde_json::from_value(http::get(shop.port(), "/refused").json()).unwrap();
-    assert_eq!(refused, ["405 HEAD /articles/7?"], "what the shop had to refuse");
+    assert_eq!(refused, ["405 OPTIONS /articles/7?", "405 HEAD /articles/7?"], "what the shop had to refuse");
     assert!(gateway.metric("passerelle_denied_total", &["route=\"all\"", "rule=\"validate.openapi\""]) > 0.0);
     assert!(gateway.metric("passerelle_openapi_document_timestamp_seconds", &["route=\"all\""]) > 1e9);
 }
@@ -223,4 +231,97 @@ fn the_scopes_of_the_document_are_demanded() {
     let challenge = answer.header("www-authenticate").unwrap();
     assert!(challenge.contains("insufficient_scope") && challenge.contains("scope=\"audit:read\""), "{challenge}");
     assert_eq!(ask("/articles/7", "other").status, 200, "an operation that demands nothing");
+}
+
+const YAML: &str = "openapi: 3.0.3
+servers: [{url: https://api.example.com/v1}]
+paths:
+  /orders/{id}:
+    get:
+      parameters:
+      - {$ref: 'common.yaml#/id'}
+      - {name: at, in: query, style: deepObject, schema: {type: object, properties: {x: {type: integer, nullable: true}}}}
+      responses: {200: {description: fine}}
+";
+const COMMON: &str =
+    "id: {name: id, in: path, required: true, schema: {type: integer, minimum: 1, exclusiveMinimum: true}}\n";
+
+#[test]
+fn a_document_may_be_a_file_and_is_read_again_when_it_changes() {
+    let fake = Fake::ok();
+    let validate = "[route.all.validate]\nopenapi = \"api.yaml\"\nschemas = [\"common.yaml\"]\n";
+    let setup = Setup::before([fake.url()]).rest(validate);
+    let write = |directory: &Path, name: &str, text: &str| {
+        std::fs::write(directory.join("next"), text).unwrap();
+        std::fs::rename(directory.join("next"), directory.join(name)).unwrap();
+    };
+    let gateway = Gateway::start_with(&setup.text(), |directory, _| {
+        write(directory, "common.yaml", COMMON);
+        write(directory, "api.yaml", YAML);
+    });
+    for path in ["/orders/2", "/v1/orders/2?at[x]=1", "/orders/2?at[x]="] {
+        assert_eq!(gateway.get(path).status, 200, "{path}");
+    }
+    assert_eq!(violations(&gateway.get("/v1/orders/1?at[x]=y")), ["path /id exclusiveMinimum", "query /at/x anyOf"]);
+    assert_eq!(gateway.get("/v2/orders/2").cause(), "unknown_operation");
+    assert_eq!(gateway.status()["routes"][0].get("openapi"), None, "only what is fetched has a standing");
+    write(gateway.directory(), "common.yaml", &COMMON.replace("minimum: 1", "minimum: 100"));
+    eventually("the file is read again", || (gateway.get("/orders/2").status == 422).then_some(()));
+
+    // What cannot be used is told by `check`, with its place.
+    write(gateway.directory(), "api.yaml", &YAML.replace("common.yaml#/id", "https://example.com/x.yaml#/id"));
+    let (status, text) = passerelle(&["check", "--config", gateway.config_path().to_str().unwrap()]);
+    assert!(!status.success());
+    assert!(text.contains("leads out of the document") && text.contains("/parameters/0"), "{text}");
+    assert!(text.contains("openapi = \"api.yaml\""), "{text}");
+    write(gateway.directory(), "api.yaml", &YAML.replace("minimum", "pattern: 'a(?=b)', minimum"));
+    write(gateway.directory(), "common.yaml", &COMMON.replace("minimum: 1,", "minimum: 1, pattern: 'a(?=b)',"));
+    let (status, text) = passerelle(&["check", "--config", gateway.config_path().to_str().unwrap()]);
+    assert!(status.success() && text.contains("linear time") && text.contains("/id/schema/pattern"), "{text}");
+}
+
+/// What is no document does not push a good one out; what has not changed is not sent again.
+#[test]
+fn only_what_can_be_used_is_put_in_force() {
+    let document = Arc::new(Mutex::new((r#"{"openapi": "3.1.0", "paths": {"/a": {"get": {}}}}"#.to_owned(), "\"1\"")));
+    let fake = Fake::start({
+        let document = Arc::clone(&document);
+        move |mut connection| {
+            while let Some(request) = connection.read_request() {
+                let (text, tag) = document.lock().unwrap().clone();
+                let answer = |status: &str, text: &str| {
+                    format!("HTTP/1.1 {status}\r\nETag: {tag}\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+                };
+                connection.send(&match request.header("if-none-match") {
+                    Some(known) if known == tag => format!("HTTP/1.1 304 Not Modified\r\nETag: {tag}\r\n\r\n"),
+                    _ => answer("200 OK", &text),
+                });
+            }
+        }
+    });
+    let validate = "[route.all.validate]\nopenapi = \"upstream:/openapi.json?full=1\"\n";
+    let gateway = Setup::before([fake.url()]).rest(validate).start();
+    ready(&gateway);
+    let fetches = |result: &str| gateway.metric("passerelle_openapi_fetches_total", &[&format!("result=\"{result}\"")]);
+    assert_eq!(gateway.get("/b").cause(), "unknown_operation");
+    gateway.metric_reaches("passerelle_openapi_fetches_total", &["result=\"unchanged\""], 1.0);
+    assert_eq!((fetches("success"), fetches("unusable")), (1.0, 0.0));
+
+    *document.lock().unwrap() = (r##"{"openapi": "3.1.0", "paths": {"/a": {"$ref": "#/x"}}}"##.to_owned(), "\"2\"");
+    let reason = eventually("what came is refused", || {
+        assert_eq!(gateway.get("/b").cause(), "unknown_operation");
+        document_reason(&gateway)
+    });
+    assert!(reason.contains("#/paths/~1a") && reason.contains("leads nowhere"), "{reason}");
+    assert_eq!(gateway.get("/a").status, 200, "the last good one is kept");
+    assert!(fetches("unusable") >= 1.0);
+
+    *document.lock().unwrap() = (r#"{"openapi": "3.1.0", "paths": {"/b": {"get": {}}}}"#.to_owned(), "\"3\"");
+    eventually("the next one", || (gateway.get("/b").status == 200).then_some(()));
+    assert_eq!(gateway.get("/a").cause(), "unknown_operation");
+    assert_eq!(document_reason(&gateway), None);
+}
+
+fn document_reason(gateway: &Gateway) -> Option<String> {
+    document(gateway).1
 }

@@ -26,6 +26,8 @@ pub(super) struct Api {
     items: Vec<Item>,
     operations: Vec<Operation>,
     schemas: Schemas,
+    /// Places of patterns that cannot be used.
+    pub(super) left_out: Vec<String>,
     /// What may stand before a path, without a last slash; the longest first.
     bases: Vec<String>,
 }
@@ -104,7 +106,8 @@ impl Api {
             }
         }
         let Compiling { paths, items, operations, .. } = compiling;
-        Ok(Api { paths, items, operations, schemas: gathering.compile()?, bases: bases(root) })
+        let left_out = gathering.left_out();
+        Ok(Api { paths, items, operations, schemas: gathering.compile()?, left_out, bases: bases(root) })
     }
 
     /// How many operations there are.

@@ -101,9 +101,14 @@ impl Document {
         (At::default(), self.files.first().map_or(NOTHING, |(_, value)| value))
     }
 
-    pub(super) fn trouble(&self, at: &At, message: impl Into<String>) -> Unusable {
+    /// The file and the JSON Pointer.
+    pub(super) fn place(&self, at: &At) -> String {
         let name = self.files.get(at.file).map_or("", |(name, _)| name);
-        Unusable { place: format!("{name}#{}", at.pointer), message: message.into() }
+        format!("{name}#{}", at.pointer)
+    }
+
+    pub(super) fn trouble(&self, at: &At, message: impl Into<String>) -> Unusable {
+        Unusable { place: self.place(at), message: message.into() }
     }
 
     /// What `reference`, which stands at `at`, leads to.

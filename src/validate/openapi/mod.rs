@@ -15,6 +15,7 @@ mod form;
 mod multipart;
 mod operations;
 mod parameters;
+mod pattern;
 pub mod published;
 mod schema;
 mod security;
@@ -241,13 +242,30 @@ fn read_files(
     let others: Vec<_> = others.iter().map(&mut read).collect();
     let ((main_name, text), others) = (text?, others.into_iter().collect::<Option<Vec<_>>>()?);
     match compile(&main_name, &text, &others) {
-        Ok(api) => Some(Arc::new(api)),
+        Ok(api) => {
+            if !api.left_out.is_empty() {
+                let message = format!("patterns of `{}` are left out: {}", main.value.display(), told(&api.left_out));
+                let help = "they cannot be matched in linear time, for they look ahead, look back or refer back";
+                problems.push(Problem::warning(&main.span, message).help(help));
+            }
+            Some(Arc::new(api))
+        }
         Err(unusable) => {
             let message = format!("the document `{}` cannot be used: {unusable}", main.value.display());
             let help = "`$ref` leads into the document itself or into a file that `schemas` names; nothing is fetched";
             problems.push(Problem::error(&main.span, message).help(help));
             None
         }
+    }
+}
+
+/// The first of them.
+fn told(places: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<&str> = places.iter().take(SHOWN).map(String::as_str).collect();
+    match places.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::api::Api;
-use super::compile;
+use super::{compile, told};
 use crate::config::settings::At;
 use crate::observe::metrics::{DocumentFetch, DocumentMetrics, Metrics};
 use crate::upstream::Upstream;
@@ -120,6 +120,7 @@ impl Published {
         match compiled {
             Ok(Ok(api)) => {
                 let operations = api.operations();
+                let left_out = api.left_out.clone();
                 self.newest.store(Some(Arc::new(api)));
                 let before = self.note(DocumentFetch::Success, |standing| {
                     *standing =
@@ -127,6 +128,16 @@ impl Published {
                 });
                 let new = if before.text.is_none() { "fetched" } else { "changed" };
                 tracing::info!(route = &*self.route, path = self.shown, operations, "OpenAPI document {new}");
+                if !left_out.is_empty() {
+                    let patterns = told(&left_out);
+                    let (route, path) = (&*self.route, &self.shown);
+                    tracing::warn!(
+                        route,
+                        path,
+                        patterns,
+                        "patterns that cannot be matched in linear time are left out"
+                    );
+                }
             }
             Ok(Err(unusable)) => self.failed(DocumentFetch::Unusable, &unusable.to_string()),
             Err(_) => self.failed(DocumentFetch::Unusable, "it could not be read: this is a defect of the gateway"),

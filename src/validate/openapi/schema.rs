@@ -5,11 +5,13 @@
 //! definition of its own, so that the result refers to nothing but itself.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use jsonschema::{Draft, Registry, RegistryBuilder};
 use serde_json::{Map, Value, json};
 
 use super::document::{At, Document, Unusable, Version};
+use super::pattern::{self, Pattern};
 use super::shape::Shape;
 use crate::validate::schema::{Formats, Schema as Rules, Surroundings};
 
@@ -21,6 +23,9 @@ const MAX_DEPTH: usize = 100;
 
 /// How many references may lead from a property to the schema that says whether it is `readOnly`.
 const MAX_CHAIN: usize = 8;
+
+/// How long compiling may take. Services' documents take some milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The name of the one schema that holds all.
 const URI: &str = "urn:passerelle:openapi";
@@ -39,6 +44,9 @@ pub(super) struct Gathering<'d> {
     root_ids: HashMap<usize, SchemaId>,
     /// How many schemas were taken over.
     count: usize,
+    /// Where patterns stand that cannot be used.
+    left_out: Vec<String>,
+    began: Instant,
 }
 
 /// The schemas of a document, compiled.
@@ -67,6 +75,8 @@ impl<'d> Gathering<'d> {
             roots: Vec::new(),
             root_ids: HashMap::new(),
             count: 0,
+            left_out: Vec::new(),
+            began: Instant::now(),
         }
     }
 
@@ -89,6 +99,11 @@ impl<'d> Gathering<'d> {
         Ok(id)
     }
 
+    /// Where patterns stand that cannot be used.
+    pub(super) fn left_out(&self) -> Vec<String> {
+        self.left_out.clone()
+    }
+
     /// Compiles everything that was added.
     ///
     /// # Errors
@@ -103,8 +118,11 @@ impl<'d> Gathering<'d> {
         let definitions = all.get("$defs").and_then(Value::as_object);
         let mut schemas = Vec::with_capacity(self.roots.len());
         for (at, root) in &self.roots {
+            if self.began.elapsed() > PATIENCE {
+                return Err(Unusable::whole(format!("its schemas take longer than {PATIENCE:?} to compile")));
+            }
             let reference = json!({"$ref": format!("{URI}#/$defs/{root}")});
-            let rules = Rules::compile(&reference, around, Formats::Assert).map_err(|unusable| {
+            let rules = Rules::compile(&reference, around, Formats::AssertLocal).map_err(|unusable| {
                 let help = unusable.help.map(|help| format!("; {help}")).unwrap_or_default();
                 self.document.trouble(at, format!("this schema, or what it refers to: {}{help}", unusable.what))
             })?;
@@ -188,9 +206,14 @@ impl<'d> Gathering<'d> {
             "prefixItems" if v31 => self.list(at, value, depth)?,
             "properties" => self.by_name(at, value, depth)?,
             "patternProperties" | "dependentSchemas" if v31 => self.by_name(at, value, depth)?,
-            "type" | "enum" | "required" | "pattern" | "format" | "multipleOf" | "minimum" | "maximum"
-            | "minLength" | "maxLength" | "minItems" | "maxItems" | "uniqueItems" | "minProperties"
-            | "maxProperties" => value.clone(),
+            "pattern" => {
+                self.pattern(taken, at, value);
+                return Ok(());
+            }
+            "type" | "enum" | "required" | "format" | "multipleOf" | "minimum" | "maximum" | "minLength"
+            | "maxLength" | "minItems" | "maxItems" | "uniqueItems" | "minProperties" | "maxProperties" => {
+                value.clone()
+            }
             "const" | "exclusiveMinimum" | "exclusiveMaximum" | "dependentRequired" | "minContains" | "maxContains"
                 if v31 =>
             {
@@ -208,6 +231,19 @@ impl<'d> Gathering<'d> {
         };
         taken.insert(key.to_owned(), value);
         Ok(())
+    }
+
+    /// The rest of the schema holds where its pattern cannot be used.
+    fn pattern(&mut self, taken: &mut Map<String, Value>, at: &At, value: &Value) {
+        match value.as_str().map(pattern::read) {
+            Some(Pattern::Plain) | None => drop(taken.insert("pattern".to_owned(), value.clone())),
+            // Keywords come in the order of their names, so `allOf` is there already if there is one.
+            Some(Pattern::Split(parts)) => match taken.get_mut("allOf") {
+                Some(Value::Array(all)) => all.extend(parts),
+                Some(_) | None => drop(taken.insert("allOf".to_owned(), Value::Array(parts))),
+            },
+            Some(Pattern::Unusable) => self.left_out.push(self.document.place(at)),
+        }
     }
 
     fn list(&mut self, at: &At, value: &'d Value, depth: usize) -> Result<Value, Unusable> {
