@@ -451,3 +451,28 @@ fn two_credentials_are_one_too_many_unless_one_is_a_certificate() {
         }
     }
 }
+
+/// What looks like a JWT is for whoever verifies JWTs where one is listed, even if another route had it introspected.
+#[test]
+fn what_another_route_had_introspected_is_no_way_around_a_jwt() {
+    let answer = "{\"active\":true,\"sub\":\"alice\"}";
+    let server = Fake::answering(format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{answer}",
+        answer.len()
+    ));
+    let fake = Fake::ok();
+    let rest = format!(
+        "[auth.opaque]\nkind = \"introspection\"\nurl = \"{}/introspect\"\nclient_id = \"gateway\"\nclient_secret = \"s\"\n\
+         [auth.staff]\nkind = \"jwt\"\nissuer = \"https://idp.example\"\naudience = [\"orders\"]\n\
+         secret = \"{}\"\n[route.opaque]\npath = \"/opaque\"\nauth = [\"opaque\"]\nupstream = \"app\"\n",
+        server.url(),
+        "s".repeat(64)
+    );
+    let gateway = Setup::before([fake.url()]).route("auth = [\"staff\", \"opaque\"]").rest(&rest).start();
+    let status = |path: &str, token: &str| ask(&gateway, path, &[("Authorization", &format!("Bearer {token}"))]).status;
+    for token in ["e30.e30.e30", "e30.e30.e30="] {
+        assert_eq!((status("/opaque", token), status("/", token)), (200, 401), "{token}");
+    }
+    assert_eq!(server.requests().len(), 2, "each was asked about once, by the route that does so");
+    assert_eq!((status("/", "opaque"), server.requests().len()), (200, 3));
+}
