@@ -163,7 +163,7 @@ impl Api {
         let Some(body) = self.body_of(id) else { return BodyRule::Free };
         let Some(media) = body.choose(media_type) else { return BodyRule::Refused { accept: body.accept() } };
         let id = BodyId { operation: id, media };
-        match body.reading(media) {
+        match body.reading(media, media_type) {
             Reading::Json => BodyRule::Json(id),
             Reading::Bytes => BodyRule::Bytes(id),
             Reading::Nothing => BodyRule::Free,

@@ -30,6 +30,8 @@ struct Range {
 
 enum Content {
     Json(SchemaId),
+    /// Of a range: JSON is judged, of other types nothing is known.
+    Ranged(SchemaId),
     UrlEncoded(Form),
     Multipart(Form),
     Text(SchemaId),
@@ -73,18 +75,19 @@ impl Body {
     }
 
     /// What a body of this type is read as.
-    pub(super) fn reading(&self, id: MediaId) -> Reading {
+    pub(super) fn reading(&self, id: MediaId, stated: Option<&MediaType<'_>>) -> Reading {
         match self.media.get(id.0).map(|media| &media.content) {
             Some(Content::Json(_)) => Reading::Json,
+            Some(Content::Ranged(_)) if stated.is_some_and(MediaType::is_json) => Reading::Json,
             Some(Content::UrlEncoded(_) | Content::Multipart(_) | Content::Text(_)) => Reading::Bytes,
-            Some(Content::Opaque) | None => Reading::Nothing,
+            Some(Content::Ranged(_) | Content::Opaque) | None => Reading::Nothing,
         }
     }
 
     /// Adds what is wrong with a body of JSON.
     pub(super) fn judge_json(&self, id: MediaId, schemas: &Schemas, value: &Value, violations: &mut Violations) {
         match self.media.get(id.0).map(|media| &media.content) {
-            Some(Content::Json(schema)) => judge(schemas, *schema, value, violations),
+            Some(Content::Json(schema) | Content::Ranged(schema)) => judge(schemas, *schema, value, violations),
             Some(Content::UrlEncoded(_) | Content::Multipart(_) | Content::Text(_) | Content::Opaque) | None => {}
         }
     }
@@ -98,7 +101,7 @@ impl Body {
         let (text, schemas) = (judging.text, judging.schemas);
         let mut held = Held::nothing();
         match &media.content {
-            Content::Opaque | Content::Json(_) => {}
+            Content::Opaque | Content::Json(_) | Content::Ranged(_) => {}
             Content::UrlEncoded(form) => {
                 // What is taken apart is held as often again.
                 held.grow(text.len().saturating_mul(8))?;
@@ -162,6 +165,7 @@ impl Content {
             "multipart/form-data" => Content::Multipart(Form::take(gathering, at, media, schema)?),
             name => match schema {
                 Some(schema) if is_json(name) => Content::Json(schema),
+                Some(schema) if range.breadth() > 0 => Content::Ranged(schema),
                 Some(schema) if range.kind == "text" && range.subtype == "plain" => Content::Text(schema),
                 Some(_) | None => Content::Opaque,
             },

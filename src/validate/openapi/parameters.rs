@@ -193,7 +193,7 @@ impl Source {
 /// `application/json` and what is built on it.
 pub(super) fn is_json(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    ["application/json", "text/json"].iter().any(|json| essence.eq_ignore_ascii_case(json))
         || essence.rsplit_once('+').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("json"))
 }
 
@@ -209,6 +209,11 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn judge(&self, violations: &mut Violations) {
+        let name = &*self.parameter.name;
+        if self.parameter.source == Source::Path && !self.sources.captures.iter().any(|(key, _)| *key == name) {
+            // The path has no place for it.
+            return;
+        }
         match &self.parameter.kind {
             Kind::Styled { style, explode, empty, schema } => {
                 let styled = Styled { style: *style, explode: *explode, empty: *empty };

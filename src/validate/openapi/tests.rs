@@ -260,6 +260,22 @@ fn form(media_type: &str, encoding: Value) -> Api {
 }
 
 #[test]
+fn ranges_of_types() {
+    let schema = json!({"schema": {"type": "object"}});
+    let content = json!({"*/*": schema, "application/*": {"schema": {"type": "array"}}, "application/pdf": {}});
+    let path = json!({"post": {"parameters": [{"name": "gone", "in": "path", "schema": {"type": "integer"}}],
+        "requestBody": {"content": content}}});
+    let api = api(&json!({"openapi": "3.1.0", "paths": {"/x": path}}));
+    assert_eq!(body(&api, "/x", "application/json", b"{}").unwrap(), ["body  type"]);
+    assert_eq!(body(&api, "/x", "text/json", b"[]").unwrap(), ["body  type"]);
+    assert_eq!(body(&api, "/x", "text/json", b"{}").unwrap(), [""; 0]);
+    for unknown in ["application/pdf", "application/xml", "image/png"] {
+        assert_eq!(body(&api, "/x", unknown, b"\xff").unwrap(), [""; 0], "{unknown}");
+    }
+    assert_eq!(request(&api, "POST", "/x", &[]), FINE, "a parameter that the path has no place for");
+}
+
+#[test]
 fn forms() {
     let api = form("application/x-www-form-urlencoded", json!({}));
     let judged = |text: &str| body(&api, "/x", "application/x-www-form-urlencoded", text.as_bytes()).unwrap();
