@@ -101,10 +101,16 @@ impl Store {
             tracing::warn!(
                 store = &*self.name,
                 address = self.address.shown(),
-                detail = %why,
+                detail = self.without_secrets(why.to_string()),
                 "the store of limits is away; until it is back {until_then}"
             );
         }
+    }
+
+    /// Servers repeat the name of a user who may not do something.
+    fn without_secrets(&self, text: String) -> String {
+        let secrets = [&self.settings.url.user, &self.settings.url.password];
+        secrets.into_iter().flatten().fold(text, |text, secret| text.replace(secret.expose(), "***"))
     }
 
     fn is_found(&self) {
@@ -233,7 +239,7 @@ impl Link {
                 let slow = matches!(failure, Failure::Timeout);
                 store.metrics.asked(worker, if slow { Asked::Timeout } else { Asked::Failure });
                 self.slow.set(self.slow.get().saturating_add(1));
-                if !slow || self.slow.get() >= PATIENCE {
+                if (!slow || self.slow.get() >= PATIENCE) && self.still_uses(&connection) {
                     self.lose(store, &failure);
                 }
                 Answer::Away
@@ -250,6 +256,14 @@ impl Link {
                 State::Unknown => {}
             }
             timeout(FIRST, settled).await.ok()?;
+        }
+    }
+
+    /// Whether it was not lost and made again meanwhile.
+    fn still_uses(&self, connection: &Connection) -> bool {
+        match &*self.state.borrow() {
+            State::Up(current) => Rc::ptr_eq(current.closed(), connection.closed()),
+            State::Unknown | State::Away => false,
         }
     }
 

@@ -22,16 +22,16 @@ pub(super) struct LimitReadings {
 impl LimitReadings {
     pub(super) fn set(&self, name: &str, reading: &Arc<dyn LimitReading>) {
         let mut all = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        // While a snapshot is only being tried, the one in force still counts: both are kept until one is gone.
+        // Requests may still count in those of the snapshot before: both are kept until one is gone.
         all.retain(|(_, known)| known.strong_count() > 0 && !std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(reading)));
         all.push((Arc::from(name), Arc::downgrade(reading)));
     }
 
-    /// Those that are counting, by name; of two that share a name the older one, which is in force.
+    /// Those that are counting, by name; of two that share a name the newer one.
     pub(super) fn all(&self) -> Named<Arc<dyn LimitReading>> {
         let all = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found: Named<Arc<dyn LimitReading>> = Named::new();
-        for (name, reading) in all.iter() {
+        for (name, reading) in all.iter().rev() {
             if let Some(reading) = reading.upgrade().filter(|_| found.iter().all(|(known, _)| known != name)) {
                 found.push((Arc::clone(name), reading));
             }
