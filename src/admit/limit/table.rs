@@ -344,6 +344,22 @@ mod tests {
         assert!(place(6).is_some() && place(7).is_some() && table.overflowed() == 3);
     }
 
+    /// Another thread was suspended in the middle of a claim, in a slot that is not the first free one.
+    #[test]
+    fn a_key_that_is_being_given_a_slot_gets_no_second_one() {
+        let table = table(4);
+        let key = table.secret.hash_one(7_u64).max(1);
+        let (number, other) = table.window(key).nth(1).unwrap();
+        other.word.store(CHANGING, Ordering::SeqCst);
+        other.key.store(key, Ordering::SeqCst);
+        assert!(admitted(&table, 7, &Clock(5)));
+        assert_eq!((table.overflowed(), table.in_use(&Clock(5))), (1, 0), "counted where nothing is doubled");
+        other.word.store(Clock(5).first(0), Ordering::SeqCst);
+        let counted = table.count(7_u64, &Clock(5));
+        assert_eq!(counted, Counted::Yes { place: Place(number), word: 7 }, "in the slot that the other claimed");
+        assert_eq!(table.overflowed(), 1);
+    }
+
     /// Many threads, few slots, keys that come and go: of each key no more ever pass than may.
     #[test]
     fn threads_together_let_through_exactly_what_one_would() {
