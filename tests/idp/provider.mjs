@@ -32,8 +32,13 @@ const { Provider } = await import(pathToFileURL(modules.resolve('oidc-provider')
 
 const SECRET = 'a secret that is shared with the provider';
 
+// By way of PEM: node 20 now and then blocks for ever in exporting a key object that it has just generated.
 function keyPair(type, settings) {
-  return generateKeyPairSync(type, settings).privateKey;
+  const encoded = {
+    publicKeyEncoding: { format: 'pem', type: 'spki' },
+    privateKeyEncoding: { format: 'pem', type: 'pkcs8' },
+  };
+  return createPrivateKey(generateKeyPairSync(type, { ...settings, ...encoded }).privateKey);
 }
 
 function signingKeys() {
