@@ -193,13 +193,13 @@ fn identity_has_one_writer(cx: &Context<'_>, route: &RouteSettings) {
     }
 }
 
-/// Client certificates come only where a listener asks for them.
+/// Client certificates come only where a listener asks for them, which matters where a route demands one.
 fn certificates_are_asked_for(cx: &Context<'_>, settings: &Settings) {
     let asked = settings.listeners.values().filter_map(|listener| listener.tls.as_ref());
     if asked.into_iter().any(|tls| tls.client_auth.is_some()) {
         return;
     }
-    for (name, auth) in &settings.auths {
+    for (name, auth) in settings.auths.iter().filter(|(name, _)| is_listed(settings, name)) {
         match auth.kind {
             AuthKind::ClientCertificate(_) => {
                 let message = format!("`auth.{name}` judges client certificates, but no listener asks for any");
@@ -224,14 +224,18 @@ fn certificates_are_judged(cx: &Context<'_>, settings: &Settings) {
     }
 }
 
+/// Whether a route lists the auth of this name.
+fn is_listed(settings: &Settings, name: &str) -> bool {
+    settings.routes.values().any(|route| match &route.access {
+        Access::Public => false,
+        Access::Demands(demands) => demands.auths.iter().any(|used| used.value == *name),
+    })
+}
+
 fn unused_admission(cx: &Context<'_>, settings: &Settings) {
     let routes = || settings.routes.values();
     for (name, auth) in &settings.auths {
-        let used = routes().any(|route| match &route.access {
-            Access::Public => false,
-            Access::Demands(demands) => demands.auths.iter().any(|used| used.value == *name),
-        });
-        if !used {
+        if !is_listed(settings, name) {
             cx.report_missing(Problem::warning(&auth.span, format!("no route lists auth `{name}`")));
         }
     }
