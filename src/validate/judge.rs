@@ -161,6 +161,10 @@ impl Validation {
             (Stated::Nothing, None) => None,
             (Stated::Type(found), Some(types)) if !types.take(found) => refuse("its Content-Type is not listed"),
             (Stated::Type(found), _) if found.is_json() && !is_utf8(found) => refuse("JSON is taken in UTF-8 only"),
+            // Some frameworks heed the charset of a form, and would read another one than was judged.
+            (Stated::Type(found), _) if self.openapi.is_some() && found.is_form() && !is_utf8(found) => {
+                refuse("forms are taken in UTF-8 only")
+            }
             (Stated::Type(_), _) => None,
         }
     }

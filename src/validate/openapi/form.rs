@@ -202,7 +202,9 @@ impl<'a> Assembly<'a> {
     fn value(&mut self, field: &Field<'_>, shape: &Shape) -> Result<Option<Value>, Wrong> {
         let text = match &field.content {
             Content::Text(text) => text,
-            Content::Binary => return Ok(Some(Value::String(String::new()))),
+            Content::Binary if shape.may_be_binary() => return Ok(Some(Value::String(String::new()))),
+            // Whoever takes it for a string reads it by some other code, as what was never judged.
+            Content::Binary => return Err(Wrong::Violation(violation(&field.name, "encoding", "must be UTF-8"))),
         };
         let json = field.content_type.as_deref().is_some_and(is_json)
             || (!shape.types.has_scalar() && (shape.types.has(Types::OBJECT) || shape.types.has(Types::ARRAY)));

@@ -60,6 +60,10 @@ fn part<'t>(head: &[u8], content: &'t [u8]) -> Result<Part<'t>, &'static str> {
     if head.len() > MAX_HEAD {
         return Err("has a part with too large a head");
     }
+    // Some parsers end a line there, to others it is part of a value.
+    if memchr::memchr_iter(b'\n', head).any(|at| at.checked_sub(1).and_then(|at| head.get(at)) != Some(&b'\r')) {
+        return Err("has a part with a malformed head");
+    }
     let whole = [head, b"\r\n\r\n"].concat();
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let fields = match httparse::parse_headers(&whole, &mut fields) {
@@ -92,10 +96,6 @@ fn name(disposition: &str) -> Option<String> {
     // Of the same form as those of a media type.
     let text = format!("form/data{parameters}");
     let parsed = MediaType::parse(&text)?;
-    // RFC 7578 section 4.2 forbids it, and parsers differ.
-    if parsed.parameter("name*").is_some() {
-        return None;
-    }
     parsed.parameter("name").map(|name| name.into_owned())
 }
 
@@ -133,6 +133,11 @@ mod tests {
             "Content-Disposition: form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"b\"",
             "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: base64",
             "Content-Disposition: form-data; name=\"a",
+            "Content-Disposition: form-data; name=\"a\"; name=\"b\"",
+            "Content-Disposition: form-data; name=\"a\"; name*0=\"b\"",
+            "Content-Disposition: form-data; x=\"\\\\\"; name=\"a\"; y=\"; name=b;\"",
+            "Content-Disposition: form-data; name=\"a\"\nX: y; name=\"b\"",
+            "X: y\nContent-Disposition: form-data; name=\"a\"",
             "Content-Type: text/plain",
             "no head",
         ] {

@@ -89,6 +89,11 @@ impl Shape {
         look.definition(&index.to_string()).map_or_else(|| ANY.clone(), |schema| look.at(schema, 0, 0))
     }
 
+    /// Whether bytes that are no text fit: of a file, or where nothing is said of the type.
+    pub(super) fn may_be_binary(&self) -> bool {
+        self.binary || self.types == Types::ALL
+    }
+
     /// Of each item of an array.
     pub(super) fn item(&self) -> &Shape {
         self.items.as_deref().unwrap_or(&ANY)

@@ -335,6 +335,9 @@ fn multipart_forms() {
         judged(&[("name", "", b"a"), ("age", "", b"7"), ("address", json, b"{\"zip\": 1}")]),
         ["body /address/zip type"]
     );
+    // A server would read these bytes by another code, as text that nobody has judged.
+    assert_eq!(judged(&[("name", "", b"far too long\xff"), ("age", "", b"7")]), ["body /name encoding"]);
+    assert_eq!(judged(&[("name", "", b"a"), ("age", "", b"7"), ("unknown", "", b"\xff")]), [""; 0]);
     assert_eq!(body(&api, "/x", "multipart/form-data; boundary=X", b"--Y--").unwrap(), ["body  multipart"]);
     assert_eq!(body(&api, "/x", "multipart/form-data", b"--X--").unwrap(), ["body  multipart"]);
 }
