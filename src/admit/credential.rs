@@ -144,7 +144,18 @@ fn one<'a>(found: &mut Option<Credential<'a>>, credential: Credential<'a>) -> Re
 /// Every cookie of this name (RFC 6265 section 4.2.1).
 pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
-    pairs.filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    pairs.filter_map(move |pair| {
+        let (key, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
+        (crumb_name(key) == name.as_bytes()).then(|| value.get(1..).unwrap_or_default().trim_ascii())
+    })
+}
+
+/// The name of a cookie without what surrounds it. Frameworks strip blanks there, of Unicode too: `name =x` is to them
+/// another value of `name`, so it is one here.
+fn crumb_name(key: &[u8]) -> &[u8] {
+    let begin = key.iter().position(u8::is_ascii_graphic).unwrap_or(key.len());
+    let end = key.iter().rposition(u8::is_ascii_graphic).map_or(begin, |last| last.saturating_add(1));
+    key.get(begin..end).unwrap_or_default()
 }
 
 /// Every value of a query's parameter, still encoded.
@@ -206,10 +217,7 @@ pub fn without_parameters<'n>(query: &[u8], names: impl Iterator<Item = &'n str>
 
 /// A `Cookie` field's value without the cookie of this name; `None` when nothing is left.
 pub fn without_cookie(value: &[u8], name: &str) -> Option<Vec<u8>> {
-    let is_it = |pair: &[u8]| {
-        let pair = pair.trim_ascii();
-        pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
-    };
+    let is_it = |pair: &[u8]| pair.split(|&byte| byte == b'=').next().map(crumb_name) == Some(name.as_bytes());
     let kept: Vec<&[u8]> = value
         .split(|&byte| byte == b';')
         .map(<[u8]>::trim_ascii)
@@ -225,7 +233,7 @@ mod tests {
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
+            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         headers
     }
@@ -272,6 +280,7 @@ mod tests {
         assert_eq!(find(&[("authorization", "Digest x"), ("authorization", "Bearer t")], ""), "ambiguous");
         assert_eq!(find(&[("cookie", "session=a; session=b")], ""), "ambiguous");
         assert_eq!(find(&[("cookie", "session=a"), ("cookie", "session=b")], ""), "ambiguous");
+        assert_eq!(find(&[("cookie", "session=a; session =b")], ""), "ambiguous");
         assert_eq!(find(&[], "api+key=a&api%20key=a"), "ambiguous");
         assert_eq!(find(&[("authorization", "Basic YQ==")], "api+key=k"), "ambiguous");
     }
@@ -295,6 +304,9 @@ mod tests {
         };
         assert_eq!(find("a=1; session=x=y; b=2"), [b"x=y"]);
         assert!(find("mysession=1").is_empty() && find("session").is_empty());
+        // As Python strips both.
+        assert_eq!(find("session =1;\tsession\t= 2 ; session\u{a0}=3; \u{2003}session=4"), [b"1", b"2", b"3", b"4"]);
+        assert!(find("session x=1; =1; \u{a0}=1; sessio\u{e9}=1").is_empty());
     }
 
     #[test]
@@ -303,5 +315,6 @@ mod tests {
         assert_eq!(cut("a=1; s=2;b=3").as_deref(), Some("a=1; b=3"));
         assert_eq!(cut("s=2"), None);
         assert_eq!(cut("ss=2").as_deref(), Some("ss=2"));
+        assert_eq!(cut("a=1; s =2; s\u{a0}=3; s").as_deref(), Some("a=1"));
     }
 }
