@@ -15,7 +15,7 @@ use super::cors::preflight_method;
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::names::X_REQUEST_ID;
-use super::outgoing::{Outgoing, sent_framing, switched_to, wanted_upgrade};
+use super::outgoing::{Outgoing, end_to_end, sent_framing, switched_to, wanted_upgrade};
 use super::record::Record;
 use super::refusal;
 use super::rejection::{Cause, Rejection};
@@ -287,7 +287,7 @@ impl Passage<'_> {
                 method: &inbound.method,
                 path: upstream_path(path, route.settings.strip_prefix.as_deref()),
                 query,
-                headers: &inbound.headers,
+                headers: &end_to_end(&inbound.headers, inbound.seen),
                 caller: &admitted.caller,
                 gate: &route.gate,
                 journey: &self.record.journey,

@@ -1,5 +1,7 @@
 //! The head that a server gets: what of the client's fields goes on, and what the gateway adds.
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 use http::header::{AUTHORIZATION, COOKIE, UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -12,7 +14,7 @@ use crate::admit::credential::{Withheld, without_cookie};
 use crate::admit::identity::Identity;
 use crate::body::RequestBody;
 use crate::config::settings::{HostHeader, IdentityHeaders};
-use crate::http1::connection::{is_hop_by_hop, options, tokens};
+use crate::http1::connection::{is_hop_by_hop, options, remove_hop_by_hop, tokens};
 use crate::http1::encode::{content_length, field};
 use crate::http1::head::{Notable, Seen};
 use crate::upstream::Server;
@@ -49,6 +51,20 @@ pub fn switched_to(asked: &HeaderValue, answer: &HeaderMap) -> Option<HeaderValu
     let was_asked_for = |token: &[u8]| tokens(asked.as_bytes()).any(|asked| asked.eq_ignore_ascii_case(token));
     let mut switched = tokens(value.as_bytes()).peekable();
     (switched.peek().is_some() && switched.all(was_asked_for)).then(|| value.clone())
+}
+
+/// The fields without those that `Connection` lists and that end here: a server that gets no `Content-Type` guesses, and
+/// what it guesses was not judged.
+pub fn end_to_end(headers: &HeaderMap, seen: Seen) -> Cow<'_, HeaderMap> {
+    let ends = |option: &[u8]| {
+        HeaderName::from_bytes(option).is_ok_and(|name| !is_hop_by_hop(&name) && headers.contains_key(&name))
+    };
+    if !seen.has(Notable::Connection) || !options(headers).any(ends) {
+        return Cow::Borrowed(headers);
+    }
+    let mut passing = headers.clone();
+    remove_hop_by_hop(&mut passing);
+    Cow::Owned(passing)
 }
 
 /// Everything of a request that its head towards a server is written from.

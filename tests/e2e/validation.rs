@@ -178,6 +178,7 @@ fn types_that_are_not_listed_are_refused() {
     refused(&[("Content-Type", "application/json; charset")]);
     refused(&[("Content-Type", "application/json, text/plain")]);
     refused(&[("Content-Type", "application/json; charset=utf-16")]);
+    refused(&[("Content-Type", "application/json; charset=utf-8; charset=utf-16")]);
     refused(&[JSON, JSON]);
     assert_eq!(fake.requests().len(), 0);
     for text in ["application/json", "Application/JSON ; charset=\"utf-8\"", "image/png"] {
@@ -190,6 +191,20 @@ fn types_that_are_not_listed_are_refused() {
     assert_eq!(client.answer_to("POST").status, 200);
     client.send(head("POST", "/", &[("Transfer-Encoding", "chunked")])).send("2\r\n{}\r\n0\r\n\r\n");
     assert_eq!(client.answer_to("POST").status, 415);
+}
+
+#[test]
+fn what_the_service_does_not_get_is_not_judged() {
+    let fake = Fake::ok();
+    let gateway = validating(&fake, "", "content_types = [\"text/plain\"]");
+    let plain = ("Content-Type", "text/plain");
+    assert_eq!(post(&gateway, &[plain, ("Connection", "keep-alive, x-more")], "{}").status, 200);
+    // The service would be left to guess the type, and might take it for JSON.
+    for listed in ["Content-Type", "keep-alive, content-type"] {
+        let answer = post(&gateway, &[plain, ("Connection", listed)], "{}");
+        assert_eq!((answer.status, answer.cause().as_str()), (415, "unsupported_media_type"), "{listed}");
+    }
+    assert_eq!(fake.requests().len(), 1);
 }
 
 #[test]
