@@ -1,15 +1,19 @@
-//! JSON as tokens hold it, read strictly.
+//! JSON as tokens hold it, read as strictly as bodies are.
 //!
 //! RFC 7515 section 4 and RFC 7519 section 4 let a reader take the last of two members of one name. Then whoever
 //! issued a token and whoever reads it may see two different ones, so here there are no two.
 
-use std::fmt;
+use serde_json::{Map, Value};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use crate::validate::json::read;
+use crate::validate::memory::Budget;
 
 /// Objects and lists within one another; claims have few.
 const MAX_DEPTH: usize = 16;
+
+/// Of no bound: how long what is read here may be is bounded already, and bodies that use up theirs must not make tokens
+/// unreadable.
+static BUDGET: Budget = Budget::new(usize::MAX, usize::MAX);
 
 /// What was read is no JSON object, or not one in one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,90 +24,11 @@ pub struct NotAnObject;
 /// # Errors
 /// It is none, is deeper than any claim has reason to be, or names a member twice.
 pub fn object(text: &[u8]) -> Result<Map<String, Value>, NotAnObject> {
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = Strict { depth: 0 }.deserialize(&mut reader).map_err(|_| NotAnObject)?;
-    reader.end().map_err(|_| NotAnObject)?;
-    match value {
-        Value::Object(object) => Ok(object),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(NotAnObject),
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Strict {
-    depth: usize,
-}
-
-impl Strict {
-    fn deeper<E: serde::de::Error>(self) -> Result<Strict, E> {
-        let depth = self.depth.saturating_add(1);
-        if depth > MAX_DEPTH { Err(E::custom("too deep")) } else { Ok(Strict { depth }) }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("no number"))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let within = self.deeper()?;
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(within)? {
-            values.push(value);
+    match read(text, MAX_DEPTH, &mut BUDGET.hold_nothing()) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) | Err(_) => {
+            Err(NotAnObject)
         }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let within = self.deeper()?;
-        let mut members = Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if members.contains_key(&name) {
-                return Err(A::Error::custom("a member is there twice"));
-            }
-            let value = map.next_value_seed(within)?;
-            members.insert(name, value);
-        }
-        Ok(Value::Object(members))
     }
 }
 
