@@ -327,7 +327,7 @@ fn is_cookie(token_from: &TokenFrom, name: &str) -> bool {
 
 /// Three parts with dots between them (RFC 7515 section 7.1), the first not empty. Whether they are base64url and
 /// hold what they should is for whoever judges the token: nobody else may take a JWT that is merely malformed.
-pub fn is_jwt_shaped(token: &[u8]) -> bool {
+fn is_jwt_shaped(token: &[u8]) -> bool {
     token.first().is_some_and(|first| *first != b'.') && token.iter().filter(|byte| **byte == b'.').count() == 2
 }
 

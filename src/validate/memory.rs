@@ -69,18 +69,11 @@ impl Held {
         self.bytes = mine;
         Ok(())
     }
-
-    /// Gives back all but `bytes`.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        let surplus = self.bytes.saturating_sub(bytes);
-        self.budget.held.fetch_sub(surplus, Ordering::Relaxed);
-        self.bytes = self.bytes.saturating_sub(surplus);
-    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shrink_to(0);
+        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -97,9 +90,8 @@ mod tests {
         assert_eq!(other.grow(41), Err(Full::All));
         assert_eq!(other.grow(40), Ok(()));
         assert_eq!(one.grow(1), Err(Full::One));
-        one.shrink_to(10);
-        assert_eq!(other.grow(20), Ok(()));
         drop(one);
+        assert_eq!(other.grow(20), Ok(()));
         drop(other);
         assert_eq!(SMALL.held.load(Ordering::Relaxed), 0);
     }
