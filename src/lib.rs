@@ -1,9 +1,7 @@
 //! Passerelle: a reverse-proxy gateway for Python web services.
 //!
 //! The tree follows the way of a configuration (`config` to `gateway`) and of a request (`server` to `request` to
-//! `upstream`). ARCHITECTURE.md shows both on one page. Dependencies point one way:
-//! `cli` → `control` → `admin` → `server` → `request` → `worker` → `upstream` → `http1`, `body`; all of them may use
-//! `gateway` (the snapshot), `config`, `observe` and the table of rejections.
+//! `upstream`). ARCHITECTURE.md shows both on one page, and which way dependencies point.
 
 #![forbid(unsafe_code)]
 
