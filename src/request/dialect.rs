@@ -36,8 +36,10 @@ pub(super) fn fastapi(violations: &[Violation]) -> Value {
     violations
         .iter()
         .map(|violation| {
-            let segments = violation.segments().map(|segment| match index(&segment) {
-                Some(index) if violation.place == Place::Body => Value::from(index),
+            // The first segment of what is not a body is the name of a parameter, whatever it looks like.
+            let named = usize::from(violation.place != Place::Body);
+            let segments = violation.segments().enumerate().map(|(at, segment)| match index(&segment) {
+                Some(index) if at >= named => Value::from(index),
                 Some(_) | None => Value::from(segment),
             });
             let loc: Value = std::iter::once(Value::from(violation.place.as_str())).chain(segments).collect();
@@ -51,24 +53,55 @@ fn fastapi_message(violation: &Violation) -> String {
         ("required", _) => "Field required".to_owned(),
         ("additionalProperties" | "unevaluatedProperties", _) => "Extra inputs are not permitted".to_owned(),
         ("json", _) => format!("JSON decode error: input {}", violation.message),
-        (_, Some(rest)) => format!("Input should {rest}"),
+        ("type", Some(rest)) => match fastapi_sentence(fastapi_type(violation)) {
+            Some(sentence) => sentence.to_owned(),
+            None => format!("Input should {rest}"),
+        },
+        ("minLength" | "maxLength", Some(rest)) => format!("String should {rest}"),
+        (_, Some(rest)) => fastapi_bound(rest).unwrap_or_else(|| format!("Input should {rest}")),
         (_, None) => format!("Input {}", violation.message),
     }
+}
+
+/// What pydantic says where a type is not the one that is wanted.
+fn fastapi_sentence(of: &str) -> Option<&'static str> {
+    let sentence = match of {
+        "none_required" => "Input should be None",
+        "bool_type" => "Input should be a valid boolean",
+        "bool_parsing" => "Input should be a valid boolean, unable to interpret input",
+        "int_type" => "Input should be a valid integer",
+        "int_parsing" => "Input should be a valid integer, unable to parse string as an integer",
+        "int_from_float" => "Input should be a valid integer, got a number with a fractional part",
+        "float_type" => "Input should be a valid number",
+        "float_parsing" => "Input should be a valid number, unable to parse string as a number",
+        "string_type" => "Input should be a valid string",
+        "list_type" => "Input should be a valid list",
+        "dict_type" => "Input should be a valid dictionary",
+        "model_attributes_type" => "Input should be a valid dictionary or object to extract fields from",
+        _ => return None,
+    };
+    Some(sentence)
+}
+
+/// The bounds of numbers in pydantic's words. FastAPI publishes those of whole numbers with a fraction of nothing.
+fn fastapi_bound(rest: &str) -> Option<String> {
+    let words = [
+        ("be at least ", "greater than or equal to"),
+        ("be at most ", "less than or equal to"),
+        ("be more than ", "greater than"),
+        ("be less than ", "less than"),
+    ];
+    words.iter().find_map(|(ours, theirs)| {
+        let limit = rest.strip_prefix(ours)?;
+        Some(format!("Input should be {theirs} {}", limit.strip_suffix(".0").unwrap_or(limit)))
+    })
 }
 
 /// What pydantic calls it (version 2).
 fn fastapi_type(violation: &Violation) -> &'static str {
     match &*violation.rule {
         "required" => "missing",
-        "type" => violation.expected.map_or(VALUE_ERROR, |kind| match kind {
-            JsonKind::Null => "none_required",
-            JsonKind::Boolean => "bool_type",
-            JsonKind::Integer => "int_type",
-            JsonKind::Number => "float_type",
-            JsonKind::String => "string_type",
-            JsonKind::Array => "list_type",
-            JsonKind::Object => "dict_type",
-        }),
+        "type" => violation.expected.map_or(VALUE_ERROR, |kind| fastapi_mistype(kind, violation)),
         "minimum" => "greater_than_equal",
         "maximum" => "less_than_equal",
         "exclusiveMinimum" => "greater_than",
@@ -83,6 +116,26 @@ fn fastapi_type(violation: &Violation) -> &'static str {
         "additionalProperties" | "unevaluatedProperties" => "extra_forbidden",
         "json" | "duplicate_key" | "max_depth" => "json_invalid",
         _ => VALUE_ERROR,
+    }
+}
+
+/// Text is something to be parsed, that of a parameter as that in JSON; and what is a body as a whole is a model.
+fn fastapi_mistype(expected: JsonKind, violation: &Violation) -> &'static str {
+    match (expected, violation.found) {
+        (JsonKind::Null, _) => "none_required",
+        (JsonKind::Boolean, Some(JsonKind::String)) => "bool_parsing",
+        (JsonKind::Boolean, _) => "bool_type",
+        (JsonKind::Integer, Some(JsonKind::String)) => "int_parsing",
+        (JsonKind::Integer, Some(JsonKind::Integer | JsonKind::Number)) => "int_from_float",
+        (JsonKind::Integer, _) => "int_type",
+        (JsonKind::Number, Some(JsonKind::String)) => "float_parsing",
+        (JsonKind::Number, _) => "float_type",
+        (JsonKind::String, _) => "string_type",
+        (JsonKind::Array, _) => "list_type",
+        (JsonKind::Object, _) if violation.place == Place::Body && violation.pointer.is_empty() => {
+            "model_attributes_type"
+        }
+        (JsonKind::Object, _) => "dict_type",
     }
 }
 
@@ -222,14 +275,74 @@ mod tests {
         assert_eq!(
             fastapi(&some()),
             json!([
-                {"loc": ["body", "items", 1, "price"], "msg": "Input should be at least 0", "type": "greater_than_equal"},
+                {"loc": ["body", "items", 1, "price"], "msg": "Input should be greater than or equal to 0", "type": "greater_than_equal"},
                 {"loc": ["body", "items", 2, "name"], "msg": "Field required", "type": "missing"},
-                {"loc": ["body", "tags", 0], "msg": "Input should be a string", "type": "string_type"},
-                {"loc": ["query", "limit"], "msg": "Input should be at most 9", "type": "less_than_equal"},
+                {"loc": ["body", "tags", 0], "msg": "Input should be a valid string", "type": "string_type"},
+                {"loc": ["query", "limit"], "msg": "Input should be less than or equal to 9", "type": "less_than_equal"},
             ])
         );
         let odd = violation(Place::Body, "/01/99999999999999999999/a~1b/", "x", "is odd");
         assert_eq!(fastapi(&[odd])[0]["loc"], json!(["body", "01", "99999999999999999999", "a/b", ""]));
+    }
+
+    #[test]
+    fn mistaken_types_are_called_what_pydantic_calls_them() {
+        let told = |place, pointer, expected, found| {
+            let violation = violation(place, pointer, "type", "must be x").expecting(expected).finding(Some(found));
+            let told = fastapi(&[violation]);
+            (told[0]["loc"].clone(), told[0]["type"].as_str().map(str::to_owned), told[0]["msg"].clone())
+        };
+        for (place, pointer, expected, found, loc, kind, message) in [
+            (
+                Place::Path,
+                "/id",
+                JsonKind::Integer,
+                JsonKind::String,
+                json!(["path", "id"]),
+                "int_parsing",
+                "Input should be a valid integer, unable to parse string as an integer",
+            ),
+            (
+                Place::Query,
+                "/7/1",
+                JsonKind::Boolean,
+                JsonKind::String,
+                json!(["query", "7", 1]),
+                "bool_parsing",
+                "Input should be a valid boolean, unable to interpret input",
+            ),
+            (
+                Place::Body,
+                "/n",
+                JsonKind::Integer,
+                JsonKind::Number,
+                json!(["body", "n"]),
+                "int_from_float",
+                "Input should be a valid integer, got a number with a fractional part",
+            ),
+            (
+                Place::Body,
+                "/n",
+                JsonKind::Integer,
+                JsonKind::Null,
+                json!(["body", "n"]),
+                "int_type",
+                "Input should be a valid integer",
+            ),
+            (
+                Place::Body,
+                "",
+                JsonKind::Object,
+                JsonKind::Array,
+                json!(["body"]),
+                "model_attributes_type",
+                "Input should be a valid dictionary or object to extract fields from",
+            ),
+        ] {
+            assert_eq!(told(place, pointer, expected, found), (loc, Some(kind.to_owned()), json!(message)));
+        }
+        let whole = violation(Place::Query, "/n", "exclusiveMinimum", "must be more than 0.0");
+        assert_eq!(fastapi(&[whole])[0]["msg"], "Input should be greater than 0");
     }
 
     #[test]

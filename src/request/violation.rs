@@ -24,6 +24,8 @@ pub struct Violation {
     pub message: String,
     /// What the rule `type` demands.
     pub expected: Option<JsonKind>,
+    /// What is there instead: its type, and never itself.
+    pub found: Option<JsonKind>,
 }
 
 /// The types of JSON Schema.
@@ -46,12 +48,18 @@ impl Violation {
         message: impl Into<String>,
     ) -> Violation {
         let (pointer, message) = (cut(pointer.into()), cut(message.into()));
-        Violation { place, pointer, rule: rule.into(), message, expected: None }
+        Violation { place, pointer, rule: rule.into(), message, expected: None, found: None }
     }
 
     /// With what the rule `type` demands.
     pub fn expecting(mut self, kind: JsonKind) -> Violation {
         self.expected = Some(kind);
+        self
+    }
+
+    /// With the type of what is there.
+    pub fn finding(mut self, kind: Option<JsonKind>) -> Violation {
+        self.found = kind;
         self
     }
 

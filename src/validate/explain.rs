@@ -9,9 +9,15 @@ use crate::request::violation::{JsonKind, Place, Violation, Violations, cut_at, 
 /// Bytes of what a schema says that are quoted.
 const QUOTED: usize = 200;
 
-/// Adds what `error` says. `within` is the pointer to the value that was judged.
+/// Adds what `error` says of `judged`. `within` is the pointer to it.
 #[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has them all")]
-pub(super) fn explain(error: &ValidationError<'_>, place: Place, within: &str, violations: &mut Violations) {
+pub(super) fn explain(
+    error: &ValidationError<'_>,
+    judged: &Value,
+    place: Place,
+    within: &str,
+    violations: &mut Violations,
+) {
     let pointer = format!("{within}{}", error.instance_path().as_str());
     match error.kind() {
         ValidationErrorKind::Required { property } => {
@@ -26,7 +32,7 @@ pub(super) fn explain(error: &ValidationError<'_>, place: Place, within: &str, v
         }
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             match only_candidate(error, context) {
-                Some(branch) => branch.iter().for_each(|error| explain(error, place, within, violations)),
+                Some(branch) => branch.iter().for_each(|error| explain(error, judged, place, within, violations)),
                 None => {
                     let message = "fits none of the forms that it may have";
                     violations.push(Violation::new(place, pointer, keyword(error), message));
@@ -36,7 +42,9 @@ pub(super) fn explain(error: &ValidationError<'_>, place: Place, within: &str, v
         ValidationErrorKind::Type { kind } => {
             let violation = Violation::new(place, pointer, "type", format!("must be {}", types(kind)));
             violations.push(match kind {
-                TypeKind::Single(kind) => violation.expecting(json_kind(*kind)),
+                TypeKind::Single(kind) => violation
+                    .expecting(json_kind(*kind))
+                    .finding(judged.pointer(error.instance_path().as_str()).map(kind_of)),
                 TypeKind::Multiple(_) => violation,
             });
         }
@@ -61,7 +69,7 @@ fn unknown(place: Place, pointer: &str, rule: &'static str, names: &[String], vi
 }
 
 /// The branch that the value was meant for: the only one that does not already expect another type, such as the one
-/// beside `null`.
+/// beside `null`; or else the only one that is not `null`.
 fn only_candidate<'c, 'e>(
     of: &ValidationError<'_>,
     branches: &'c [Vec<ValidationError<'e>>],
@@ -70,9 +78,19 @@ fn only_candidate<'c, 'e>(
         matches!(error.kind(), ValidationErrorKind::Type { .. } | ValidationErrorKind::Constant { .. })
             && error.instance_path() == of.instance_path()
     };
-    let mut candidates = branches.iter().filter(|branch| !branch.iter().any(misses));
-    let candidate = candidates.next()?;
-    candidates.next().is_none().then_some(candidate)
+    let is_null = |error: &ValidationError<'_>| {
+        matches!(error.kind(), ValidationErrorKind::Type { kind: TypeKind::Single(JsonType::Null) })
+            && error.instance_path() == of.instance_path()
+    };
+    let fits = only(branches.iter().filter(|branch| !branch.iter().any(misses)));
+    let fits = fits.or_else(|| only(branches.iter().filter(|branch| !branch.iter().any(is_null))));
+    fits.map(Vec::as_slice)
+}
+
+/// The only one that there is.
+fn only<T>(mut several: impl Iterator<Item = T>) -> Option<T> {
+    let first = several.next()?;
+    several.next().is_none().then_some(first)
 }
 
 fn types(kind: &TypeKind) -> String {
@@ -103,6 +121,17 @@ fn json_kind(kind: JsonType) -> JsonKind {
         JsonType::String => JsonKind::String,
         JsonType::Array => JsonKind::Array,
         JsonType::Object => JsonKind::Object,
+    }
+}
+
+fn kind_of(value: &Value) -> JsonKind {
+    match value {
+        Value::Null => JsonKind::Null,
+        Value::Bool(_) => JsonKind::Boolean,
+        Value::Number(_) => JsonKind::Number,
+        Value::String(_) => JsonKind::String,
+        Value::Array(_) => JsonKind::Array,
+        Value::Object(_) => JsonKind::Object,
     }
 }
 

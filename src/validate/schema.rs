@@ -95,7 +95,7 @@ impl Schema {
         let meter = Meter::new(steps, ERRORS);
         let mut found = false;
         for error in self.validator.iter_errors(MeteredNode::new(value, &meter)).filter(is_genuine) {
-            explain::explain(&error, place, within, violations);
+            explain::explain(&error, value, place, within, violations);
             found = true;
             if violations.is_full() {
                 break;
@@ -325,7 +325,7 @@ mod tests {
         let optional =
             schema(&json!({"properties": {"a": {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]}}}));
         assert_eq!(found(&optional, &json!({"a": "long"})), [is("/a", "maxLength")]);
-        assert_eq!(found(&optional, &json!({"a": 1})), [is("/a", "anyOf")]);
+        assert_eq!(found(&optional, &json!({"a": 1})), [is("/a", "type")]);
         assert_eq!(found(&optional, &json!({"a": null})), []);
     }
 

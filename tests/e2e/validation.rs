@@ -299,7 +299,7 @@ fn every_dialect_lists_every_violation() {
     let detail = fastapi.json()["detail"].clone();
     for expected in [
         json!({"loc": ["body", "items", 1, "sku"], "msg": "Field required", "type": "missing"}),
-        json!({"loc": ["body", "items", 1, "price"], "msg": "Input should be at least 0", "type": "greater_than_equal"}),
+        json!({"loc": ["body", "items", 1, "price"], "msg": "Input should be greater than or equal to 0", "type": "greater_than_equal"}),
         json!({"loc": ["body", "<b>"], "msg": "Extra inputs are not permitted", "type": "extra_forbidden"}),
     ] {
         assert!(detail.as_array().unwrap().contains(&expected), "{detail}");
