@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::harness::http::{Client, head};
 use crate::harness::tls::Certificate;
 use crate::harness::{Fake, Gateway, Redis, Setup, eventually};
@@ -157,9 +159,9 @@ fn a_store_that_dies_and_comes_back() {
             (gateway.metric("passerelle_store_up", &["store=\"shared\""]) == 1.0).then_some(())
         });
         assert_eq!([ask("d").status, ask("d").status], [200, 429], "{when}");
-        let told = |text: &str| {
-            gateway.log().iter().filter(|line| line["message"].as_str().is_some_and(|m| m.contains(text))).count()
-        };
+        let says = |line: &Value, text: &str| line["message"].as_str().is_some_and(|message| message.contains(text));
+        gateway.log_line("that it is back", |line| says(line, "limits is back"));
+        let told = |text: &str| gateway.log().iter().filter(|line| says(line, text)).count();
         assert_eq!((told("limits is away"), told("limits is back")), (1, 1), "once a change");
     }
 }
