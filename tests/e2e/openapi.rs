@@ -127,7 +127,7 @@ fn schemathesis_finds_no_way_around() {
     ready(&gateway);
     let attack = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi/attack.py");
     let through = format!("http://127.0.0.1:{}", gateway.port("http"));
-    let output = Command::new(python_program("python")).args([attack, &through, &shop.url(), "40"]).output().unwrap();
+    let output = Command::new(python_program("python")).args([attack, &through, &shop.url(), "25"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     let refused: Vec<String> = serde_json::from_value(http::get(shop.port(), "/refused").json()).unwrap();
