@@ -66,6 +66,47 @@ impl Schemas {
     }
 }
 
+/// How many schemas one value may be held to, choices within choices multiplied.
+const MAX_LOOKS: u64 = 100_000;
+/// How many references that lead to a value's own schemas may follow one another.
+const LONGEST_WAY: usize = 500;
+
+/// How many schemas a value is held to by a definition, before any of its members is looked at: a few definitions that
+/// each choose between two references to the next make a number that doubles with every one, and no count of steps
+/// into the value ends that.
+fn looks_at<'a>(key: &str, all: &'a Map<String, Value>, known: &mut HashMap<&'a str, u64>, chain: usize) -> u64 {
+    let Some((key, schema)) = all.get_key_value(key) else { return 1 };
+    if let Some(looks) = known.get(key.as_str()) {
+        return *looks;
+    }
+    if chain > LONGEST_WAY {
+        return u64::MAX;
+    }
+    // Should it lead back here.
+    known.insert(key, 1);
+    let looks = looks_within(schema, all, known, chain.saturating_add(1));
+    known.insert(key, looks);
+    looks
+}
+
+fn looks_within<'a>(
+    schema: &'a Value,
+    all: &'a Map<String, Value>,
+    known: &mut HashMap<&'a str, u64>,
+    chain: usize,
+) -> u64 {
+    let Some(schema) = schema.as_object() else { return 1 };
+    let lists = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|name| schema.get(name)?.as_array()).flatten();
+    let single = ["not", "if", "then", "else"].into_iter().filter_map(|name| schema.get(name));
+    let dependent = schema.get("dependentSchemas").and_then(Value::as_object).into_iter().flat_map(Map::values);
+    let mut looks = 1_u64;
+    for within in lists.chain(single).chain(dependent) {
+        looks = looks.saturating_add(looks_within(within, all, known, chain));
+    }
+    let target = schema.get("$ref").and_then(Value::as_str).and_then(|to| to.rsplit_once("#/$defs/"));
+    target.map_or(looks, |(_, key)| looks.saturating_add(looks_at(key, all, known, chain)))
+}
+
 impl<'d> Gathering<'d> {
     pub(super) fn new(document: &'d Document) -> Gathering<'d> {
         Gathering {
@@ -117,7 +158,12 @@ impl<'d> Gathering<'d> {
         let around = Surroundings { draft: Some(Draft::Draft202012), base: None, registry: Some(&registry) };
         let definitions = all.get("$defs").and_then(Value::as_object);
         let mut schemas = Vec::with_capacity(self.roots.len());
+        let mut looks = HashMap::new();
         for (at, root) in &self.roots {
+            let key = root.to_string();
+            if definitions.is_some_and(|all| looks_at(&key, all, &mut looks, 0) > MAX_LOOKS) {
+                return Err(self.document.trouble(at, "the choices within choices of this schema are too many"));
+            }
             if self.began.elapsed() > PATIENCE {
                 return Err(Unusable::whole(format!("its schemas take longer than {PATIENCE:?} to compile")));
             }

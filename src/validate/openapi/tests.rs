@@ -343,6 +343,25 @@ fn multipart_forms() {
 }
 
 #[test]
+fn choices_that_double_with_every_reference_are_refused() {
+    let chain = |length: usize| {
+        let mut schemas = serde_json::Map::new();
+        for index in 0..length {
+            let next = json!({"$ref": format!("#/components/schemas/S{}", index + 1)});
+            schemas.insert(format!("S{index}"), json!({"anyOf": [next.clone(), next]}));
+        }
+        schemas.insert(
+            format!("S{length}"),
+            json!({"required": ["x"], "properties": {"more": {"$ref": "#/components/schemas/S0"}}}),
+        );
+        let body = json!({"content": {"application/json": {"schema": {"$ref": "#/components/schemas/S0"}}}});
+        json!({"openapi": "3.1.0", "paths": {"/x": {"post": {"requestBody": body}}}, "components": {"schemas": schemas}})
+    };
+    assert!(unusable(&chain(40)).contains("choices within choices"));
+    assert_eq!(body(&api(&chain(5)), "/x", "application/json", br#"{"x": 1, "more": {"x": 1}}"#).unwrap(), [""; 0]);
+}
+
+#[test]
 fn documents_that_cannot_be_used_say_where() {
     let body = |schema: Value| {
         json!({"openapi": "3.1.0", "paths": {"/x": {"post": {"requestBody": {"content": {"application/json":
