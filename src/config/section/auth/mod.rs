@@ -13,6 +13,7 @@ pub(in super::super) use self::api_key::entries as api_keys;
 pub use self::api_key::wrong_name as wrong_key_name;
 
 use super::super::node::Node;
+use super::super::problem::Problem;
 use super::super::reader::Table;
 use super::super::settings::{AuthKind, AuthSettings};
 use super::super::value::choice::choice;
@@ -36,6 +37,10 @@ const KINDS: [(&str, Kind); 5] = [
 
 pub(super) fn read(table: Table<'_>) -> Option<AuthSettings> {
     let span = table.span();
+    if table.path == "auth.public" {
+        let problem = Problem::error(&span, "`public` cannot be the name of an auth: auth = \"public\" opens a route");
+        table.cx.report(problem.help("give it another name"));
+    }
     // Without its kind nobody can say which keys belong here.
     let kind = match table.require("kind", "\"jwt\"", |node| choice(node, &KINDS))? {
         Kind::Jwt => jwt::read(&table).map(AuthKind::Jwt),
