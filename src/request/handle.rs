@@ -275,7 +275,7 @@ impl Passage<'_> {
     async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: Way<'_>) -> Result<Passed, Rejection> {
         let Way { route, upstream, timeouts, path, query, admitted } = way;
         let most = route.validation.as_ref().map_or(route.settings.max_body, Validation::hard_limit);
-        let reserved = self.gateway.routes.identity_trailers.as_ref();
+        let reserved = self.gateway.routes.reserved_trailers.as_ref();
         let mut body = limit(body, most, &self.record.received, reserved).inspect_err(|_| {
             if let Some(validation) = &route.validation {
                 validation.refused_length(self.worker);

@@ -67,8 +67,9 @@ pub struct Routes {
     pub unrouted: Style,
     /// The fields that tell backends who is calling, of any route: what a client sends under these names is dropped.
     pub identity_fields: Vec<HeaderName>,
-    /// Those of them that trailers could hold: routes gave them names of their own.
-    pub identity_trailers: Option<Arc<[HeaderName]>>,
+    /// What no trailer may hold, since a server may merge it with the fields of the head: those of them that could be
+    /// trailers, and whatever any route sets or removes.
+    pub reserved_trailers: Option<Arc<[HeaderName]>>,
 }
 
 /// Why no route takes a request.
@@ -99,7 +100,7 @@ impl Routes {
             list: Vec::new(),
             name_hosts: false,
             unrouted,
-            identity_trailers: identity_trailers(&settings.routes),
+            reserved_trailers: reserved_trailers(&settings.routes),
             identity_fields: identity_fields(&settings.routes),
         };
         for (name, settings) in &settings.routes {
@@ -207,9 +208,13 @@ fn identity_fields(routes: &BTreeMap<String, RouteSettings>) -> Vec<HeaderName> 
     fields
 }
 
-fn identity_trailers(routes: &BTreeMap<String, RouteSettings>) -> Option<Arc<[HeaderName]>> {
-    let fields: Arc<[HeaderName]> = identity_fields(routes).into_iter().filter(may_trail).collect();
-    (!fields.is_empty()).then_some(fields)
+fn reserved_trailers(routes: &BTreeMap<String, RouteSettings>) -> Option<Arc<[HeaderName]>> {
+    let changed = routes.values().map(|route| &route.request_headers);
+    let changed = changed.flat_map(|changes| changes.set.iter().map(|(name, _)| name).chain(&changes.remove)).cloned();
+    let mut fields: Vec<HeaderName> = identity_fields(routes).into_iter().chain(changed).filter(may_trail).collect();
+    fields.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    fields.dedup();
+    (!fields.is_empty()).then(|| fields.into())
 }
 
 fn merged(upstream: &UpstreamTimeouts, route: &RouteSettings) -> UpstreamTimeouts {

@@ -293,6 +293,21 @@ fn trailers_pass_both_ways() {
     assert_eq!(request.trailers.to_lowercase(), "x-check: 7\n");
 }
 
+/// A server may merge trailers with the fields of the head.
+#[test]
+fn no_trailer_goes_around_the_rules_on_fields() {
+    let fake = Fake::ok();
+    let rules = "headers = { request = { set = { X-Tenant = \"shop\" }, remove = [\"X-Debug\"] } }";
+    let gateway = Setup::before([fake.url()]).route(rules).start();
+    let mut client = Client::connect(gateway.port("http"));
+    client.send(head("POST", "/", &[("Transfer-Encoding", "chunked")]));
+    client.send("3\r\nabc\r\n0\r\nX-Tenant: other\r\nX-Check: 7\r\nX-Debug: 1\r\n\r\n");
+    assert_eq!(client.answer_to("POST").status, 200);
+    let request = fake.request();
+    assert_eq!(request.header("x-tenant"), Some("shop"));
+    assert_eq!(request.trailers.to_lowercase(), "x-check: 7\n");
+}
+
 #[test]
 fn one_hundred_continue_comes_from_whoever_wants_the_body() {
     for backend in [backends::orders_threads(), backends::orders_sync(), backends::chat()] {
