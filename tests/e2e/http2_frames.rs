@@ -132,6 +132,34 @@ fn a_request_by_hand_is_answered() {
     assert_eq!(fake.requests().len(), 1);
 }
 
+/// A client that has just begun to send a body may take a reset for a failure and never look at its answer.
+#[test]
+fn a_refusal_does_not_reset_a_stream_whose_body_is_on_its_way() {
+    let fake = Fake::ok();
+    let certificate = Certificate::new(&["localhost"]);
+    let setup = Setup::before([fake.url()]).rest(
+        "[listener.https]\naddress = \"127.0.0.1:@https@\"\n\
+         [listener.https.tls]\ncertificates = [{ chain = \"site.pem\", key = \"site.key\" }]\n\
+         [route.closed]\npath = \"/closed\"\nupstream = \"app\"\nallow = [\"192.0.2.1\"]",
+    );
+    let gateway = Gateway::start_with(&setup.text(), |directory, _| certificate.write(directory, "site"));
+    let mut frames = Frames::open(&gateway, &certificate);
+    let post = [(":method", "POST"), GET[1], GET[2], (":path", "/closed"), ("content-length", "4")];
+    frames.send(HEADERS, END_HEADERS, 1, &block(&post));
+    assert!(matches!(frames.fate(1), Fate::Answered(_)), "it does not wait for the body");
+    frames.send(DATA, 0, 1, b"te");
+    frames.send(DATA, END_STREAM, 1, b"xt");
+    // The next answer comes behind whatever is said of the first stream.
+    frames.send(HEADERS, END_STREAM | END_HEADERS, 3, &block(&GET));
+    while let Some((kind, stream, _)) = frames.next() {
+        assert!((kind, stream) != (RST_STREAM, 1), "the stream was reset");
+        if (kind, stream) == (HEADERS, 3) {
+            return;
+        }
+    }
+    panic!("the connection ended");
+}
+
 #[test]
 fn forbidden_fields_and_malformed_heads_end_the_stream_or_are_refused() {
     let fake = Fake::ok();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::streams::Stream;
@@ -14,9 +15,15 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
 
+/// How long, and how far, a body that nobody wants is still read behind the answer to its request.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_SILENCE: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;
+
 /// A request's body on its way in.
 pub(super) struct FromClient {
-    incoming: Incoming,
+    /// Taken when this is dropped.
+    incoming: Option<Incoming>,
     body_timeout: Duration,
     timer: Timer,
     stream: Rc<Stream>,
@@ -28,7 +35,32 @@ impl FromClient {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
         }
+        let incoming = Some(incoming);
         RequestBody::Stream(Box::pin(FromClient { incoming, body_timeout, timer: Timer::new(), stream }))
+    }
+}
+
+/// A stream whose body is not wanted any more is reset once its answer was sent. A client that has just begun to send
+/// the body may take that for a failure and never look at the answer (curl does), so a body that is on its way is read
+/// and thrown away for a while first.
+impl Drop for FromClient {
+    fn drop(&mut self) {
+        let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) else { return };
+        // A worker that ends has no tasks any more.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tokio::task::spawn_local(tokio::time::timeout(LINGER, linger(incoming)));
+        }
+    }
+}
+
+async fn linger(mut incoming: Incoming) {
+    let mut left = LINGER_BYTES;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(LINGER_SILENCE, incoming.frame()).await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(length) {
+            Some(rest) if !incoming.is_end_stream() => left = rest,
+            Some(_) | None => return,
+        }
     }
 }
 
@@ -38,7 +70,8 @@ impl Body for FromClient {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let this = self.get_mut();
-        if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) {
             this.timer.clear();
             // Lengths that do not match, a reset, a lost connection: the stream is over whichever it was.
             if let Some(Err(_)) = &frame {
@@ -54,11 +87,11 @@ impl Body for FromClient {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default()
     }
 }
 
