@@ -139,7 +139,7 @@ struct Passage<'a> {
     record: &'a mut Record,
 }
 
-impl Passage<'_> {
+impl<'a> Passage<'a> {
     async fn pass(&mut self, inbound: &Inbound, body: RequestBody) -> Result<Passed, Rejection> {
         let target = self.normalise(inbound)?;
         let path = match target.path {
@@ -164,7 +164,7 @@ impl Passage<'_> {
             return Ok(Passed::Preflight(response));
         }
         let query = target.query.as_deref();
-        let admitted = self.admit(&route, inbound, query).await?;
+        let admitted = self.admit(route, inbound, query).await?;
         route.limits.by_caller(&counting, &admitted.caller, &mut self.record.held).await?;
         let cut = query.and_then(|query| without_parameters(query, route.gate.query_keys()));
         let query = match &cut {
@@ -185,7 +185,7 @@ impl Passage<'_> {
                 Ok(Passed::Response(redirection(redirect.status, location)))
             }
             Action::Forward { upstream, timeouts } => {
-                let way = Way { route: &route, upstream, timeouts, path: &path, query, admitted: &admitted };
+                let way = Way { route, upstream, timeouts, path: &path, query, admitted: &admitted };
                 self.forward(inbound, body, way).await
             }
         }
@@ -227,7 +227,7 @@ impl Passage<'_> {
     }
 
     /// Step 2: host, path, method. `%2F` is refused wherever no route allows it.
-    fn route(&mut self, inbound: &Inbound, path: &NormalPath) -> Result<Arc<Route>, Rejection> {
+    fn route(&mut self, inbound: &Inbound, path: &NormalPath) -> Result<&'a Arc<Route>, Rejection> {
         let asked = preflight_method(&inbound.method, &inbound.headers);
         let method = asked.as_ref().unwrap_or(&inbound.method);
         let host = self.record.host.as_ref().map(Host::name);
@@ -240,7 +240,7 @@ impl Passage<'_> {
             Ok(route) if path.encoded_slash && !route.settings.encoded_slashes => Err(Cause::BadTarget.into()),
             Ok(route) => {
                 self.record.enter(route);
-                Ok(Arc::clone(route))
+                Ok(route)
             }
             Err(_) if path.encoded_slash => Err(Cause::BadTarget.into()),
             Err(NoRoute::Path) => Err(Cause::NoRoute.into()),

@@ -96,7 +96,7 @@ impl Outgoing<'_> {
         out.reserve(1024);
         self.write_request_line(out);
         let host = match (self.host_rule, self.host) {
-            (HostHeader::Preserve, Some(host)) => host.as_str().as_bytes(),
+            (HostHeader::Preserve, Some(host)) => host.bytes(),
             (HostHeader::Preserve, None) | (HostHeader::Server, _) => server.host.as_bytes(),
             (HostHeader::Literal(host), _) => host.as_bytes(),
         };

@@ -18,7 +18,7 @@ use crate::admit::identity::Identity;
 use crate::admit::limit::Held;
 use crate::body::{OnEnd, Outcome};
 use crate::observe::access::{self, AccessRecord};
-use crate::observe::metrics::{Finished, InFlight, RouteMetrics};
+use crate::observe::metrics::Finished;
 use crate::request::peer::Peer;
 use crate::upstream::journey::Journey;
 use crate::worker::Worker;
@@ -33,7 +33,6 @@ const CLIENT_CLOSED: u16 = 499;
 pub struct Record {
     worker: Rc<Worker>,
     peer: Rc<Peer>,
-    in_flight: Option<InFlight<Arc<RouteMetrics>>>,
     began: Instant,
     pub request_id: HeaderValue,
     pub client: IpAddr,
@@ -41,7 +40,7 @@ pub struct Record {
     version: Version,
     pub host: Option<Host>,
     pub path: Option<NormalPath>,
-    pub route: Option<Arc<Route>>,
+    route: Option<Arc<Route>>,
     /// Another route of the path, where none takes the method.
     pub beside: Option<Arc<Route>>,
     /// Who is calling, where records are to name callers.
@@ -80,7 +79,6 @@ impl Record {
         Box::new(Record {
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
-            in_flight: None,
             began: Instant::now(),
             request_id: request_id.unwrap_or_else(fresh_id),
             client: peer.remote.ip().to_canonical(),
@@ -102,9 +100,9 @@ impl Record {
         })
     }
 
-    /// The request entered a route.
+    /// The request entered a route, once: it is in flight there until it is written.
     pub fn enter(&mut self, route: &Arc<Route>) {
-        self.in_flight = Some(InFlight::begin(Arc::clone(&route.metrics), self.worker.id));
+        route.metrics.began(self.worker.id);
         self.route = Some(Arc::clone(route));
     }
 
@@ -138,10 +136,15 @@ impl Record {
         if let Some(cause) = cause {
             self.worker.metrics.rejected(worker, cause);
         }
-        let in_flight = self.in_flight.take();
-        let in_flight =
-            in_flight.unwrap_or_else(|| InFlight::begin(Arc::clone(self.worker.metrics.no_route()), worker));
-        in_flight.finish(Finished {
+        let metrics = match &self.route {
+            Some(route) => &route.metrics,
+            None => {
+                let none = self.worker.metrics.no_route();
+                none.began(worker);
+                none
+            }
+        };
+        metrics.finished(worker, Finished {
             method: &self.method,
             status,
             duration,
@@ -203,12 +206,10 @@ impl OnEnd for Record {
 
 /// 128 random bits in hexadecimal.
 pub fn fresh_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut random = fastrand::u128(..);
-    let mut text = [b'0'; 32];
-    for place in &mut text {
-        *place = DIGITS.get((random & 0xf) as usize).copied().unwrap_or(b'0');
-        random >>= 4;
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) };
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(fastrand::u128(..).to_ne_bytes()) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
     }
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
 }

@@ -38,7 +38,7 @@ pub use self::collector::{Readings, ServerReading};
 pub use self::document::{DocumentFetch, DocumentMetrics};
 pub use self::limit::LimitReading;
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
-pub use self::route::{Finished, InFlight, RouteMetrics};
+pub use self::route::{Finished, RouteMetrics};
 pub use self::rule::RuleMetrics;
 pub use self::store::{Asked, StoreMetrics};
 pub use self::upstream::{ServerMetrics, UpstreamMetrics};

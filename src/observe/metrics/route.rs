@@ -1,6 +1,5 @@
 //! What is counted of a route's requests.
 
-use std::ops::Deref;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -48,8 +47,8 @@ impl RouteMetrics {
         RouteMetrics { cells: Cells::new(workers) }
     }
 
-    /// A request entered the route: in flight goes up. Exactly one of [`finished`](Self::finished) and
-    /// [`abandoned`](Self::abandoned) must follow on the same thread; [`InFlight`] sees to that.
+    /// A request entered the route: in flight goes up. One [`finished`](Self::finished) must follow on the same thread;
+    /// the request's record, which is told however it ends, sees to that.
     pub fn began(&self, worker: WorkerId) {
         self.cells.of(worker).add(BEGAN, 1);
     }
@@ -65,11 +64,6 @@ impl RouteMetrics {
         cells.add(RECEIVED, what.received);
         cells.add(SENT, what.sent);
         cells.add(ENDED, 1);
-    }
-
-    /// It was dropped before there was anything to tell of it: in flight goes down, nothing else is counted.
-    pub fn abandoned(&self, worker: WorkerId) {
-        self.cells.of(worker).add(ENDED, 1);
     }
 
     /// The number of requests with this method and status.
@@ -96,37 +90,6 @@ impl RouteMetrics {
 
     pub(super) fn sent(&self) -> u64 {
         self.cells.sum(SENT)
-    }
-}
-
-/// A request on its way through a route: in flight until it is finished or, when it is cancelled, dropped.
-///
-/// `R` is however the caller holds the counters: a reference, an `Rc` or an `Arc`.
-#[must_use]
-pub struct InFlight<R: Deref<Target = RouteMetrics>> {
-    /// `None` once it is finished.
-    route: Option<R>,
-    worker: WorkerId,
-}
-
-impl<R: Deref<Target = RouteMetrics>> InFlight<R> {
-    pub fn begin(route: R, worker: WorkerId) -> InFlight<R> {
-        route.began(worker);
-        InFlight { route: Some(route), worker }
-    }
-
-    pub fn finish(mut self, what: Finished<'_>) {
-        if let Some(route) = self.route.take() {
-            route.finished(self.worker, what);
-        }
-    }
-}
-
-impl<R: Deref<Target = RouteMetrics>> Drop for InFlight<R> {
-    fn drop(&mut self) {
-        if let Some(route) = &self.route {
-            route.abandoned(self.worker);
-        }
     }
 }
 
@@ -182,21 +145,13 @@ mod tests {
     #[test]
     fn a_request_is_counted_once_everywhere() {
         let route = RouteMetrics::new(1);
-        let request = InFlight::begin(&route, WorkerId(0));
+        route.began(WorkerId(0));
         assert_eq!(route.in_flight(), 1);
-        request.finish(finished(&Method::PUT, 201));
+        route.finished(WorkerId(0), finished(&Method::PUT, 201));
         assert_eq!(route.in_flight(), 0);
         assert_eq!(route.requests(3, 1), 1);
         assert_eq!((route.received(), route.sent()), (3, 5));
         assert_eq!(route.duration().get_sample_count(), 1);
         assert_eq!(route.upstream_duration().get_sample_count(), 0);
-    }
-
-    #[test]
-    fn a_cancelled_request_is_no_longer_in_flight() {
-        let route = RouteMetrics::new(1);
-        drop(InFlight::begin(&route, WorkerId(0)));
-        assert_eq!(route.in_flight(), 0);
-        assert_eq!(route.duration().get_sample_count(), 0);
     }
 }

@@ -51,7 +51,8 @@ fn everything() -> Everything {
     let metrics = Metrics::new(2);
     let worker = WorkerId(1);
     let route = metrics.route("orders \"quoted\"\nand broken");
-    InFlight::begin(&*route, worker).finish(Finished {
+    route.began(worker);
+    route.finished(worker, Finished {
         method: &Method::GET,
         status: StatusCode::OK,
         duration: Duration::from_millis(12),
