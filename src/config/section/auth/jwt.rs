@@ -10,7 +10,7 @@ use super::super::super::settings::{At, FetchUrl, JwtAlgorithm, JwtKeys, JwtSett
 use super::super::super::suggest::is_slip;
 use super::super::super::value::choice::{choice, unknown};
 use super::super::super::value::{self, fetch_url::fetch_url, number};
-use super::claims;
+use super::{claims, public_key};
 
 const LEEWAY: Duration = Duration::from_secs(30);
 /// Clocks that are further apart are broken.
@@ -150,6 +150,12 @@ fn keys(
 
 fn secret(node: &Node<'_>, algorithms: &[JwtAlgorithm]) -> Option<Secret> {
     let text = node.secret_text("a secret such as \"${file:/run/secrets/jwt}\"")?;
+    if let Some(public) = public_key::is_public(&text.text) {
+        return node.refuse_with(
+            format!("{} is {public}: whoever knows that could sign tokens", node.key),
+            "public keys are verified with, not shared: put them into a JWK Set, and name it as `jwks_file`",
+        );
+    }
     let demanding = algorithms.iter().filter_map(|algorithm| Some((algorithm.secret_bytes()?, algorithm))).max();
     match demanding {
         Some((bytes, algorithm)) if text.text.len() < bytes => node.refuse_with(

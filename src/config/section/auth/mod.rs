@@ -6,6 +6,7 @@ mod claims;
 mod client_certificate;
 mod introspection;
 mod jwt;
+mod public_key;
 
 use std::collections::BTreeMap;
 
