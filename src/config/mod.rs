@@ -5,6 +5,7 @@
 //! once, each with its place. What holds between sections comes last (`rules`). Nothing here opens what the file
 //! names, except for the values that `${file:…}` and `${credential:…}` draw.
 
+mod admission;
 pub mod keys_file;
 mod mask;
 mod node;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+pub use self::mask::KEY_PREFIX;
 pub use self::outside::Outside;
 pub(crate) use self::outside::read_bounded;
 use self::problem::{Problem, any_error};
