@@ -10,10 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{Exit, print_error};
 use crate::admit::api_key::digest;
-use crate::config::wrong_key_name;
-
-/// What keys begin with, so that scanners for leaked secrets know one when they see it.
-const PREFIX: &str = "psk_";
+use crate::config::{KEY_PREFIX, wrong_key_name};
 
 /// What the new key is for.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,7 +39,7 @@ pub(super) fn new(wanted: &NewKey) -> Exit {
         print_error("passerelle: the system gives no random bytes\n");
         return Exit::Failed;
     }
-    let key = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
+    let key = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
     let printed = format!("{key}\n{}\n", entry(wanted, &key));
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(printed.as_bytes()).and_then(|()| out.flush()) {

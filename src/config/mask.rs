@@ -12,6 +12,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::suggest;
 
+/// What the keys begin with that `passerelle key new` makes: scanners for leaked secrets know them by it, and so does
+/// whoever reads a configuration into which one was pasted.
+pub const KEY_PREFIX: &str = "psk_";
+
 /// The keys of the configuration language whose values are secret.
 const SECRET_KEYS: [&str; 3] = ["token", "secret", "client_secret"];
 
@@ -49,7 +53,9 @@ fn walk_table<'t>(
 ) {
     for (key, value) in table {
         path.push(key.get_ref());
-        walk(text, path, value, (secret || is_secret_position(path)) && !is_open_position(path), hidden);
+        // What stands in `[route.tokens]` is as open as in any other route.
+        let named = path.len() == 2 && value.get_ref().is_table();
+        walk(text, path, value, (secret || !named && is_secret_position(path)) && !is_open_position(path), hidden);
         path.pop();
     }
 }
@@ -65,7 +71,7 @@ fn walk<'t>(
         DeValue::Table(table) => walk_table(text, path, table, secret, hidden),
         DeValue::Array(members) => members.iter().for_each(|member| walk(text, path, member, secret, hidden)),
         DeValue::String(string) => {
-            if secret || draws_secret(string) || has_userinfo(string) {
+            if secret || draws_secret(string) || has_userinfo(string) || string.contains(KEY_PREFIX) {
                 hide_literal(text, value.span(), hidden);
             }
         }
@@ -79,7 +85,7 @@ fn walk<'t>(
 
 fn is_secret_position(path: &[&str]) -> bool {
     match path {
-        ["store", _, "url"] | ["app", _, "env", _] | ["auth", _, "keys"] => true,
+        ["store", _, "url"] | ["app", _, "env", _] | ["auth", _, "keys" | "hash" | "key" | "users"] => true,
         [.., key] => looks_secret(key),
         [] => false,
     }
@@ -200,8 +206,12 @@ fn secret_in_line(line: &str) -> Option<usize> {
                 word_start = None;
                 let (word, rest) = (line.get(start..index).unwrap_or(""), line.get(index..).unwrap_or(""));
                 // Where a digest should stand a key may have been pasted.
-                let digest = matches!(word, "hash" | "keys") && rest.trim_start().starts_with('=');
-                if digest || looks_secret(word) {
+                let digest = matches!(word, "hash" | "keys" | "key" | "users") && rest.trim_start().starts_with('=');
+                if digest || word.contains(KEY_PREFIX) {
+                    found = Some(if digest { index } else { start });
+                    break;
+                }
+                if looks_secret(word) {
                     found = Some(index);
                     break;
                 }
@@ -257,6 +267,26 @@ mod tests {
         );
         assert_eq!(mask("{ name = \"n\", hash = \"abc }\nx = 1\n"), "{ name = \"n\", hash*********\nx = 1\n");
         assert_eq!(mask("keys = [\"abc\n"), "keys********\n");
+    }
+
+    #[test]
+    fn what_was_written_a_level_too_high() {
+        assert_eq!(mask("[auth.p]\nhash = \"abc\"\nkey = \"abc\"\n"), "[auth.p]\nhash = \"***\"\nkey = \"***\"\n");
+        assert_eq!(mask("auth.o.users = { bob = \"abc\" }"), "auth.o.users = { bob = \"***\" }");
+        assert_eq!(mask("auth.o.users = [\"bob:abc\"]"), "auth.o.users = [\"*******\"]");
+        assert_eq!(mask("auth.o.password = \"abc\""), "auth.o.password = \"***\"");
+        assert_eq!(mask("[limit.l]\nkey = \"client_ip\""), "[limit.l]\nkey = \"client_ip\"");
+        assert_eq!(mask("x = \"psk_abc\""), "x = \"*******\"");
+        assert_eq!(mask("[auth.p]\nkey = \"abc\nx = 1"), "[auth.p]\nkey*******\nx = 1");
+        assert_eq!(mask("x = [psk_abc\ny = 1"), "x = [*******\ny = 1");
+    }
+
+    #[test]
+    fn names_of_sections_say_nothing_of_what_stands_in_them() {
+        let text = "[route.tokens]\npath = \"/tokens\"\n[auth.secret]\nissuer = \"shop\"\n";
+        assert_eq!(mask(text), text);
+        assert_eq!(mask("[auth]\nsecret = \"abc\""), "[auth]\nsecret = \"***\"");
+        assert_eq!(mask("[auth.token]\nsecret = \"abc\""), "[auth.token]\nsecret = \"***\"");
     }
 
     #[test]

@@ -31,6 +31,7 @@ use toml::de::DeTable;
 
 pub use self::mask::KEY_PREFIX;
 pub use self::outside::Outside;
+pub use self::mask::KEY_PREFIX;
 pub(crate) use self::outside::read_bounded;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};

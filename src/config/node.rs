@@ -1,10 +1,12 @@
 //! One value of the file, and how it is asked for its type.
 
+use std::borrow::Cow;
 use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::mask::KEY_PREFIX;
 use super::outside;
 use super::problem::Problem;
 use super::reader::{Context, Table};
@@ -73,12 +75,16 @@ impl<'a> Node<'a> {
     }
 
     /// Notes an error at this value. The `None` is for the caller to return.
-    pub(super) fn refuse<T>(&self, message: impl Into<String>) -> Option<T> {
+    pub(super) fn refuse<T>(&self, message: impl Into<Cow<'static, str>>) -> Option<T> {
         self.cx.report(Problem::error(&self.span(), message));
         None
     }
 
-    pub(super) fn refuse_with<T>(&self, message: impl Into<String>, help: impl Into<String>) -> Option<T> {
+    pub(super) fn refuse_with<T>(
+        &self,
+        message: impl Into<Cow<'static, str>>,
+        help: impl Into<Cow<'static, str>>,
+    ) -> Option<T> {
         self.cx.report(Problem::error(&self.span(), message).help(help));
         None
     }
@@ -88,7 +94,7 @@ impl<'a> Node<'a> {
         self.not_yet_because(None);
     }
 
-    pub(super) fn not_yet_because(&self, help: Option<&str>) {
+    pub(super) fn not_yet_because(&self, help: Option<&'static str>) {
         let problem = not_yet(&self.cx.span(&self.key_range), &self.path);
         self.cx.report(match help {
             Some(help) => problem.help(help),
@@ -110,6 +116,11 @@ impl<'a> Node<'a> {
 
     pub(super) fn is_list(&self) -> bool {
         matches!(self.value, DeValue::Array(_))
+    }
+
+    /// A string as it stands in the file, before anything is drawn.
+    pub(super) fn literal(&self) -> Option<&'a str> {
+        self.value.as_str()
     }
 
     /// A string in a secret position: never shown, wherever it came from.
@@ -184,7 +195,7 @@ impl<'a> Node<'a> {
             return if self.range == self.key_range || !self.path.contains('.') {
                 self.wrong_type("a table")
             } else {
-                self.wrong_type_with("a table", &format!("write a section [{}], the keys beneath it", self.path))
+                self.wrong_type_with("a table", format!("write a section [{}], the keys beneath it", self.path))
             };
         };
         // An implicit table (`[a.b]` alone makes `a`) has no place of its own.
@@ -220,7 +231,7 @@ impl<'a> Node<'a> {
         self.refuse(format!("{} takes {takes}, not {}", self.key, self.kind()))
     }
 
-    pub(super) fn wrong_type_with<T>(&self, takes: &str, help: &str) -> Option<T> {
+    pub(super) fn wrong_type_with<T>(&self, takes: &str, help: impl Into<Cow<'static, str>>) -> Option<T> {
         self.refuse_with(format!("{} takes {takes}, not {}", self.key, self.kind()), help)
     }
 
@@ -255,10 +266,12 @@ impl<'a> Node<'a> {
         let files = &mut *self.cx.files.borrow_mut();
         match outside::expand(literal, self.cx.outside, self.cx.base, files) {
             Ok(expanded) => {
-                if expanded.secret {
+                // An API key is one wherever it was pasted.
+                let secret = expanded.secret || expanded.text.contains(KEY_PREFIX);
+                if secret {
                     self.cx.file.keep_secret(self.range.clone(), &expanded.text);
                 }
-                Some((Text { text: expanded.text, secret: expanded.secret }, expanded.drawn))
+                Some((Text { text: expanded.text, secret }, expanded.drawn))
             }
             Err(refusal) => {
                 let problem = Problem::error(&self.span(), refusal.message);

@@ -1,5 +1,7 @@
 //! Something wrong with the configuration: where, what, and what to write instead.
 
+use std::borrow::Cow;
+
 use super::source::Span;
 
 /// One thing that is wrong with the configuration. Problems are collected, never returned one at a time.
@@ -33,29 +35,37 @@ impl Severity {
 }
 
 impl Problem {
-    /// What the value at `span` was drawn from a secret source is cut out of `message`.
-    pub fn error(span: &Span, message: impl Into<String>) -> Self {
+    /// What the value at `span` was drawn from a secret source is cut out of a `message` that was put together. One that
+    /// is fixed can hold none, whatever word of it somebody has taken for a secret.
+    pub fn error(span: &Span, message: impl Into<Cow<'static, str>>) -> Self {
         Problem {
             span: span.clone(),
-            message: span.without_secrets(message.into()),
+            message: without_secrets(span, message.into()),
             help: None,
             also: None,
             severity: Severity::Error,
         }
     }
 
-    pub fn warning(span: &Span, message: impl Into<String>) -> Self {
+    pub fn warning(span: &Span, message: impl Into<Cow<'static, str>>) -> Self {
         Problem { severity: Severity::Warning, ..Problem::error(span, message) }
     }
 
-    pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(self.span.without_secrets(help.into()));
+    pub fn help(mut self, help: impl Into<Cow<'static, str>>) -> Self {
+        self.help = Some(without_secrets(&self.span, help.into()));
         self
     }
 
     pub fn also(mut self, span: &Span, label: impl Into<String>) -> Self {
         self.also = Some((span.clone(), label.into()));
         self
+    }
+}
+
+fn without_secrets(span: &Span, text: Cow<'static, str>) -> String {
+    match text {
+        Cow::Borrowed(fixed) => fixed.to_owned(),
+        Cow::Owned(text) => span.without_secrets(text),
     }
 }
 

@@ -52,7 +52,7 @@ fn addresses(cx: &Context<'_>, settings: &Settings) {
                 ListenAddress::Socket(address) => address.to_string(),
                 ListenAddress::Systemd(name) => format!("systemd:{name}"),
             };
-            let problem = Problem::error(span, format!("{shown} clashes with an address of `{other}`"));
+            let problem = Problem::error(span, format!("`{shown}` clashes with an address of `{other}`"));
             let problem = if *earlier == span { problem } else { problem.also(earlier, "bound here") };
             let help = match earlier.is_whole_file() {
                 true => "by default [admin] has address = \"127.0.0.1:9600\": give one of them another port",

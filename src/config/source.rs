@@ -83,21 +83,57 @@ impl Span {
     }
 
     /// `message` without the secrets that this place came out as: whoever complains about a place may have quoted
-    /// its value in good faith.
+    /// its value in good faith. Values are quoted in backticks, and there a secret is cut out as a whole word; elsewhere
+    /// only one that is too long to be a word of ours. The name of the key is no secret, even where its value is the same.
     pub(super) fn without_secrets(&self, message: String) -> String {
         let secrets = self.file.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        secrets.iter().filter(|secret| self.overlaps(&secret.range)).fold(message, |message, secret| {
-            let value = secret.value.expose_secret();
-            if value.is_empty() {
-                return message;
+        let here = secrets.iter().filter(|secret| self.overlaps(&secret.range));
+        let values: Vec<&str> =
+            here.map(|secret| secret.value.expose_secret()).filter(|value| !value.is_empty()).collect();
+        if values.is_empty() {
+            return message;
+        }
+        let key = self.key();
+        let parts = message.split('`').enumerate().map(|(index, part)| {
+            let quoted = index % 2 == 1;
+            if quoted && part == key {
+                return part.to_owned();
             }
-            message.replace(value, "(secret)").replace(&value.to_ascii_lowercase(), "(secret)")
-        })
+            values.iter().filter(|value| quoted || value.len() >= LONG).fold(part.to_owned(), |part, value| {
+                cut_out(&cut_out(&part, value, quoted), &value.to_ascii_lowercase(), quoted)
+            })
+        });
+        parts.collect::<Vec<_>>().join("`")
+    }
+
+    /// The key whose value this is, as the file has it.
+    fn key(&self) -> &str {
+        let before = self.file.text.get(..self.start).unwrap_or("");
+        let before = before.rsplit_once('=').map_or("", |(before, _)| before.trim_end());
+        let name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        before.get(before.trim_end_matches(name).len()..).unwrap_or("")
     }
 
     fn overlaps(&self, range: &Range<usize>) -> bool {
         self.start < range.end && range.start < self.end
     }
+}
+
+/// A secret of so many bytes is cut out wherever it stands.
+const LONG: usize = 16;
+
+/// `text` without `secret`; where it counts `as_word` alone, letters and digits around it make another word of it.
+fn cut_out(text: &str, secret: &str, as_word: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(secret) {
+        out.push_str(before);
+        let joined = out.ends_with(char::is_alphanumeric) || after.starts_with(char::is_alphanumeric);
+        out.push_str(if as_word && joined { secret } else { "(secret)" });
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 impl PartialEq for Span {
@@ -131,7 +167,24 @@ mod tests {
         let secret = Span { file: Arc::clone(&file), start: 6, end: 17 };
         let other = Span { file, start: 18, end: 23 };
         assert!(secret.is_secret() && !other.is_secret());
-        assert_eq!(secret.without_secrets("no /Sesame or sesame".into()), "no /(secret) or (secret)");
-        assert_eq!(other.without_secrets("open Sesame".into()), "open Sesame");
+        assert_eq!(
+            secret.without_secrets("no `/Sesame` or `http://sesame:80`".into()),
+            "no `/(secret)` or `http://(secret):80`"
+        );
+        assert_eq!(other.without_secrets("open `Sesame`".into()), "open `Sesame`");
+    }
+
+    #[test]
+    fn our_own_words_are_no_secrets() {
+        let told = |value: &str, message: &str| {
+            let file = Arc::new(SourceFile::new("test.toml", "secret = \"***\""));
+            file.keep_secret(9..14, value);
+            Span { file, start: 9, end: 14 }.without_secrets(message.to_owned())
+        };
+        let short = "`secret` is too short for HS256";
+        assert_eq!(told("short", short), short);
+        assert_eq!(told("secret", short), short);
+        assert_eq!(told("x", "64 hexadecimal digits behind `x`"), "64 hexadecimal digits behind `(secret)`");
+        assert_eq!(told("0123456789abcdef", "not 0123456789abcdef0"), "not (secret)0");
     }
 }

@@ -33,13 +33,15 @@ fn problem(cx: &Context<'_>, error: &toml::de::Error) -> Problem {
     }
     let bare = ["string values must be quoted", "invalid float", "invalid boolean"];
     if !bare.iter().any(|start| message.starts_with(start)) {
-        return Problem::error(&span, message);
+        return Problem::error(&span, message.to_owned());
     }
     match text.to_ascii_lowercase().as_str() {
         "" => Problem::error(&span, "the value is missing"),
-        "true" => Problem::error(&span, message).help("write true"),
-        "false" => Problem::error(&span, message).help("write false"),
-        digits if digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b' ') => Problem::error(&span, message),
+        "true" => Problem::error(&span, message.to_owned()).help("write true"),
+        "false" => Problem::error(&span, message.to_owned()).help("write false"),
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b' ') => {
+            Problem::error(&span, message.to_owned())
+        }
         _ => Problem::error(&span, "a string must be in quotes"),
     }
 }

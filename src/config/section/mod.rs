@@ -106,7 +106,7 @@ fn named<'a, T>(
     let mut whole = true;
     if let Some(node) = root.node(section) {
         if !node.is_table() {
-            node.wrong_type_with::<()>("tables with names", &format!("write [{section}.NAME]"));
+            node.wrong_type_with::<()>("tables with names", format!("write [{section}.NAME]"));
             return (all, false);
         }
         for (name, node) in node.table().iter().flat_map(Table::entries) {
@@ -114,7 +114,7 @@ fn named<'a, T>(
                 if node.is_table() {
                     node.table()
                 } else {
-                    node.wrong_type_with("a table", &format!("`{section}` holds tables with names: [{section}.NAME]"))
+                    node.wrong_type_with("a table", format!("`{section}` holds tables with names: [{section}.NAME]"))
                 }
             });
             match value.and_then(&mut read) {

@@ -62,7 +62,7 @@ pub(in super::super) fn prefix(node: &Node<'_>, encoded_slashes: bool) -> Option
 fn refuse<T>(node: &Node<'_>, text: &Text, wrong: &Wrong) -> Option<T> {
     let message = format!("{} cannot be a path: {}", text.quoted(), wrong.what);
     match &wrong.help {
-        Some(help) if !text.secret => node.refuse_with(message, help),
+        Some(help) if !text.secret => node.refuse_with(message, help.clone()),
         Some(_) | None => node.refuse(message),
     }
 }
