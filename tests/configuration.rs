@@ -59,7 +59,7 @@ fn messages_are_as_recorded() {
 /// Secrets of the golden files all begin with "hidden".
 #[test]
 fn no_message_shows_a_secret() {
-    for name in ["secrets", "secrets_syntax", "not_yet", "auth_jwt", "auth_jwt_secret", "auth_api_key"] {
+    for name in ["secrets", "secrets_syntax", "not_yet", "auth_jwt", "auth_jwt_secret", "auth_api_key", "auth_slips"] {
         let text = std::fs::read_to_string(directory("tests/config").join(name).with_extension("toml")).unwrap();
         let loaded = load(name, &text);
         // The comment that explains this is the one line that may say so.

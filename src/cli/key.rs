@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{Exit, print_error};
 use crate::admit::api_key::digest;
-use crate::config::{KEY_PREFIX, wrong_key_name};
+use crate::config::{KEY_PREFIX, wrong_key_name, wrong_scope};
 
 /// What the new key is for.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub(super) struct NewKey {
     #[arg(long = "role", value_name = "ROLE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     roles: Vec<String>,
     /// A scope of its holder; may be repeated
-    #[arg(long = "scope", value_name = "SCOPE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
     scopes: Vec<String>,
 }
 
@@ -30,6 +30,16 @@ fn name(text: &str) -> Result<String, String> {
     match wrong_key_name(text) {
         Some(why) => Err(format!("the name {why}")),
         None => Ok(text.to_owned()),
+    }
+}
+
+fn scope(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("a scope has a name".to_owned())
+    } else if wrong_scope(text) {
+        Err("a scope has no blanks: repeat --scope for each".to_owned())
+    } else {
+        Ok(text.to_owned())
     }
 }
 

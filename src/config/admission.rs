@@ -8,7 +8,10 @@ use ::http::header::{AUTHORIZATION, COOKIE};
 use super::problem::Problem;
 use super::reader::Context;
 use super::section::Draft;
-use super::settings::{Access, ApiKeyPlace, At, AuthKind, AuthSettings, LimitKey, RouteSettings, Settings, TokenFrom};
+use super::settings::{
+    Access, ApiKeyPlace, At, AuthKind, AuthSettings, JwtSettings, LimitKey, ListenAddress, RouteSettings, Settings,
+    TokenFrom,
+};
 use super::suggest;
 
 /// What can be said of a file that has other errors too.
@@ -18,7 +21,7 @@ pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
     for route in settings.routes.values() {
         limits_can_count(cx, settings, route);
         limits_count_what_is_verified(cx, settings, route);
-        identity_has_one_writer(cx, route);
+        identity_has_one_writer(cx, settings, route);
     }
     certificates_are_asked_for(cx, settings);
 }
@@ -27,6 +30,8 @@ pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
 pub(super) fn surprises(cx: &Context<'_>, settings: &Settings) {
     unused(cx, settings);
     certificates_are_judged(cx, settings);
+    settings.routes.values().for_each(|route| one_token_has_one_judge(cx, settings, route));
+    passwords_are_not_overheard(cx, settings);
 }
 
 /// The names of auths, limits and stores that must exist.
@@ -62,10 +67,13 @@ fn must_exist(cx: &Context<'_>, name: &At<String>, section: &str, known: &BTreeS
 fn limits_can_count(cx: &Context<'_>, settings: &Settings, route: &RouteSettings) {
     let takes_keys = match &route.access {
         Access::Public => false,
-        Access::Demands(demands) => demands.auths.iter().any(|name| {
-            // One that could not be read may be of any kind.
-            settings.auths.get(&name.value).is_none_or(|auth| matches!(auth.kind, AuthKind::ApiKey(_)))
-        }),
+        Access::Demands(demands) => {
+            demands.auths.is_empty()
+                || demands.auths.iter().any(|name| {
+                    // One that could not be read may be of any kind.
+                    settings.auths.get(&name.value).is_none_or(|auth| matches!(auth.kind, AuthKind::ApiKey(_)))
+                })
+        }
     };
     for name in &route.limits {
         let by_key = settings.limits.get(&name.value).is_some_and(|limit| limit.key == LimitKey::ApiKey);
@@ -116,12 +124,21 @@ fn verified_key(auth: &AuthSettings, header: &HeaderName) -> Option<&'static str
     }
 }
 
-fn identity_has_one_writer(cx: &Context<'_>, route: &RouteSettings) {
-    let Some(names) = &route.forward_identity else { return };
-    let names = [&names.subject, &names.roles, &names.scopes, &names.method];
-    if let Some((name, _)) = route.request_headers.set.iter().find(|(name, _)| names.contains(&name)) {
-        let problem = Problem::error(&route.path.span, format!("this route sets `{name}`, which tells who is calling"));
-        cx.report(problem.help("leave it out of `headers`, or set forward_identity = false"));
+/// The default names are refused where the key is written; these are those that somebody chose.
+fn identity_has_one_writer(cx: &Context<'_>, settings: &Settings, route: &RouteSettings) {
+    let (Some(names), Access::Demands(demands)) = (&route.forward_identity, &route.access) else { return };
+    for (name, auth) in demands.auths.iter().filter_map(|auth| settings.auths.get_key_value(&auth.value)) {
+        if let AuthKind::ApiKey(keys) = &auth.kind
+            && let ApiKeyPlace::Header(header) = &keys.place
+            && names.holds(header.as_str())
+        {
+            let message = format!("`auth.{name}` looks for keys in `{header}`, which tells services who is calling");
+            let problem = Problem::error(&auth.span, message);
+            let problem = problem.help("give one of them another name: see `header` and `forward_identity`");
+            if !cx.problems.borrow().contains(&problem) {
+                cx.report(problem);
+            }
+        }
     }
 }
 
@@ -179,6 +196,61 @@ fn unused(cx: &Context<'_>, settings: &Settings) {
     for (name, store) in &settings.stores {
         if !settings.limits.values().any(|limit| limit.store.as_ref().is_some_and(|used| used.value == *name)) {
             cx.report_missing(Problem::warning(&store.span, format!("no limit counts in store `{name}`")));
+        }
+    }
+}
+
+/// The first of two that take the same tokens would decide.
+fn one_token_has_one_judge(cx: &Context<'_>, settings: &Settings, route: &RouteSettings) {
+    let Access::Demands(demands) = &route.access else { return };
+    let tokens: Vec<(&At<String>, &JwtSettings)> = demands
+        .auths
+        .iter()
+        .filter_map(|name| match &settings.auths.get(&name.value)?.kind {
+            AuthKind::Jwt(jwt) => Some((name, jwt)),
+            AuthKind::Introspection(_) | AuthKind::ApiKey(_) | AuthKind::ClientCertificate(_) | AuthKind::Basic(_) => {
+                None
+            }
+        })
+        .collect();
+    for (index, (name, jwt)) in tokens.iter().enumerate() {
+        let same = |(_, other): &&(&At<String>, &JwtSettings)| {
+            (&jwt.issuer, &jwt.token_from) == (&other.issuer, &other.token_from)
+                && jwt.audience.iter().any(|audience| other.audience.contains(audience))
+        };
+        if let Some((earlier, _)) = tokens.iter().take(index).find(same) {
+            let message = format!(
+                "`{}` and `{}` take tokens of one issuer for one audience: whichever verifies one first decides",
+                earlier.value, name.value
+            );
+            let problem = Problem::warning(&name.span, message).also(&earlier.span, "the first");
+            cx.report(problem.help("list one of them, or give them audiences of their own"));
+        }
+    }
+}
+
+/// Passwords that go over a network in the clear. What stands in front may speak TLS, where proxies are trusted.
+fn passwords_are_not_overheard(cx: &Context<'_>, settings: &Settings) {
+    let open = settings.listeners.iter().find_map(|(name, listener)| {
+        let served =
+            listener.tls.is_none() && listener.redirect_to_https.is_none() && listener.trusted_proxies.is_empty();
+        let beyond = listener.addresses.iter().find(|address| match &address.value {
+            ListenAddress::Socket(address) => !address.ip().is_loopback(),
+            ListenAddress::Systemd(_) => false,
+        });
+        beyond.filter(|_| served).map(|address| (name, address))
+    });
+    let Some((listener, address)) = open else { return };
+    for (name, auth) in settings.auths.iter().filter(|(name, _)| is_listed(settings, name)) {
+        match auth.kind {
+            AuthKind::Basic(_) => {
+                let message = format!("passwords of `auth.{name}` come in the clear over `listener.{listener}`");
+                let problem = Problem::warning(&auth.span, message).also(&address.span, "without `tls`");
+                cx.report_missing(problem.help(
+                    "serve them over TLS; where something in front of the gateway does, name it in trusted_proxies",
+                ));
+            }
+            AuthKind::Jwt(_) | AuthKind::Introspection(_) | AuthKind::ApiKey(_) | AuthKind::ClientCertificate(_) => {}
         }
     }
 }

@@ -31,11 +31,10 @@ use toml::de::DeTable;
 
 pub use self::mask::KEY_PREFIX;
 pub use self::outside::Outside;
-pub use self::mask::KEY_PREFIX;
 pub(crate) use self::outside::read_bounded;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
-pub use self::section::wrong_key_name;
+pub use self::section::{wrong_key_name, wrong_scope};
 use self::settings::{
     At, AuthKind, CertificateFiles, ClientAuthSettings, ClientProof, JwtKeys, OpenApiSource, RouteAction, Settings,
 };

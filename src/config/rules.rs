@@ -120,9 +120,9 @@ fn documents_can_be_asked(cx: &Context<'_>, route: &RouteSettings) {
     }
     if openapi.security
         && route.access == Access::Public
-        && let Some(validate) = &route.validate
+        && let Some(span) = &openapi.security_span
     {
-        let problem = Problem::error(&validate.span, "`openapi_security` demands an `auth`: nobody says who calls");
+        let problem = Problem::error(span, "`openapi_security` demands an `auth`: nobody says who calls");
         cx.report_missing(problem.help("add auth = [\"NAME\"] to the route"));
     }
 }

@@ -101,9 +101,9 @@ impl Basic {
                 return None;
             }
         };
-        for user in settings.roles.keys().filter(|user| !passwords.users().any(|known| known == *user)) {
-            let message = format!("`roles` names `{}`, who is not in `{path}`", user.escape_debug());
-            building.problems.push(Problem::warning(&settings.htpasswd.span, message));
+        for user in settings.named.iter().filter(|user| !passwords.users().any(|known| known == user.value)) {
+            let message = format!("`roles` names `{}`, who is not in `{path}`", user.value.escape_debug());
+            building.problems.push(Problem::warning(&user.span, message));
         }
         let pool = before.map(|before| Arc::clone(&before.pool)).unwrap_or_default();
         let file = digest(text.as_bytes());
@@ -230,6 +230,10 @@ mod tests {
         let settings = BasicSettings {
             htpasswd: At { value: path.to_owned(), span: crate::upstream::testing::span() },
             roles: roles.iter().map(|user| ((*user).to_owned(), vec!["admin".to_owned()])).collect::<BTreeMap<_, _>>(),
+            named: roles
+                .iter()
+                .map(|user| At { value: (*user).to_owned(), span: crate::upstream::testing::span() })
+                .collect(),
         };
         let mut problems = Vec::new();
         let mut building =

@@ -5,16 +5,15 @@ use super::super::problem::Problem;
 use super::super::reader::Table;
 use super::super::settings::{Access, At, Demands};
 use super::super::suggest;
-use super::auth;
+use super::{Known, auth, unmet};
 
 const TAKES: &str = "\"public\" or a list of names such as [\"staff\"]";
 
-/// `protected`: whether there is any `[auth.NAME]`.
-pub(super) fn read(table: &Table<'_>, protected: bool) -> Option<Access> {
+pub(super) fn read(table: &Table<'_>, known: Known<'_>) -> Option<Access> {
     let node = table.node("auth");
     let access = match &node {
         Some(node) => listed(node),
-        None if protected && !table.has_slip_of("auth") => {
+        None if known.protected && !table.has_slip_of("auth") => {
             let problem = Problem::error(&table.span(), "this route does not say whom it lets in");
             let help = "add auth = [\"NAME\"], or auth = \"public\" to open it: once there is any [auth.NAME] a route \
                         that forgets it would be open to everybody";
@@ -23,12 +22,13 @@ pub(super) fn read(table: &Table<'_>, protected: bool) -> Option<Access> {
         }
         None => Some(None),
     };
-    let roles = table.get("roles", |node| demanded(node, "a list of roles such as [\"reader\"]"));
-    let scopes = table.get("scopes", |node| demanded(node, "a list of scopes such as [\"orders:read\"]"));
+    let roles = table.get("roles", |node| not_empty(node, auth::names(node, "a list of roles such as [\"reader\"]")?));
+    let scopes = table.get("scopes", |node| not_empty(node, auth::scopes(node)?));
     let broken = (table.has("roles") && roles.is_none()) || (table.has("scopes") && scopes.is_none());
     let access = access.filter(|_| !broken)?;
     match access {
         Some(auths) => {
+            unmet::warn(table, &auths, known);
             let (roles, scopes) = (roles.unwrap_or_default(), scopes.unwrap_or_default());
             Some(Access::Demands(Demands { auths, roles, scopes }))
         }
@@ -81,7 +81,6 @@ fn listed(node: &Node<'_>) -> Option<Option<Vec<At<String>>>> {
 }
 
 /// An empty list could be read as "nobody" and as "anybody".
-fn demanded(node: &Node<'_>, takes: &str) -> Option<Vec<String>> {
-    let names = auth::names(node, takes)?;
+fn not_empty(node: &Node<'_>, names: Vec<String>) -> Option<Vec<String>> {
     if names.is_empty() { node.refuse(format!("{} is empty", node.key)) } else { Some(names) }
 }

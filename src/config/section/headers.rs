@@ -9,7 +9,7 @@ use super::super::mask;
 use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
-use super::super::settings::HeaderChanges;
+use super::super::settings::{HeaderChanges, IdentityHeaders};
 use super::super::value::http;
 
 /// Which message the fields belong to.
@@ -23,27 +23,41 @@ pub(super) enum Where {
     Probe,
 }
 
-/// `headers = { request = …, response = … }`
-pub(super) fn changes(table: Option<Table<'_>>) -> (HeaderChanges, HeaderChanges) {
+/// `headers = { request = …, response = … }`. `identity`: the fields that tell services who is calling.
+pub(super) fn changes(table: Option<Table<'_>>, identity: Option<&IdentityHeaders>) -> (HeaderChanges, HeaderChanges) {
     let Some(table) = table else {
         return Default::default();
     };
-    let request = changes_of(table.get("request", Node::table), Where::Request);
-    let response = changes_of(table.get("response", Node::table), Where::Response);
+    let request = changes_of(table.get("request", Node::table), Where::Request, identity);
+    let response = changes_of(table.get("response", Node::table), Where::Response, None);
     table.finish();
     (request, response)
 }
 
-fn changes_of(table: Option<Table<'_>>, place: Where) -> HeaderChanges {
+fn changes_of(table: Option<Table<'_>>, place: Where, identity: Option<&IdentityHeaders>) -> HeaderChanges {
     let Some(table) = table else {
         return HeaderChanges::default();
     };
     let set = table.or("set", Vec::new(), |node| values(node, place));
+    let tells = |name: &str| identity.is_some_and(|identity| identity.holds(name));
+    for (key, node) in
+        table.node("set").filter(Node::is_table).and_then(|node| node.table()).iter().flat_map(Table::entries)
+    {
+        if tells(key) {
+            let message = format!("`{}` tells who is calling: the gateway writes it", key.to_ascii_lowercase());
+            let problem = Problem::error(&node.cx.span(&node.key_range), message);
+            node.cx.report(problem.help("leave it out, or set forward_identity = false"));
+        }
+    }
     let remove = table.or("remove", Vec::new(), |node| {
         node.list_of("a list of header fields", |member| {
             let name = http::header_name_value(member)?;
             if let Some((message, help)) = refused(&name, place) {
                 return member.refuse_with(message, help);
+            }
+            if tells(name.as_str()) {
+                let help = "what a client sends under this name never goes on; forward_identity = false tells nobody";
+                return member.refuse_with(format!("`{name}` tells who is calling: the gateway writes it"), help);
             }
             if place == Where::Response && name == DATE {
                 // RFC 9110 section 6.6.1.
@@ -109,6 +123,10 @@ pub(super) fn of_key(node: &Node<'_>) -> Option<HeaderName> {
     if standard.contains(&name) {
         let help = "take a name of its own such as \"X-API-Key\"";
         return node.refuse_with(format!("`{name}` cannot hold a key: it has a meaning already"), help);
+    }
+    if IdentityHeaders::default().holds(name.as_str()) {
+        let help = "take a name of its own such as \"X-API-Key\"";
+        return node.refuse_with(format!("`{name}` cannot hold a key: it tells services who is calling"), help);
     }
     Some(name)
 }

@@ -20,7 +20,7 @@ pub(super) fn read(table: Table<'_>) -> Option<ListenerSettings> {
     });
     let tls = table.node("tls");
     let settings = ListenerSettings {
-        addresses: addresses.clone().unwrap_or_default(),
+        addresses: addresses.unwrap_or_default(),
         trusted_proxies: table
             .or("trusted_proxies", Vec::new(), |node| node.list_of("a list of networks", net::network)),
         proxy_protocol: table.or("proxy_protocol", false, Node::boolean),
@@ -41,8 +41,8 @@ pub(super) fn read(table: Table<'_>) -> Option<ListenerSettings> {
         refuse_redirect(&table);
     }
     table.finish();
-    // What failed within `tls` has been reported.
-    addresses.and(Some(settings))
+    // What failed has been reported; what is left shall be judged all the same.
+    Some(settings)
 }
 
 fn demand_trusted(table: &Table<'_>) {

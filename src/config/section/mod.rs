@@ -12,6 +12,7 @@ mod log;
 mod route;
 mod server;
 mod store;
+mod unmet;
 mod upstream;
 mod validate;
 
@@ -19,11 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
 pub(super) use self::auth::api_keys;
-pub use self::auth::wrong_key_name;
+pub use self::auth::{wrong_key_name, wrong_scope};
 use super::node::Node;
 use super::problem::Problem;
 use super::reader::Table;
-use super::settings::Settings;
+use super::settings::{AuthSettings, Settings};
 
 /// The default of `max_connections` and of `max_upgraded`.
 const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
@@ -48,6 +49,15 @@ pub(super) struct Draft {
     pub(super) stores: BTreeSet<String>,
 }
 
+/// What routes need to know of `[auth.NAME]`.
+#[derive(Clone, Copy)]
+struct Known<'k> {
+    /// Whether there is any, so that a route says whom it lets in.
+    protected: bool,
+    /// Those that could be read.
+    auths: &'k BTreeMap<String, AuthSettings>,
+}
+
 /// Reads the whole file.
 pub(super) fn read(root: Table<'_>) -> Draft {
     let server = server::read(root.get("server", Node::table));
@@ -63,8 +73,8 @@ pub(super) fn read(root: Table<'_>) -> Draft {
     let (limits, limits_whole) = named(&root, "limit", limit::read);
     let store_names = names(root.node("store"));
     let (stores, stores_whole) = named(&root, "store", store::read);
-    let protected = !auth_names.is_empty();
-    let (routes, routes_whole) = named(&root, "route", |table| route::read(table, &defaults, protected));
+    let known = Known { protected: !auth_names.is_empty(), auths: &auths };
+    let (routes, routes_whole) = named(&root, "route", |table| route::read(table, &defaults, known));
     let apps = names(root.unavailable("app"));
     for section in NOT_YET {
         if let Some(node) = root.unavailable(section) {

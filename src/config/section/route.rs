@@ -6,19 +6,18 @@ use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
 use super::super::settings::{
-    At, HostPattern, PathPattern, PatternSegment, RedirectPart, RedirectSettings, RespondSettings, RouteAction,
+    Access, At, HostPattern, PathPattern, PatternSegment, RedirectPart, RedirectSettings, RespondSettings, RouteAction,
     RouteSettings, TimeoutOverrides,
 };
 use super::super::suggest;
 use super::super::value::{http, net, number, pattern};
 use super::defaults::{self, Defaults};
-use super::{access, headers, validate};
+use super::{Known, access, headers, validate};
 
 /// Keys of a route whose feature this version does not have; `[defaults]` names its own.
 const NOT_YET: [&str; 6] = ["priority", "files", "fallback", "cache_control", "internal_files", "min_upload_rate"];
 
-/// `protected`: whether there is any `[auth.NAME]`, so that a route says whom it lets in.
-pub(super) fn read(table: Table<'_>, defaults: &Defaults, protected: bool) -> Option<RouteSettings> {
+pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> Option<RouteSettings> {
     let encoded_slashes = table.or("encoded_slashes", false, Node::boolean);
     let path = table.require("path", "\"/{*rest}\"", |node| pattern::path_pattern(node, encoded_slashes));
     let action = action(&table, path.as_ref());
@@ -29,8 +28,10 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, protected: bool) -> Op
     let deny = table.or("deny", Vec::new(), networks);
     let strip_prefix = strip_prefix(&table, path.as_ref(), encoded_slashes);
     let timeouts = table.node("timeouts").map(|node| timeouts(&table, &node)).unwrap_or_default();
-    let (request_headers, response_headers) = headers::changes(table.get("headers", Node::table));
-    let access = access::read(&table, protected);
+    let (request_headers, response_headers) =
+        headers::changes(table.get("headers", Node::table), defaults.forward_identity.as_ref());
+    // One that could not be read has been told; the rest of the route shall be judged all the same.
+    let access = access::read(&table, known).unwrap_or_else(Access::nobody);
     let forward_credential = table.get("forward_credential", Node::boolean);
     let validate = table.node("validate").and_then(|node| {
         only_for_upstreams(&table, &node);
@@ -51,7 +52,7 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, protected: bool) -> Op
         action: action?,
         allow,
         deny,
-        access: access?,
+        access,
         limits: defaults.limits,
         validate,
         forward_identity: defaults.forward_identity,

@@ -34,7 +34,8 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     };
     table.not_yet(&["slots", "queue", "uwsgi_params"]);
     table.finish();
-    servers.and(Some(settings))
+    // Servers that could not be read have been told; what goes on from here shall be judged all the same.
+    Some(settings)
 }
 
 fn servers(node: &Node<'_>) -> Option<Vec<At<ServerSpec>>> {

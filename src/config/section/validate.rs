@@ -26,6 +26,7 @@ pub(super) fn read(table: Table<'_>) -> Option<ValidateSettings> {
         openapi: openapi.as_ref().and_then(source).map(|source| OpenApiSettings {
             source,
             security: security.as_ref().and_then(Node::boolean).unwrap_or(false),
+            security_span: security.as_ref().map(|node| node.cx.span(&node.key_range)),
         }),
         mode: table.or("mode", ValidateMode::Enforce, |node| choice::choice(node, &MODES)),
     };

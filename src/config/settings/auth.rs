@@ -309,6 +309,8 @@ pub enum CertificateSubject {
 pub struct BasicSettings {
     pub htpasswd: At<PathBuf>,
     pub roles: BTreeMap<String, Vec<String>>,
+    /// Those whom `roles` names, where it does.
+    pub named: Vec<At<String>>,
 }
 
 /// Whom a route lets in.
@@ -319,10 +321,17 @@ pub enum Access {
     Demands(Demands),
 }
 
+impl Access {
+    /// A route that no caller could satisfy.
+    pub fn nobody() -> Access {
+        Access::Demands(Demands { auths: Vec::new(), roles: Vec::new(), scopes: Vec::new() })
+    }
+}
+
 /// What a route demands of callers. There is no demand for roles without somebody who says who has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demands {
-    /// `[auth.NAME]`; at least one.
+    /// `[auth.NAME]`; at least one where the route could be read.
     pub auths: Vec<At<String>>,
     /// Any one of these; empty: none is demanded.
     pub roles: Vec<String>,
@@ -337,6 +346,19 @@ pub struct IdentityHeaders {
     pub roles: HeaderName,
     pub scopes: HeaderName,
     pub method: HeaderName,
+}
+
+impl IdentityHeaders {
+    /// Whether a field of this name could be taken for one of them: a service that reads fields as CGI has them sees
+    /// no difference between dashes and underscores.
+    pub fn holds(&self, name: &str) -> bool {
+        let alike = |one: &HeaderName| one.as_str().bytes().map(plain).eq(name.bytes().map(plain));
+        [&self.subject, &self.roles, &self.scopes, &self.method].into_iter().any(alike)
+    }
+}
+
+fn plain(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
 }
 
 impl Default for IdentityHeaders {

@@ -27,6 +27,8 @@ pub struct OpenApiSettings {
     pub source: OpenApiSource,
     /// Whether its `security` is demanded of callers.
     pub security: bool,
+    /// Where that is said.
+    pub security_span: Option<Span>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

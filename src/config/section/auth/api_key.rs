@@ -7,7 +7,7 @@ use super::super::super::reader::Table;
 use super::super::super::settings::{ApiKeyEntry, ApiKeyPlace, ApiKeySettings, At};
 use super::super::super::value;
 use super::super::headers;
-use super::names;
+use super::{names, scopes};
 
 /// SHA-256 of nothing: what is pasted after hashing a variable that was not set.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -28,6 +28,10 @@ pub(super) fn read(table: &Table<'_>) -> Option<ApiKeySettings> {
     }
     if (table.has("keys") && keys.is_none()) || (table.has("keys_file") && keys_file.is_none()) {
         return None;
+    }
+    if let (Some([]), None, Some(node)) = (keys.as_deref(), &keys_file, table.node("keys")) {
+        let problem = Problem::warning(&node.span(), format!("{} is empty: nobody has a key", node.key));
+        table.cx.report(problem.help(NEW_KEY));
     }
     Some(ApiKeySettings { place: place?, keys: keys.unwrap_or_default(), keys_file })
 }
@@ -77,10 +81,15 @@ pub(in super::super::super) fn entries(node: &Node<'_>) -> Option<Vec<ApiKeyEntr
 
 fn entry(node: &Node<'_>) -> Option<At<ApiKeyEntry>> {
     let table = node.table()?;
+    if let Some(key) = table.node("key") {
+        let problem = Problem::error(&table.cx.span(&key.key_range), "keys do not stand here, only their digests");
+        node.cx.report(problem.help(NEW_KEY));
+        return None;
+    }
     let name = table.require("name", "\"acme\"", name);
     let hash = table.require("hash", "\"sha256:...\"", hash);
     let roles = table.get("roles", |node| names(node, "a list of roles such as [\"partner\"]"));
-    let scopes = table.get("scopes", |node| names(node, "a list of scopes such as [\"orders:read\"]"));
+    let scopes = table.get("scopes", scopes);
     let broken = (table.has("roles") && roles.is_none()) || (table.has("scopes") && scopes.is_none());
     table.finish();
     let entry =

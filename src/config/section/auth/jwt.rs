@@ -17,6 +17,9 @@ const LEEWAY: Duration = Duration::from_secs(30);
 const LONGEST_LEEWAY: Duration = Duration::from_secs(5 * 60);
 const MAX_STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Behind the issuer (OpenID Connect Discovery 1.0 section 4).
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+
 /// Where keys come from, by the key that says so.
 const SOURCES: [&str; 3] = ["jwks_url", "jwks_file", "secret"];
 
@@ -56,9 +59,15 @@ pub(super) fn read(table: &Table<'_>) -> Option<JwtSettings> {
     })
 }
 
-/// With the place of its discovery document (OpenID Connect Discovery 1.0 section 4) where keys are found by it.
+/// With the place of its discovery document where keys are found by it.
 fn issuer(node: &Node<'_>, discovered: bool) -> Option<(String, Option<FetchUrl>)> {
     let issuer = non_empty(node, "what tokens carry as `iss`, such as \"https://login.example.com\"")?;
+    if issuer.trim_end_matches('/').ends_with(DISCOVERY) {
+        return node.refuse_with(
+            format!("{} is where the issuer's discovery document is, not the issuer", node.key),
+            format!("leave {DISCOVERY} off; the document says `issuer` to the letter"),
+        );
+    }
     if !discovered {
         return Some((issuer, None));
     }
@@ -70,7 +79,7 @@ fn issuer(node: &Node<'_>, discovered: bool) -> Option<(String, Option<FetchUrl>
         );
     }
     let mut url = fetch_url(node, "https://login.example.com")?;
-    url.path = format!("{}/.well-known/openid-configuration", url.path.trim_end_matches('/'));
+    url.path = format!("{}{DISCOVERY}", url.path.trim_end_matches('/'));
     Some((issuer, Some(url)))
 }
 
@@ -110,6 +119,9 @@ fn algorithm(node: &Node<'_>, secret: bool) -> Option<JwtAlgorithm> {
     if node.is_string() && node.text("the name of an algorithm")?.text.eq_ignore_ascii_case("none") {
         return node.refuse_with("`none` is no signature", "anybody could write such tokens: leave it out");
     }
+    if let Some((name, instead)) = not_taken(node) {
+        return node.refuse_with(format!("{name} is not taken"), instead);
+    }
     let algorithm = choice(node, &JwtAlgorithm::ALL)?;
     let name = algorithm.as_str();
     match (algorithm.secret_bytes().is_some(), secret) {
@@ -124,6 +136,18 @@ fn algorithm(node: &Node<'_>, secret: bool) -> Option<JwtAlgorithm> {
             "its tokens are verified with a public key: write jwks_url or jwks_file, or take HS256, HS384 or HS512",
         ),
     }
+}
+
+/// Algorithms that there are (RFC 7518, RFC 8812, RFC 9864), and what to take instead.
+fn not_taken(node: &Node<'_>) -> Option<(&'static str, &'static str)> {
+    const NOT_TAKEN: [(&str, &str); 4] = [
+        ("ES512", "of elliptic curves ES256, ES384 and EdDSA are: let the issuer sign with one of them"),
+        ("ES256K", "of elliptic curves ES256, ES384 and EdDSA are: let the issuer sign with one of them"),
+        ("Ed448", "of elliptic curves ES256, ES384 and EdDSA are: let the issuer sign with one of them"),
+        ("Ed25519", "write \"EdDSA\": tokens name it so"),
+    ];
+    let written = node.literal()?;
+    NOT_TAKEN.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(written))
 }
 
 /// At most one source; discovery where there is none.

@@ -36,6 +36,8 @@ const KINDS: [(&str, Kind); 5] = [
     ("basic", Kind::Basic),
 ];
 
+const EXAMPLE: &str = "\"jwt\"; or \"introspection\", \"api_key\", \"client_certificate\", \"basic\"";
+
 pub(super) fn read(table: Table<'_>) -> Option<AuthSettings> {
     let span = table.span();
     if table.path == "auth.public" {
@@ -43,7 +45,7 @@ pub(super) fn read(table: Table<'_>) -> Option<AuthSettings> {
         table.cx.report(problem.help("give it another name"));
     }
     // Without its kind nobody can say which keys belong here.
-    let kind = match table.require("kind", "\"jwt\"", |node| choice(node, &KINDS))? {
+    let kind = match table.require("kind", EXAMPLE, |node| choice(node, &KINDS))? {
         Kind::Jwt => jwt::read(&table).map(AuthKind::Jwt),
         Kind::Introspection => introspection::read(&table).map(AuthKind::Introspection),
         Kind::ApiKey => api_key::read(&table).map(AuthKind::ApiKey),
@@ -68,6 +70,21 @@ fn roles_by_name(node: &Node<'_>) -> Option<BTreeMap<String, Vec<String>>> {
         }
     }
     whole.then_some(roles)
+}
+
+/// A list of scopes: none empty, none twice, and none that would be two (RFC 6749 section 3.3).
+pub(super) fn scopes(node: &Node<'_>) -> Option<Vec<String>> {
+    let scopes = names(node, "a list of scopes such as [\"orders:read\"]")?;
+    if scopes.iter().any(|scope| wrong_scope(scope)) {
+        let help = "tokens have blanks between scopes: write each by itself, [\"orders:read\", \"orders:write\"]";
+        return node.refuse_with(format!("a member of {} holds a blank", node.key), help);
+    }
+    Some(scopes)
+}
+
+/// Whether no token could hold a scope of this name.
+pub fn wrong_scope(scope: &str) -> bool {
+    scope.contains(char::is_whitespace)
 }
 
 /// A list of roles, of scopes: none empty, none twice. `takes` shows one.

@@ -27,7 +27,9 @@ pub(super) fn is_public(text: &str) -> Option<&'static str> {
 
 /// As consoles of issuers show a public key: the inside of a PEM file, in base64 or hexadecimal.
 fn is_public_der(text: &str) -> bool {
-    let anyhow = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let lenient = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
     let plain: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let hexadecimal = || {
         let (pairs, rest) = plain.as_bytes().as_chunks::<2>();
@@ -36,7 +38,7 @@ fn is_public_der(text: &str) -> bool {
     };
     [alphabet::STANDARD, alphabet::URL_SAFE]
         .iter()
-        .filter_map(|alphabet| GeneralPurpose::new(alphabet, anyhow).decode(&plain).ok())
+        .filter_map(|alphabet| GeneralPurpose::new(alphabet, lenient).decode(&plain).ok())
         .chain(hexadecimal())
         .any(|der| {
             SubjectPublicKeyInfoOwned::from_der(&der).is_ok()
@@ -69,7 +71,7 @@ mod tests {
             &STANDARD.encode(certificate.der()),
             &folded,
             &hexadecimal,
-            "MIIBCgKCAQEAu1SU1LfVLPHCozMxH2Mo4lgOEePzNm0tRgeLezV6ffAt0gunVTLw7onLRnrq0==",
+            &format!("MIIBCgKCAQEA{}IDAQAB", "u1SU".repeat(64)),
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIX8r7nRVZ5FJaKO",
             "{\"kty\": \"RSA\", \"n\": \"0vx7\", \"e\": \"AQAB\"}",
             " {\"keys\": []}",
