@@ -1,7 +1,7 @@
 //! PEM files that the configuration names: certificates, keys, revocation lists.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -39,7 +39,7 @@ pub fn read_key(file: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Priva
 }
 
 fn read_file(file: &At<PathBuf>, what: &str, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
-    let error = match std::fs::read(&file.value) {
+    let error = match read_regular(&file.value) {
         Ok(text) => return Some(text),
         Err(error) => error,
     };
@@ -51,4 +51,29 @@ fn read_file(file: &At<PathBuf>, what: &str, problems: &mut Vec<Problem>) -> Opt
     let message = format!("the {what} `{}` cannot be read: {error}", file.value.display());
     problems.push(Problem::error(&file.span, message).help(help));
     None
+}
+
+/// Others than regular files are not opened: a pipe would block for ever.
+pub fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    if std::fs::metadata(path)?.is_file() {
+        std::fs::read(path)
+    } else {
+        Err(std::io::Error::other("it is not a regular file"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let file = At { value: path, span: crate::upstream::testing::span() };
+        let mut problems = Vec::new();
+        assert!(read_key(&file, &mut problems).is_none());
+        assert!(problems[0].message.ends_with("cannot be read: it is not a regular file"), "{problems:?}");
+    }
 }

@@ -100,10 +100,11 @@ pub(super) fn read(file: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Va
 
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     let describe = |error: std::io::Error| error.to_string();
-    let file = File::open(path).map_err(describe)?;
-    if !file.metadata().map_err(describe)?.is_file() {
+    // Before it is opened: a pipe would block.
+    if !std::fs::metadata(path).map_err(describe)?.is_file() {
         return Err("it is not a regular file".to_owned());
     }
+    let file = File::open(path).map_err(describe)?;
     let mut text = Vec::new();
     file.take(LARGEST.saturating_add(1)).read_to_end(&mut text).map_err(describe)?;
     if text.len() as u64 > LARGEST {

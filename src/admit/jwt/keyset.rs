@@ -94,6 +94,13 @@ impl KeySet {
         Ok(KeySet { keys: keys.into_boxed_slice() })
     }
 
+    /// Whether it holds a private key or a secret (RFC 7518 section 6): nothing that a verifier has.
+    pub fn holds_private(text: &[u8]) -> bool {
+        let Ok(set) = json::object(text) else { return false };
+        let Some(Value::Array(keys)) = set.get("keys") else { return false };
+        keys.iter().any(|key| ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].iter().any(|name| key.get(name).is_some()))
+    }
+
     /// A secret that the issuer and the gateway share, for HS256 to HS512.
     pub fn secret(secret: &[u8], algorithms: &[JwtAlgorithm]) -> KeySet {
         let algorithms = algorithms.iter().copied().filter(|algorithm| algorithm.secret_bytes().is_some()).collect();
@@ -283,5 +290,20 @@ fn of(algorithm: JwtAlgorithm) -> Algorithm {
         JwtAlgorithm::Hs256 => Algorithm::HS256,
         JwtAlgorithm::Hs384 => Algorithm::HS384,
         JwtAlgorithm::Hs512 => Algorithm::HS512,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_the_issuer_has_is_seen() {
+        let public = r#"{"kty": "EC", "crv": "P-256", "x": "WKn-", "y": "y77t"}"#;
+        assert!(!KeySet::holds_private(format!("{{\"keys\": [{public}]}}").as_bytes()));
+        for private in [r#"{"kty": "EC", "d": "870M"}"#, r#"{"kty": "oct", "k": "AyM1"}"#] {
+            let set = format!("{{\"keys\": [{public}, {private}]}}");
+            assert!(KeySet::holds_private(set.as_bytes()), "{set}");
+        }
     }
 }

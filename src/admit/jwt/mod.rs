@@ -180,6 +180,10 @@ fn read_file(
         Err(error) => {
             (format!("the keys `{shown}` cannot be read: {error}"), "paths are relative to the configuration file")
         }
+        Ok(text) if KeySet::holds_private(&text) => (
+            format!("the keys `{shown}` are not all public: who reads the file could sign tokens"),
+            "leave the members d, p, q, dp, dq, qi, oth and k out, and make new keys if others may have read them",
+        ),
         Ok(text) => match KeySet::parse(&text, algorithms) {
             Ok(keys) => return Some(keys),
             Err(why) => (

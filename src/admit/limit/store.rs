@@ -126,7 +126,7 @@ fn read_tls(settings: &StoreSettings, building: &mut Building<'_>) -> Option<Tls
     let (_, config) = roots?;
     let ca = match &settings.ca {
         None => None,
-        Some(ca) => match std::fs::read(&ca.value) {
+        Some(ca) => match crate::gateway::pem::read_regular(&ca.value) {
             Ok(text) => Some(text),
             Err(error) => {
                 let message = format!("`{}` cannot be read: {error}", ca.value.display());
