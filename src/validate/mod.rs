@@ -15,6 +15,7 @@ pub mod openapi;
 mod reading;
 pub mod schema;
 mod tally;
+mod unusable;
 
 use std::sync::Arc;
 

@@ -6,12 +6,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use jsonschema::error::ValidationErrorKind;
-use jsonschema::{Draft, PatternOptions, Registry, Retrieve, ValidationError, ValidationOptions, Validator};
+use jsonschema::{Draft, PatternOptions, Registry, Retrieve, ValidationOptions, Validator};
 use serde_json::Value;
 
 use super::explain;
 use super::metered::{Meter, Metered, MeteredNode, is_genuine};
+pub use super::unusable::Unusable;
 use crate::request::violation::{Place, Violation, Violations};
 
 /// Bytes that a compiled pattern may take, and its matching too.
@@ -28,16 +28,6 @@ const ERRORS: u32 = 2_000;
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator<Metered>,
-}
-
-/// Why a schema cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
-    /// Where in it: a JSON Pointer.
-    pub pointer: String,
-    /// What is wrong, as the end of a sentence.
-    pub what: String,
-    pub help: Option<&'static str>,
 }
 
 /// How values are held to `format`.
@@ -76,7 +66,7 @@ impl Schema {
         if let Some(registry) = around.registry {
             options = options.with_registry(registry);
         }
-        let validator = options.build(schema).map_err(|error| Unusable::of(&error))?;
+        let validator = options.build(schema).map_err(|error| Unusable::of(&error, schema))?;
         Ok(Schema { validator })
     }
 
@@ -152,29 +142,6 @@ fn format_alone(format: &str) -> Option<Validator> {
 fn is_time(format: &Format, text: &str) -> bool {
     let takes = |text: String| format.as_ref().is_none_or(|format| format.is_valid(&Value::String(text)));
     takes(text.to_owned()) || takes(format!("{text}Z"))
-}
-
-impl Unusable {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only these need help; the enum is another crate's")]
-    fn of(error: &ValidationError<'_>) -> Unusable {
-        let pointer = error.instance_path().as_str().to_owned();
-        let unusable = |what: String, help| Unusable { pointer: pointer.clone(), what, help };
-        match error.kind() {
-            ValidationErrorKind::Format { format } if format == "regex" => unusable(
-                "the pattern cannot be used".to_owned(),
-                Some(
-                    "patterns run in linear time: write it without look-around (?=…), (?!…), (?<…) and back-references \
-                     \\1, and with small counts",
-                ),
-            ),
-            ValidationErrorKind::Referencing(error) => unusable(
-                error.to_string(),
-                Some("`$ref` leads into the schema itself or into a file that `schemas` names; nothing is fetched"),
-            ),
-            // The schema is the operator's own: its values may be shown.
-            _ => unusable(error.to_string(), None),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -261,9 +228,20 @@ mod tests {
             assert!(unusable.help.is_some_and(|help| help.contains("linear time")), "{pattern}: {unusable:?}");
             assert!(unusable.pointer.starts_with("/properties/a"), "{pattern}: {unusable:?}");
         }
+        let unusable = unusable(&json!({"properties": {"a": {"pattern": "[a"}}}));
+        assert_eq!(unusable.what, "the pattern is no regular expression");
         // What backtracks for ages elsewhere.
         let slow = schema(&json!({"pattern": "^(a+)+$"}));
         assert_eq!(found(&slow, &json!(format!("{}!", "a".repeat(100_000)))), [is("", "pattern")]);
+    }
+
+    #[test]
+    fn a_draft_that_is_not_known_is_named() {
+        for draft in ["http://json-schema.org/draft-03/schema#", "http://example.com/d"] {
+            let unusable = unusable(&json!({"$schema": draft, "type": "object"}));
+            assert!(unusable.what.contains(draft) && unusable.pointer == "/$schema", "{unusable:?}");
+            assert!(unusable.help.is_some_and(|help| help.contains("2020-12")), "{unusable:?}");
+        }
     }
 
     #[test]

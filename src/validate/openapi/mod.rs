@@ -251,11 +251,30 @@ fn read_files(
             Some(Arc::new(api))
         }
         Err(unusable) => {
-            let message = format!("the document `{}` cannot be used: {unusable}", main.value.display());
-            let help = "`$ref` leads into the document itself or into a file that `schemas` names; nothing is fetched";
-            problems.push(Problem::error(&main.span, message).help(help));
+            let said = unusable.to_string();
+            let message =
+                format!("the document `{}` cannot be used{}", main.value.display(), at_place(&main_name, &said));
+            let problem = Problem::error(&main.span, message);
+            problems.push(if said.contains("$ref") {
+                problem.help(
+                    "`$ref` leads into the document itself or into a file that `schemas` names; nothing is fetched",
+                )
+            } else {
+                problem.help("name an OpenAPI document, 3.0 or 3.1, in JSON or YAML")
+            });
             None
         }
+    }
+}
+
+/// What is wrong, as it goes on behind the document's name, which it repeats.
+fn at_place(document: &str, said: &str) -> String {
+    // Places begin without the slash.
+    let rest = said.strip_prefix(document).or_else(|| said.strip_prefix(document.trim_start_matches('/')));
+    match rest.map(|rest| rest.strip_prefix('#').ok_or(rest)) {
+        Some(Ok(pointer)) => format!(" at {pointer}"),
+        Some(Err(rest)) => rest.to_owned(),
+        None => format!(": {said}"),
     }
 }
 
