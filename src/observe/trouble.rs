@@ -3,6 +3,8 @@
 //! One line a second for each cause at most, with the number of those that were left out since the last: a flood of
 //! failures must not become a flood of lines. Costs nothing as long as nothing fails.
 
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -26,10 +28,8 @@ pub struct Trouble<'a> {
 
 /// Tells it, unless a line of the same cause was written less than a second ago.
 pub fn tell(cause: Cause, trouble: &Trouble<'_>) {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     static PACES: [Pace; Cause::ALL.len()] = [const { Pace::new() }; Cause::ALL.len()];
-    let now = u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Some(left_out) = PACES.get(cause.index()).and_then(|pace| pace.take(now)) else { return };
+    let Some(left_out) = PACES.get(cause.index()).and_then(|pace| pace.take(now())) else { return };
     let row = cause.row();
     tracing::warn!(
         cause = row.cause,
@@ -46,6 +46,19 @@ pub fn tell(cause: Cause, trouble: &Trouble<'_>) {
         "{}",
         row.title
     );
+}
+
+/// Tells of a client whose certificate the handshake refused; no access record ever does.
+pub fn certificate_refused(listener: &str, client: SocketAddr, reason: &dyn Display) {
+    static PACE: Pace = Pace::new();
+    let Some(left_out) = PACE.take(now()) else { return };
+    let left_out = (left_out > 0).then_some(left_out);
+    tracing::info!(listener, client = %client, reason = %reason, left_out, "a client's certificate was refused");
+}
+
+fn now() -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// When the next line may be written, and how many were not.

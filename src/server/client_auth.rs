@@ -3,16 +3,22 @@
 //! A client may have none; one that shows a certificate must show one that an authority of `client_ca` has issued and
 //! that `client_crl` does not revoke. Whether a certificate is demanded is for routes to say.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_cert::Certificate;
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
+use x509_cert::der::Decode;
 
 use crate::config::problem::Problem;
-use crate::config::settings::ClientAuthSettings;
+use crate::config::settings::{At, ClientAuthSettings};
 use crate::gateway::pem;
 
 /// Reads the files. `None`: errors were added to `problems`.
@@ -27,6 +33,9 @@ pub(super) fn compile(
         None => Some(Vec::new()),
     };
     let (authorities, revoked) = (authorities?, revoked?);
+    if let Some(file) = &settings.crl {
+        warn_of_lists(file, &authorities, &revoked, problems);
+    }
     let mut roots = RootCertStore::empty();
     for authority in authorities {
         if let Err(error) = roots.add(authority) {
@@ -51,24 +60,51 @@ pub(super) fn compile(
     }
 }
 
+/// A list that says nothing of anybody's certificate, and one that was to be replaced by now: it is honoured still.
+fn warn_of_lists(
+    file: &At<PathBuf>,
+    authorities: &[CertificateDer<'static>],
+    lists: &[CertificateRevocationListDer<'static>],
+    problems: &mut Vec<Problem>,
+) {
+    let path = file.value.display();
+    let authorities: Vec<Certificate> =
+        authorities.iter().filter_map(|authority| Certificate::from_der(authority).ok()).collect();
+    for list in lists.iter().filter_map(|list| CertificateList::<Rfc5280>::from_der(list).ok()) {
+        let list = list.tbs_cert_list;
+        if !authorities.iter().any(|authority| *authority.tbs_certificate().subject() == list.issuer) {
+            let message = format!("a list in `{path}` is of no authority of client_ca: it revokes nothing");
+            problems.push(Problem::warning(&file.span, message).help("name the list that the authority publishes"));
+        }
+        if list.next_update.is_some_and(|next| next.to_system_time() < SystemTime::now()) {
+            let message = format!("a list in `{path}` is out of date: what was revoked since is not in it");
+            problems.push(Problem::warning(&file.span, message).help("fetch the authority's newest list"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use rcgen::{
-        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
-        KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+        KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
     };
     use rustls::crypto::aws_lc_rs;
     use rustls_pki_types::UnixTime;
 
     use super::*;
-    use crate::config::settings::At;
 
     type Authority = CertifiedIssuer<'static, KeyPair>;
 
     fn authority() -> Authority {
+        named("ours")
+    }
+
+    fn named(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
@@ -81,6 +117,10 @@ mod tests {
     }
 
     fn revoking(authority: &Authority, serial: u64) -> String {
+        revoking_until(authority, serial, 2124)
+    }
+
+    fn revoking_until(authority: &Authority, serial: u64, year: i32) -> String {
         let revoked = RevokedCertParams {
             serial_number: SerialNumber::from(serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -89,7 +129,7 @@ mod tests {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2124, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![revoked],
@@ -119,6 +159,24 @@ mod tests {
         assert!(accepts(client(&ours, 8)));
         assert!(!accepts(client(&ours, 7)));
         assert!(!accepts(client(&other, 8)));
+    }
+
+    #[test]
+    fn lists_that_are_of_no_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ca, crl) = (directory.path().join("ca.pem"), directory.path().join("crl.pem"));
+        let ours = authority();
+        std::fs::write(&ca, ours.pem()).unwrap();
+        let told = |list: String| {
+            std::fs::write(&crl, list).unwrap();
+            let mut problems = Vec::new();
+            let settings = ClientAuthSettings { ca: at(&ca), crl: Some(at(&crl)) };
+            compile(&settings, &Arc::new(aws_lc_rs::default_provider()), &mut problems).unwrap();
+            problems.into_iter().map(|problem| problem.message).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(told(revoking(&ours, 7)), "");
+        assert!(told(revoking(&named("other"), 7)).contains("of no authority of client_ca"));
+        assert!(told(revoking_until(&ours, 7, 2025)).contains("out of date"));
     }
 
     #[test]

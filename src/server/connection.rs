@@ -49,6 +49,9 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
             listener.metrics.handshake_failed(worker.id, failure.label());
             tracing::debug!(listener = &*listener.name, client = %peer.remote, reason = %failure,
                 "TLS handshake failed");
+            if failure.is_of_certificate() {
+                trouble::certificate_refused(&listener.name, peer.remote, &failure);
+            }
             if let tls::Failure::PlainHttp(stream) = failure {
                 farewell::say(&worker, stream, Cause::PlainHttp).await;
             }

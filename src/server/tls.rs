@@ -108,6 +108,13 @@ impl Failure {
             Failure::PlainHttp(_) | Failure::Tls(_) => HandshakeFailure::Tls,
         }
     }
+
+    /// Whether the client has shown a certificate that is not taken.
+    pub(super) fn is_of_certificate(&self) -> bool {
+        let Failure::Tls(error) = self else { return false };
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        matches!(error, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidCertRevocationList(_)))
+    }
 }
 
 impl std::fmt::Display for Failure {
