@@ -52,7 +52,7 @@ pub(super) struct Failed {
 /// What a failure tells of the next question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// It may be this token that the server cannot cope with.
+    /// The server is there; it may be this token that it cannot cope with.
     Token,
     /// It would fare no better.
     Server,
@@ -93,6 +93,8 @@ pub(super) fn judge(answer: &Answer, auth: &Arc<str>, settings: &IntrospectionSe
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 (Whose::Server, "it is not available")
             }
+            // 500 above all: were it held against the server, whoever finds a token that makes it fail could have it
+            // let alone, and shut everybody else out.
             _ => (Whose::Token, "it did not say whether the token is active"),
         };
         return failed(whose, format!("status {}: {why}", status.as_u16()));

@@ -154,8 +154,10 @@ impl<S: Server> Asking<S> {
         self.standing.heard(&outcome);
         let trips = match &outcome {
             Outcome::Failed(Failed { why, whose: Whose::Server }) => self.away.failed(Instant::now(), why),
-            Outcome::Failed(Failed { whose: Whose::Token, .. }) => false,
-            Outcome::Active { .. } | Outcome::Refused(_) => {
+            // Whatever it says of the token, it is there. Were that not enough, whoever shows one token after another
+            // that it cannot cope with would be the one to find out after each pause, and nobody else would ever be
+            // asked about.
+            Outcome::Failed(Failed { whose: Whose::Token, .. }) | Outcome::Active { .. } | Outcome::Refused(_) => {
                 self.away.answered();
                 false
             }

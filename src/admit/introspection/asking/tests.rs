@@ -198,6 +198,29 @@ async fn a_token_that_the_server_cannot_cope_with_is_the_tokens_own_trouble() {
     assert_eq!(test.asked().iter().filter(|token| *token == "broken").count(), 2);
 }
 
+/// Whoever sends one token after another that the server cannot cope with is the first to ask after each pause.
+#[tokio::test(start_paused = true)]
+async fn any_answer_ends_an_outage_whatever_it_says_of_the_token() {
+    let test = Test::start(64);
+    for index in 0..3 {
+        assert_eq!(test.ask(&format!("away {index}")).await, "unknown");
+    }
+    pass(Duration::from_millis(500)).await;
+    test.hold();
+    let first = test.begin("broken");
+    test.settle().await;
+    assert_eq!(test.ask("good").await, "unknown", "one finds out");
+    test.release();
+    assert_eq!(word(first.await.unwrap()), "unknown");
+    test.hold();
+    let flood: Vec<_> = (0..10).map(|index| test.begin(&format!("broken {index}"))).collect();
+    let good = test.begin("good");
+    test.settle().await;
+    test.release();
+    assert_eq!(word(good.await.unwrap()), "active");
+    assert_eq!(test.asked().len(), 3 + 1 + flood.len() + 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_in_line_are_told_when_the_server_is_gone() {
     let test = Test::start(3);
