@@ -99,9 +99,11 @@ pub(super) fn judge(answer: &Answer, auth: &Arc<str>, settings: &IntrospectionSe
         };
         return failed(whose, format!("status {}: {why}", status.as_u16()));
     }
-    let Ok(members) = json::object(&answer.body) else {
+    let Ok(mut members) = json::object(&answer.body) else {
         return failed(Whose::Token, "its answer is not a JSON object, or names a member twice".to_owned());
     };
+    // Servers that fill in a form write null for what they do not know.
+    members.retain(|_, value| !value.is_null());
     match members.get("active") {
         Some(Value::Bool(true)) => active(&members, auth, settings, now),
         Some(Value::Bool(false)) => refused("the token is not active"),
@@ -173,7 +175,7 @@ fn is_for(ours: &[String], audience: Option<&Value>) -> bool {
 /// must be one that is shown as `Bearer`.
 fn is_access_token(members: &Map<String, Value>) -> bool {
     let is_one_of = |name: &str, known: &[&str]| match members.get(name) {
-        None | Some(Value::Null) => true,
+        None => true,
         Some(told) => told.as_str().is_some_and(|told| known.iter().any(|known| told.eq_ignore_ascii_case(known))),
     };
     let is_another = ["Refresh", "Offline", "ID", "Logout"];
@@ -229,6 +231,20 @@ mod tests {
             Outcome::Active { until: Some(until), .. } if until == now() + Duration::from_secs(60)));
         assert_eq!(identity(r#"{"active":true,"username":"bob","client_id":"c"}"#).subject(), "bob");
         assert_eq!(identity(r#"{"active":true,"client_id":"batch","token_type":"bearer"}"#).subject(), "batch");
+    }
+
+    /// Servers whose answers have a fixed form write null for what they do not know.
+    #[test]
+    fn null_is_as_good_as_absent() {
+        let body =
+            r#"{"active":true,"sub":null,"username":"bob","exp":null,"nbf":null,"roles":null,"token_type":null}"#;
+        assert_eq!(identity(body).subject(), "bob");
+        assert!(matches!(of(200, body, &settings()), Outcome::Active { until: None, .. }));
+        assert_eq!(refusal(r#"{"active":true,"sub":null}"#, &settings()), "the token names no subject");
+        let mut wanting = settings();
+        wanting.audience = Some(vec!["orders".to_owned()]);
+        assert_eq!(refusal(r#"{"active":true,"sub":"a","aud":null}"#, &wanting), "the token is for another audience");
+        assert!(matches!(of(200, r#"{"active":null,"sub":"a"}"#, &settings()), Outcome::Failed(_)));
     }
 
     #[test]
