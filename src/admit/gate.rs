@@ -325,10 +325,11 @@ fn is_cookie(token_from: &TokenFrom, name: &str) -> bool {
     }
 }
 
-/// Three parts with dots between them (RFC 7515 section 7.1), the first not empty. Whether they are base64url and
-/// hold what they should is for whoever judges the token: nobody else may take a JWT that is merely malformed.
+/// Three parts with dots between them (RFC 7515 section 7.1), or five of one that is encrypted (RFC 7516 section 7.1).
+/// Whether they are base64url and hold what they should, or anything, is for whoever judges the token: nobody else may
+/// take a JWT that is merely malformed.
 fn is_jwt_shaped(token: &[u8]) -> bool {
-    token.first().is_some_and(|first| *first != b'.') && token.iter().filter(|byte| **byte == b'.').count() == 2
+    matches!(token.iter().filter(|byte| **byte == b'.').count(), 2 | 4)
 }
 
 fn fits(asking: &Asking<'_>) -> bool {
@@ -363,10 +364,11 @@ mod tests {
 
     #[test]
     fn the_shape_of_a_jwt() {
-        for token in ["eyJhbGciOiJub25lIn0.e30.", "a.b.c", "a..", "a.b.c=", "a b.c.d"] {
+        for token in ["eyJhbGciOiJub25lIn0.e30.", "a.b.c", "a..", ".b.c", "a.b.c=", "a b.c.d", "a.b.c.d.e", "a..c.d.e"]
+        {
             assert!(is_jwt_shaped(token.as_bytes()), "{token}");
         }
-        for token in ["", "opaque", "a.b", "a.b.c.d", "a.b.c.d.e", ".b.c"] {
+        for token in ["", "opaque", "a.b", ".", "a.b.c.d", "a.b.c.d.e.f"] {
             assert!(!is_jwt_shaped(token.as_bytes()), "{token}");
         }
     }
