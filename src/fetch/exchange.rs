@@ -73,7 +73,7 @@ impl Connection {
 pub(super) fn request(question: &Question<'_>) -> Result<Request<Full<Bytes>>, FetchError> {
     let (method, body) = match &question.what {
         What::Get => (Method::GET, Bytes::new()),
-        What::PostForm(form) => (Method::POST, form.clone()),
+        What::PostForm(form) => (Method::POST, form().map_err(FetchError::Unasked)?),
     };
     let form = method == Method::POST;
     let mut request = Request::builder()

@@ -44,7 +44,7 @@ struct Kept {
 /// One question.
 pub struct Question<'a> {
     pub url: &'a FetchUrl,
-    pub what: What,
+    pub what: What<'a>,
     /// Kept out of every message.
     pub authorization: Option<HeaderValue>,
     /// The longest body that is taken, in bytes.
@@ -54,12 +54,11 @@ pub struct Question<'a> {
 }
 
 /// What is asked.
-#[derive(Clone)]
-pub enum What {
+pub enum What<'a> {
     Get,
-    /// `application/x-www-form-urlencoded`. Asked again on another connection where a kept one breaks: to be used for
-    /// questions that change nothing.
-    PostForm(Bytes),
+    /// `application/x-www-form-urlencoded`. Asked again on a new connection where a kept one breaks: to be used for
+    /// questions that change nothing. It is made anew then, since what proves who asks may count only once.
+    PostForm(&'a (dyn Fn() -> Result<Bytes, String> + Sync)),
 }
 
 /// An answer that came whole. It may have any status but a redirect.
@@ -84,6 +83,8 @@ pub enum FetchError {
     /// A coding that was not asked for.
     Coded,
     Broken(String),
+    /// There is no question to put.
+    Unasked(String),
 }
 
 impl fmt::Display for FetchError {
@@ -99,6 +100,7 @@ impl fmt::Display for FetchError {
             FetchError::TooLarge(most) => write!(f, "its answer is longer than {most} bytes"),
             FetchError::Coded => f.write_str("its answer is compressed, which was not asked for"),
             FetchError::Broken(why) => write!(f, "it gave no whole answer: {why}"),
+            FetchError::Unasked(why) => write!(f, "it could not be asked: {why}"),
         }
     }
 }
@@ -138,10 +140,10 @@ impl Client {
     }
 
     async fn exchange(&self, question: &Question<'_>) -> Result<Answer, FetchError> {
-        let request = exchange::request(question)?;
-        while let Some(mut connection) = self.take(question.url) {
-            match connection.send(request.clone(), question.max_body).await {
-                // The other side may have closed it at any moment: that says nothing yet.
+        if let Some(mut connection) = self.take(question.url) {
+            match connection.send(exchange::request(question)?, question.max_body).await {
+                // The other side may have closed it at any moment: that says nothing yet. A new connection does; other
+                // kept ones would most likely break too, each of them with the question on it.
                 Err(FetchError::Broken(_)) => {}
                 Err(error) => return Err(error),
                 Ok(answer) => return self.finish(question.url, connection, answer),
@@ -149,7 +151,7 @@ impl Client {
         }
         let stream = connect::connect(question.url, self.roots.as_ref()).await?;
         let mut connection = Connection::over(stream).await?;
-        let answer = connection.send(request, question.max_body).await?;
+        let answer = connection.send(exchange::request(question)?, question.max_body).await?;
         self.finish(question.url, connection, answer)
     }
 

@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -138,7 +139,8 @@ async fn a_question_and_its_answer() {
     let head = server.heads().remove(0);
     assert!(head.starts_with("GET /keys?a=b HTTP/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", server.port)), "{head}");
-    let what = What::PostForm(Bytes::from_static(b"token=a"));
+    let form = || Ok(Bytes::from_static(b"token=a"));
+    let what = What::PostForm(&form);
     let authorization = Some(HeaderValue::from_static("Basic x"));
     client.ask(&Question { what, authorization, ..get(&url) }).await.unwrap();
     let head = server.heads().remove(1);
@@ -157,6 +159,30 @@ async fn connections_are_kept_and_one_that_ended_is_replaced() {
         assert!(client.kept.lock().unwrap().len() <= 1);
     }
     assert_eq!(server.heads().len(), 6);
+}
+
+/// Connections that broke together would else see one question after the other.
+#[tokio::test]
+async fn a_question_is_put_twice_at_most() {
+    // Each connection answers once, takes another request, and ends.
+    let server = Server::start(&[OK, ""]).await;
+    let (client, url) = (client(), server.url("/"));
+    let question = get(&url);
+    let (one, two, three) = tokio::join!(client.ask(&question), client.ask(&question), client.ask(&question));
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    assert_eq!(client.kept.lock().unwrap().len(), 3);
+    client.ask(&question).await.unwrap();
+    assert_eq!(server.heads().len(), 3 + 2);
+    // What is sent again is made again.
+    let made = AtomicUsize::new(0);
+    let form = || Ok(Bytes::from(format!("jti={}&token=a", made.fetch_add(1, Ordering::SeqCst))));
+    client.ask(&Question { what: What::PostForm(&form), ..get(&url) }).await.unwrap();
+    let sent: Vec<String> = server.heads().split_off(3 + 2);
+    assert_eq!(sent.len(), 2);
+    assert!(sent[0].ends_with("jti=0&token=a") && sent[1].ends_with("jti=1&token=a"), "{sent:?}");
+    let nothing = || Err("the key is gone".to_owned());
+    let error = client.ask(&Question { what: What::PostForm(&nothing), ..get(&url) }).await.err();
+    assert_eq!(error, Some(FetchError::Unasked("the key is gone".to_owned())));
 }
 
 #[tokio::test]

@@ -68,7 +68,8 @@ impl Failed {
             | FetchError::Timeout(_)
             | FetchError::Redirect(_)
             | FetchError::Coded
-            | FetchError::Broken(_) => Whose::Server,
+            | FetchError::Broken(_)
+            | FetchError::Unasked(_) => Whose::Server,
         };
         Failed { why: error.to_string(), whose }
     }

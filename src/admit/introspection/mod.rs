@@ -19,7 +19,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use self::answer::{Failed, Outcome, Whose};
+use self::answer::{Failed, Outcome};
 use self::asking::{Ask, Asking, Bounds, Server};
 use self::cache::Said;
 use self::proof::Proof;
@@ -191,13 +191,10 @@ impl Endpoint {
 
 impl Server for Endpoint {
     async fn ask(&self, token: Arc<str>) -> Outcome {
-        let form = match self.form(&token) {
-            Ok(form) => form,
-            Err(why) => return Outcome::Failed(Failed { why, whose: Whose::Server }),
-        };
+        let form = || self.form(&token);
         let question = Question {
             url: &self.settings.url,
-            what: What::PostForm(form),
+            what: What::PostForm(&form),
             authorization: self.proof.authorization(),
             max_body: MAX_ANSWER,
             timeout: self.settings.timeout,
