@@ -61,6 +61,22 @@ pub enum What<'a> {
     PostForm(&'a (dyn Fn() -> Result<Bytes, String> + Sync)),
 }
 
+/// Whether a client has to judge certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    Always,
+    /// What is asked in the clear may name a place that is not.
+    Perhaps,
+    Never,
+}
+
+impl Tls {
+    /// To ask nobody else.
+    pub fn to(url: &FetchUrl) -> Tls {
+        if url.https { Tls::Always } else { Tls::Never }
+    }
+}
+
 /// An answer that came whole. It may have any status but a redirect.
 pub struct Answer {
     pub status: StatusCode,
@@ -108,19 +124,21 @@ impl fmt::Display for FetchError {
 impl std::error::Error for FetchError {}
 
 impl Client {
-    /// Reads `ca`, or the system's authorities where that is absent and `https`. Hands out `before`, and with it the
-    /// connections, when these say the same. `None`: the problems are told at `span` or at `ca`.
+    /// Reads `ca`, or the system's authorities where that is absent and they are of use. Hands out `before`, and with
+    /// it the connections, when these say the same. `None`: the problems are told at `span` or at `ca`.
     pub fn build(
         ca: Option<&At<std::path::PathBuf>>,
-        https: bool,
+        tls: Tls,
         span: &Span,
         system: &SystemRoots,
         before: Option<&Arc<Client>>,
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<Client>> {
-        let roots = match (ca, https) {
-            (None, false) => None,
-            (Some(_), _) | (None, true) => Some(Roots::read(ca, span, system, problems)?),
+        let roots = match (ca, tls) {
+            (None, Tls::Never) => None,
+            // Without any, that is told should a certificate have to be judged.
+            (None, Tls::Perhaps) => Roots::read(None, span, system, &mut Vec::new()),
+            (Some(_), _) | (None, Tls::Always) => Some(Roots::read(ca, span, system, problems)?),
         };
         if let Some(before) = before
             && before.roots == roots

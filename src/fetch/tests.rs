@@ -93,7 +93,7 @@ fn trusting(file: Option<&tempfile::NamedTempFile>, before: Option<&Arc<Client>>
     let span = Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")));
     let ca = file.map(|file| At { value: file.path().to_owned(), span: span.clone() });
     let mut problems = Vec::new();
-    Client::build(ca.as_ref(), true, &span, &SystemRoots::default(), before, &mut problems)
+    Client::build(ca.as_ref(), Tls::Always, &span, &SystemRoots::default(), before, &mut problems)
         .unwrap_or_else(|| panic!("{problems:?}"))
 }
 
@@ -114,6 +114,23 @@ async fn a_certificate_is_judged() {
     assert_eq!(error, FetchError::Tls("its certificate is for another name".to_owned()));
     // Where no authority is known nobody is trusted.
     assert!(matches!(self::client().ask(&get(&url)).await, Err(FetchError::Tls(_))));
+}
+
+/// What is in the clear may lead to what is not: then the system's authorities judge, where it has some.
+#[tokio::test]
+async fn who_may_lead_elsewhere_is_followed_with_the_systems_trust() {
+    let (port, _) = tls("127.0.0.1").await;
+    let url = parse_fetch_url(&format!("https://127.0.0.1:{port}/")).unwrap();
+    let span = Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")));
+    let (system, mut problems) = (SystemRoots::default(), Vec::new());
+    let has_some = Client::build(None, Tls::Always, &span, &system, None, &mut problems).is_some();
+    problems.clear();
+    for (tls, judged) in [(Tls::Perhaps, has_some), (Tls::Never, false)] {
+        let client = Client::build(None, tls, &span, &system, None, &mut problems).unwrap();
+        let Err(FetchError::Tls(why)) = client.ask(&get(&url)).await else { panic!("{tls:?}") };
+        assert_eq!(why.contains("no authority is known"), !judged, "{tls:?}: {why}");
+    }
+    assert!(problems.is_empty());
 }
 
 fn client() -> Client {

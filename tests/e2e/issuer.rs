@@ -17,7 +17,7 @@ const DISCOVERY: &str = "/.well-known/openid-configuration";
 type Handler = Box<dyn Fn(&Request) -> String + Send + Sync>;
 
 /// A provider that answers as it is told to; it remembers across deaths what it was asked.
-struct Provider {
+pub struct Provider {
     port: u16,
     fake: Option<Fake>,
     shared: Arc<Shared>,
@@ -32,7 +32,7 @@ struct Shared {
 }
 
 impl Provider {
-    fn start(handler: impl Fn(&Request) -> String + Send + Sync + 'static) -> Provider {
+    pub fn start(handler: impl Fn(&Request) -> String + Send + Sync + 'static) -> Provider {
         let shared = Shared {
             handler: RwLock::new(Box::new(handler)),
             asked: Mutex::default(),
@@ -45,13 +45,13 @@ impl Provider {
     }
 
     /// Discovery and keys as they should be.
-    fn of_keys(signers: &[&Signer]) -> Provider {
+    pub fn of_keys(signers: &[&Signer]) -> Provider {
         let provider = Provider::start(|_| String::new());
         provider.answer(provider.documents(signers));
         provider
     }
 
-    fn documents(&self, signers: &[&Signer]) -> impl Fn(&Request) -> String + Send + Sync + 'static {
+    pub fn documents(&self, signers: &[&Signer]) -> impl Fn(&Request) -> String + Send + Sync + 'static {
         let document = json!({ "issuer": self.issuer(), "jwks_uri": format!("{}/jwks", self.issuer()) });
         let keys: Vec<Value> = signers.iter().map(|signer| signer.jwk()).collect();
         let (document, keys) = (document.to_string(), json!({ "keys": keys }).to_string());
@@ -62,43 +62,43 @@ impl Provider {
         }
     }
 
-    fn answer(&self, handler: impl Fn(&Request) -> String + Send + Sync + 'static) {
+    pub fn answer(&self, handler: impl Fn(&Request) -> String + Send + Sync + 'static) {
         *self.shared.handler.write().unwrap() = Box::new(handler);
     }
 
-    fn issuer(&self) -> String {
+    pub fn issuer(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn die(&mut self) {
+    pub fn die(&mut self) {
         self.fake = None;
     }
 
-    fn revive(&mut self) {
+    pub fn revive(&mut self) {
         let shared = Arc::clone(&self.shared);
         self.fake = Some(Fake::start_at(self.port, move |connection| shared.serve(connection)));
     }
 
-    fn asked(&self, target: &str) -> usize {
+    pub fn asked(&self, target: &str) -> usize {
         self.shared.asked.lock().unwrap().iter().filter(|request| request.target() == target).count()
     }
 
     /// From now on answers wait for [`Provider::open`].
-    fn shut(&self) {
+    pub fn shut(&self) {
         *self.shared.gate.0.lock().unwrap() = false;
     }
 
-    fn open(&self) {
+    pub fn open(&self) {
         *self.shared.gate.0.lock().unwrap() = true;
         self.shared.gate.1.notify_all();
     }
 
-    fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::SeqCst)
     }
 
     /// A token of `signer` for orders.
-    fn token(&self, signer: &Signer) -> String {
+    pub fn token(&self, signer: &Signer) -> String {
         signer.sign(&with(claims(), json!({ "iss": self.issuer() })))
     }
 }
@@ -119,11 +119,11 @@ impl Shared {
     }
 }
 
-fn ok(body: &str) -> String {
+pub fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-fn status(line: &str) -> String {
+pub fn status(line: &str) -> String {
     format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n")
 }
 
@@ -137,7 +137,7 @@ fn echo() -> Fake {
     })
 }
 
-fn jwt(provider: &Provider, backend: &Fake, lines: &str) -> Setup {
+pub fn jwt(provider: &Provider, backend: &Fake, lines: &str) -> Setup {
     Setup::before([backend.url()]).route("auth = [\"staff\"]").rest(&format!(
         "[auth.staff]\nkind = \"jwt\"\nissuer = \"{}\"\naudience = [\"orders\"]\n{lines}\n",
         provider.issuer()
@@ -153,7 +153,7 @@ fn opaque(provider: &Provider, backend: &Fake, lines: &str) -> Setup {
 }
 
 /// Why the issuer's keys, or its answers, are not to be had.
-fn reason(gateway: &Gateway, of: &str) -> Option<String> {
+pub fn reason(gateway: &Gateway, of: &str) -> Option<String> {
     Some(gateway.status()["auths"][0][of]["reason"].as_str()?.to_owned())
 }
 
@@ -162,7 +162,7 @@ fn is_ready(gateway: &Gateway) -> bool {
 }
 
 /// What each of these clients, all at once, is answered.
-fn all_at_once(gateway: &Gateway, tokens: &[String], meanwhile: impl FnOnce()) -> Vec<Response> {
+pub fn all_at_once(gateway: &Gateway, tokens: &[String], meanwhile: impl FnOnce()) -> Vec<Response> {
     let mut clients: Vec<_> = tokens
         .iter()
         .map(|token| {

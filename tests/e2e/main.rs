@@ -23,6 +23,7 @@ mod hostile;
 mod http2_frames;
 mod identity;
 mod issuer;
+mod issuer_keys;
 mod jwt;
 mod lifecycle;
 mod limits;

@@ -29,7 +29,7 @@ use super::identity::Identity;
 use super::verified::{Holds, Prover};
 use crate::config::settings::IntrospectionSettings;
 use crate::config::source::Span;
-use crate::fetch::{Client, Question, What};
+use crate::fetch::{Client, Question, Tls, What};
 use crate::worker::Worker;
 
 /// Bytes of a token, as of a JWT.
@@ -76,7 +76,7 @@ impl Introspection {
         let before = before.map(|before| &before.shared);
         let client = Client::build(
             settings.ca.as_ref(),
-            settings.url.https,
+            Tls::to(&settings.url),
             span,
             building.system_roots,
             before.map(|before| &before.client),

@@ -30,7 +30,7 @@ use crate::clock;
 use crate::config::problem::Problem;
 use crate::config::settings::{At, JwtAlgorithm, JwtKeys, JwtSettings, TokenFrom};
 use crate::config::source::Span;
-use crate::fetch::Client;
+use crate::fetch::{Client, Tls};
 use crate::worker::Worker;
 
 /// A verified token is judged anew at least this often, should the clock on the wall be set back.
@@ -72,10 +72,11 @@ impl Jwt {
             },
             JwtKeys::Discovery(document) => {
                 let place = Place::Discovery { issuer: settings.issuer.clone(), document: document.clone() };
-                fetched(name, settings, place, document.https, span, keys_before, building)?
+                let tls = if document.https { Tls::Always } else { Tls::Perhaps };
+                fetched(name, settings, place, tls, span, keys_before, building)?
             }
             JwtKeys::Url(url) => {
-                fetched(name, settings, Place::Url(url.clone()), url.https, span, keys_before, building)?
+                fetched(name, settings, Place::Url(url.clone()), Tls::to(url), span, keys_before, building)?
             }
         };
         let prover = match before.filter(|before| Arc::ptr_eq(&before.keys, &keys)) {
@@ -151,14 +152,14 @@ fn fetched(
     name: &Arc<str>,
     settings: &JwtSettings,
     place: Place,
-    https: bool,
+    tls: Tls,
     span: &Span,
     before: Option<&Arc<Keys>>,
     building: &mut Building<'_>,
 ) -> Option<Arc<Keys>> {
     let client_before = before.and_then(|keys| keys.client());
     let ca = settings.ca.as_ref();
-    let client = Client::build(ca, https, span, building.system_roots, client_before, building.problems)?;
+    let client = Client::build(ca, tls, span, building.system_roots, client_before, building.problems)?;
     let issuer = Issuer {
         auth: Arc::clone(name),
         place,
