@@ -12,6 +12,7 @@ use super::super::super::value::choice::choice;
 use super::super::super::value::fetch_url::fetch_url;
 use super::super::super::value::{self, number};
 use super::claims;
+use super::jwt::audience;
 
 const CACHE: Duration = Duration::from_secs(30);
 /// A token that was revoked lets its bearer in for as long.
@@ -34,8 +35,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<IntrospectionSettings> {
         max_in_flight: max_in_flight(table),
         timeout: table.or("timeout", TIMEOUT, |node| at_most(node, number::timeout(node)?, LONGEST_TIMEOUT, "60s")),
         issuer: table.get("issuer", |node| non_empty(node, "what answers carry as `iss`")),
-        audience: table
-            .get("audience", |node| node.one_or_more(|node| non_empty(node, "an audience, or a list of them"))),
+        audience: table.get("audience", audience),
         claims: claims::read(table),
         ca: table.get("ca", |node| value::path(node).map(|path| node.at(path))),
         url: url?,

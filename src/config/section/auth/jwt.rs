@@ -83,7 +83,8 @@ fn issuer(node: &Node<'_>, discovered: bool) -> Option<(String, Option<FetchUrl>
     Some((issuer, Some(url)))
 }
 
-fn audience(node: &Node<'_>) -> Option<Vec<String>> {
+/// One or a list, none of them twice.
+pub(super) fn audience(node: &Node<'_>) -> Option<Vec<String>> {
     let audience = node.one_or_more(|node| non_empty(node, "an audience, or a list of them"))?;
     for (index, name) in audience.iter().enumerate() {
         if audience.iter().take(index).any(|earlier| earlier == name) {
