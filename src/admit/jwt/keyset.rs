@@ -16,10 +16,11 @@ use serde_json::{Map, Value};
 use super::json;
 use crate::config::settings::JwtAlgorithm;
 
-/// Keys of one set; more than any issuer has.
-const MAX_KEYS: usize = 256;
-/// Keys that one token is tried with: each costs a signature.
-const MAX_TRIES: usize = 4;
+/// Members of one set, whatever they are good for.
+const MAX_MEMBERS: usize = 256;
+/// Keys of one set that can be used: more than any issuer has. A token that names none is tried with each that fits,
+/// and each costs a signature.
+const MAX_KEYS: usize = 64;
 /// RFC 7518 sections 3.3 and 3.5 demand 2048 bits; beyond 8192 a verification takes too long.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const MAX_KEY_ID: usize = 1024;
@@ -72,8 +73,8 @@ impl KeySet {
         let Some(Value::Array(members)) = set.get("keys") else {
             return Err("it has no list `keys`: it is no JWK Set (RFC 7517)".to_owned());
         };
-        if members.len() > MAX_KEYS {
-            return Err(format!("it has more than {MAX_KEYS} keys"));
+        if members.len() > MAX_MEMBERS {
+            return Err(format!("it has more than {MAX_MEMBERS} keys"));
         }
         let mut keys = Vec::new();
         let mut passed_over: Vec<String> = Vec::new();
@@ -90,6 +91,9 @@ impl KeySet {
             let names: Vec<&str> = algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
             let why = if passed_over.is_empty() { "it is empty".to_owned() } else { passed_over.join("; ") };
             return Err(format!("it has no key for {}: {why}", names.join(", ")));
+        }
+        if keys.len() > MAX_KEYS {
+            return Err(format!("it has more than {MAX_KEYS} keys that can be used"));
         }
         Ok(KeySet { keys: keys.into_boxed_slice() })
     }
@@ -121,12 +125,12 @@ impl KeySet {
             (Some(_) | None, None) | (None, Some(_)) => true,
         };
         let fits = |key: &&Key| key.algorithms.contains(&algorithm);
-        let tried = self.keys.iter().filter(named).filter(fits).take(MAX_TRIES);
+        let mut tried = self.keys.iter().filter(named).filter(fits);
         let valid = |key: &Key| {
             let verified = jsonwebtoken::crypto::verify(signature, message, &key.decoding, of(algorithm));
             verified.unwrap_or(false)
         };
-        if tried.into_iter().any(valid) {
+        if tried.any(valid) {
             return Signature::Valid;
         }
         let known = |id: &str| {

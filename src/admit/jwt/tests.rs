@@ -444,3 +444,23 @@ fn names_of_keys() {
         assert_eq!(gate.subject(&bare).as_deref(), Ok("alice"), "{}", signer.id);
     }
 }
+
+/// However many keys an issuer has, up to the bound that is told when they are read.
+#[test]
+fn a_token_that_names_no_key_is_tried_with_each() {
+    let signers: Vec<Signer> = (0..64).map(|index| Signer::new("ES256", &format!("key-{index}"))).collect();
+    let nameless: Vec<Value> = signers.iter().map(|signer| with(signer.jwk(), json!({"kid": null}))).collect();
+    for keys in [jwks(&signers), json!({"keys": nameless}).to_string()] {
+        let gate = Gate::with_keys(&keys, "");
+        for signer in [&signers[0], &signers[31], &signers[63]] {
+            let bare = signer.sign_with(&with(signer.header(), json!({"kid": null})), &claims());
+            assert_eq!(gate.subject(&bare).as_deref(), Ok("alice"), "{}", signer.id);
+        }
+    }
+    let more = jwks(signers.iter().chain([&Signer::new("ES256", "one more")]));
+    let told = KeySet::parse(more.as_bytes(), &[JwtAlgorithm::Es256]).unwrap_err();
+    assert!(told.contains("more than 64"), "{told}");
+    // Of those that cannot be used there may be more.
+    let told = KeySet::parse(more.as_bytes(), &[JwtAlgorithm::EdDsa]).unwrap_err();
+    assert!(told.contains("it has no key for EdDSA"), "{told}");
+}
