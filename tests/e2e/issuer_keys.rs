@@ -3,8 +3,59 @@
 use serde_json::json;
 
 use super::harness::{Fake, eventually, free_port};
-use super::issuer::{Provider, jwt, ok, reason};
-use super::jwt::testing::Signer;
+use super::issuer::{Provider, all_at_once, jwt, ok, reason};
+use super::jwt::testing::{Signer, claims, with};
+use super::oidc::ask;
+
+/// A token that does not say by which key it is.
+fn bare(provider: &Provider, signer: &Signer) -> String {
+    let claims = with(claims(), json!({ "iss": provider.issuer() }));
+    signer.sign_with(&with(signer.header(), json!({ "kid": null })), &claims)
+}
+
+/// A set of this one key, which has no name.
+fn nameless(signer: &Signer) -> String {
+    json!({ "keys": [with(signer.jwk(), json!({ "kid": null }))] }).to_string()
+}
+
+#[test]
+fn a_rotation_of_keys_without_names_is_noticed_at_once() {
+    let (old, new, forger) = (Signer::new("ES256", "a"), Signer::new("ES256", "b"), Signer::new("ES256", "c"));
+    let provider = Provider::of_keys(&[]);
+    let keys = |signer: &Signer| {
+        let (documents, keys) = (provider.documents(&[]), ok(&nameless(signer)));
+        provider.answer(move |request| if request.target() == "/jwks" { keys.clone() } else { documents(request) });
+    };
+    keys(&old);
+    let backend = Fake::ok();
+    let gateway = jwt(&provider, &backend, "").start();
+    assert_eq!(ask(&gateway, &bare(&provider, &old)).status, 200);
+    keys(&new);
+    assert_eq!(ask(&gateway, &bare(&provider, &new)).status, 200);
+    assert_eq!(provider.asked("/jwks"), 2);
+    assert_eq!(ask(&gateway, &bare(&provider, &old)).status, 401);
+    // Whoever invents signatures makes no more questions than whoever invents names.
+    let inventions: Vec<String> = (0..20).map(|_| bare(&provider, &forger)).collect();
+    let answers = all_at_once(&gateway, &inventions, || {});
+    assert!(answers.iter().all(|answer| answer.status == 401), "{answers:?}");
+    assert_eq!(provider.asked("/jwks"), 2);
+}
+
+#[test]
+fn a_new_key_by_the_name_of_the_old_one_is_noticed_at_once() {
+    let (old, new, forger) = (Signer::new("ES256", "k"), Signer::new("ES256", "k"), Signer::new("ES256", "k"));
+    let mut provider = Provider::of_keys(&[&old]);
+    let backend = Fake::ok();
+    let gateway = jwt(&provider, &backend, "").start();
+    assert_eq!(ask(&gateway, &provider.token(&old)).status, 200);
+    provider.answer(provider.documents(&[&new]));
+    assert_eq!(ask(&gateway, &provider.token(&new)).status, 200);
+    assert_eq!(ask(&gateway, &provider.token(&old)).status, 401);
+    // A bad signature is one, whether or not the issuer can be asked.
+    provider.die();
+    let answer = ask(&gateway, &provider.token(&forger));
+    assert_eq!((answer.status, answer.cause().as_str()), (401, "invalid_credentials"));
+}
 
 /// A document in the clear, on this machine, may lead to keys that are elsewhere.
 #[test]

@@ -57,8 +57,9 @@ enum Public {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signature {
     Valid,
+    /// There is a key of the name that the token gives, and it is not by that key.
     Invalid,
-    /// There is no key of the name that the token gives: it may be newer than the set.
+    /// There is no key of that name, or it gives none and is by none of these: its key may be newer than the set.
     UnknownKey,
 }
 
@@ -133,14 +134,13 @@ impl KeySet {
         if tried.any(valid) {
             return Signature::Valid;
         }
-        let known = |id: &str| {
-            self.keys.iter().any(|key| match (&key.public, &key.id) {
-                (Public::Secret, _) => true,
-                (Public::Rsa { .. } | Public::Point(_), Some(name)) => **name == *id,
-                (Public::Rsa { .. } | Public::Point(_), None) => false,
-            })
+        let is_meant = |key: &Key| match (&key.public, &key.id, id) {
+            // There is no other.
+            (Public::Secret, ..) => true,
+            (Public::Rsa { .. } | Public::Point(_), Some(name), Some(id)) => **name == *id,
+            (Public::Rsa { .. } | Public::Point(_), ..) => false,
         };
-        if id.is_none_or(known) { Signature::Invalid } else { Signature::UnknownKey }
+        if self.keys.iter().any(is_meant) { Signature::Invalid } else { Signature::UnknownKey }
     }
 }
 

@@ -127,15 +127,21 @@ impl Jwt {
 
     /// The generation of the keys that the signature is valid by.
     async fn signed(&self, token: &Token<'_>) -> Result<u64, Failure> {
-        let mut asked = false;
+        // Twice, since what others had asked before this token came may change the keys and still say nothing of it.
+        let mut questions: u8 = 2;
         loop {
             // Before the keys: were they changed in between, what they prove is merely not found again.
             let generation = self.keys.generation();
             let keys = self.keys.current().map_err(Failure::Unavailable)?;
-            match keys.verify(token.algorithm, token.key_id.as_deref(), token.message, token.signature) {
+            let signature = keys.verify(token.algorithm, token.key_id.as_deref(), token.message, token.signature);
+            // A signature that is not valid may be by a new key of an old name.
+            if signature != Signature::Valid && questions > 0 && self.keys.refetch(generation).await {
+                questions = questions.saturating_sub(1);
+                continue;
+            }
+            match signature {
                 Signature::Valid => return Ok(generation),
                 Signature::Invalid => return Err(Failure::Invalid("the signature of the token is not valid")),
-                Signature::UnknownKey if !asked && self.keys.refetch(generation).await => asked = true,
                 // It may be the issuer's newest: a client that is told 401 would throw a good token away.
                 Signature::UnknownKey if self.keys.unanswered() => {
                     let why = "the key of the token is not known, and the issuer gives no newer ones now";
