@@ -1,25 +1,21 @@
 //! The keys of an issuer as they are at this moment.
 //!
 //! Requests read them; one task of the control plane ([`Keys::keep`]) fetches them, again before they age, again
-//! after failures, and when a token names a key that is not known. Whatever fails, the last good ones serve until
+//! after failures, and when a token is by a key that is not known. Whatever fails, the last good ones serve until
 //! they are too old.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::issuer::{Fetched, Issuer};
 use super::keyset::KeySet;
+use super::rounds::Rounds;
 use crate::fetch::Client;
 
-/// Between two questions that unknown keys of tokens make: whoever invents key names cannot make more.
-const COOL_DOWN: Duration = Duration::from_secs(10);
-/// How long a request waits for keys that are being fetched.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Between attempts while fetching fails, doubling.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -37,17 +33,7 @@ pub struct Keys {
 /// Keys that are fetched.
 struct Asked {
     issuer: Issuer,
-    /// They are being fetched, or are about to be.
-    fetching: AtomicBool,
-    /// The last fetch failed.
-    failing: AtomicBool,
-    /// That they are to be, now.
-    wanted: Notify,
-    /// How often they were fetched, or were not to be had.
-    rounds: watch::Sender<u64>,
-    /// When a token may make the next question, in milliseconds since `began`.
-    next_demand: AtomicU64,
-    began: Instant,
+    rounds: Rounds,
     standing: Mutex<Standing>,
 }
 
@@ -84,13 +70,7 @@ impl Keys {
         let none = || Err("the issuer's keys have not been fetched yet".to_owned());
         let asked = Asked {
             issuer,
-            // Until the first round has ended.
-            fetching: AtomicBool::new(true),
-            failing: AtomicBool::new(false),
-            wanted: Notify::new(),
-            rounds: watch::Sender::new(0),
-            next_demand: AtomicU64::new(0),
-            began: Instant::now(),
+            rounds: Rounds::new(),
             standing: Mutex::new(same.and_then(|keys| keys.standing()).unwrap_or_default()),
         };
         let current = same.map_or_else(none, |keys| keys.current());
@@ -128,52 +108,57 @@ impl Keys {
         self.asked.is_some()
     }
 
-    /// Asks the issuer for its keys, because a token names one that is not known in those of the generation `seen`.
-    /// Whether there are others now. Waits for an answer that is under way, and not at all where the issuer was asked
-    /// for the same reason a moment ago.
+    /// Asks the issuer for its keys, because a token is by none of those of the generation `seen`. Whether there are
+    /// others now. Waits for an answer that is under way, and not at all where the issuer was asked for the same reason
+    /// a moment ago.
     pub async fn refetch(&self, seen: u64) -> bool {
+        let others = || self.generation() != seen;
         if let Some(asked) = &self.asked {
-            asked.demand().await;
+            asked.rounds.demand(others).await;
         }
-        self.generation() != seen
+        others()
     }
 
     /// Whether the issuer was asked last and has not answered: these may not be its newest keys.
     pub fn unanswered(&self) -> bool {
-        self.asked
-            .as_ref()
-            .is_some_and(|asked| asked.failing.load(Ordering::SeqCst) || asked.fetching.load(Ordering::SeqCst))
+        self.asked.as_ref().is_some_and(|asked| asked.rounds.unanswered())
     }
 
     /// Returns when the issuer has been asked once, whatever came of it. At once where there is nothing to ask.
     pub async fn settled(&self) {
         if let Some(asked) = &self.asked {
-            // The sender lives in `self`.
-            let _ = asked.rounds.subscribe().wait_for(|rounds| *rounds > 0).await;
+            asked.rounds.first().await;
         }
     }
 
     /// Fetches them for as long as this runs: on the control plane, once for each `Keys`.
     pub async fn keep(&self) {
-        let Some(asked) = &self.asked else { return };
+        if let Some(asked) = &self.asked {
+            self.keep_by(asked, || asked.issuer.fetch()).await;
+        }
+    }
+
+    async fn keep_by<F>(&self, asked: &Asked, mut fetch: impl FnMut() -> F)
+    where
+        F: Future<Output = Result<Fetched, String>>,
+    {
         let mut failures: u32 = 0;
         loop {
-            asked.fetching.store(true, Ordering::SeqCst);
-            let fetched = asked.issuer.fetch().await;
+            asked.rounds.begin();
+            let fetched = fetch().await;
             failures = if fetched.is_ok() { 0 } else { failures.saturating_add(1) };
             let pause = pause(failures, &fetched, asked.max_stale());
-            asked.failing.store(fetched.is_err(), Ordering::SeqCst);
+            let failed = fetched.is_err();
             match fetched {
                 Ok(fetched) => self.learn(asked, fetched.keys),
                 Err(why) => asked.fails(why, self.current().is_ok()),
             }
-            asked.fetching.store(false, Ordering::SeqCst);
-            asked.rounds.send_modify(|rounds| *rounds = rounds.wrapping_add(1));
+            asked.rounds.end(failed);
             let next = tokio::time::sleep(pause);
             tokio::pin!(next);
             loop {
                 tokio::select! {
-                    () = asked.wanted.notified() => break,
+                    () = asked.rounds.wanted() => break,
                     () = &mut next => break,
                     () = until(self.expiry(asked)) => self.expire(asked),
                 }
@@ -230,24 +215,6 @@ impl Keys {
 }
 
 impl Asked {
-    async fn demand(&self) {
-        let mut rounds = self.rounds.subscribe();
-        if !self.fetching.load(Ordering::SeqCst) {
-            let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let next = self.next_demand.load(Ordering::SeqCst);
-            let later = now.saturating_add(u64::try_from(COOL_DOWN.as_millis()).unwrap_or(u64::MAX));
-            let exchange = |from| self.next_demand.compare_exchange(from, later, Ordering::SeqCst, Ordering::SeqCst);
-            if now < next {
-                return;
-            }
-            if exchange(next).is_ok() {
-                self.fetching.store(true, Ordering::SeqCst);
-                self.wanted.notify_one();
-            }
-        }
-        let _ = tokio::time::timeout(PATIENCE, rounds.changed()).await;
-    }
-
     /// As the file has it, but never shorter than it takes to fetch them again.
     fn max_stale(&self) -> Duration {
         self.issuer.max_stale.max(LEAST_PAUSE.saturating_mul(2))
@@ -294,3 +261,6 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ pub mod issuer;
 pub mod json;
 pub mod keys;
 pub mod keyset;
+mod rounds;
 pub mod token;
 
 #[cfg(test)]

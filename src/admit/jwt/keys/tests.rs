@@ -1,0 +1,140 @@
+use std::sync::atomic::AtomicUsize;
+
+use super::super::issuer::Place;
+use super::super::testing::{Signer, jwks};
+use super::*;
+use crate::config::parse_fetch_url;
+use crate::config::settings::JwtAlgorithm;
+use crate::config::source::{SourceFile, Span};
+use crate::fetch::Tls;
+use crate::upstream::tls::SystemRoots;
+
+/// An issuer that says what it is told to, as it had it when it was asked.
+struct Script {
+    answer: Mutex<Option<String>>,
+    takes: Mutex<Duration>,
+    asked: AtomicUsize,
+}
+
+impl Script {
+    fn says(&self, signers: &[&Signer]) {
+        *self.answer.lock().unwrap() = Some(jwks(signers.iter().copied()));
+    }
+
+    fn takes(&self, time: Duration) {
+        *self.takes.lock().unwrap() = time;
+    }
+
+    async fn fetch(&self) -> Result<Fetched, String> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let (answer, takes) = (self.answer.lock().unwrap().clone(), *self.takes.lock().unwrap());
+        tokio::time::sleep(takes).await;
+        let told = answer.ok_or("it is away")?;
+        let keys = KeySet::parse(told.as_bytes(), &[JwtAlgorithm::Es256])?;
+        Ok(Fetched { keys, lifetime: Duration::from_secs(3600) })
+    }
+}
+
+struct Test {
+    script: Arc<Script>,
+    keys: Arc<Keys>,
+}
+
+impl Test {
+    /// The issuer has this key.
+    async fn start(max_stale: u64, signer: &Signer) -> Test {
+        let script = Script { answer: Mutex::default(), takes: Mutex::default(), asked: AtomicUsize::new(0) };
+        script.says(&[signer]);
+        let test = Test { script: Arc::new(script), keys: Keys::fetched(issuer(max_stale), None) };
+        let (keys, script) = (Arc::clone(&test.keys), Arc::clone(&test.script));
+        tokio::spawn(async move {
+            keys.keep_by(keys.asked.as_ref().unwrap(), || script.fetch()).await;
+        });
+        test.keys.settled().await;
+        assert!(test.has(1));
+        test
+    }
+
+    fn has(&self, count: usize) -> bool {
+        self.keys.current().is_ok_and(|keys| keys.count() == count)
+    }
+
+    fn asked(&self) -> usize {
+        self.script.asked.load(Ordering::SeqCst)
+    }
+
+    /// A token comes by a key that is not known. Whether there are others afterwards.
+    fn refetch(&self) -> impl Future<Output = bool> + Send + use<> {
+        let keys = Arc::clone(&self.keys);
+        async move { keys.refetch(keys.generation()).await }
+    }
+
+    /// A hundred of them at one time.
+    async fn flood(&self) -> Vec<bool> {
+        let each: tokio::task::JoinSet<bool> = (0..100).map(|_| self.refetch()).collect();
+        each.join_all().await
+    }
+}
+
+fn issuer(max_stale: u64) -> Issuer {
+    let span = Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")));
+    let client = Client::build(None, Tls::Never, &span, &SystemRoots::default(), None, &mut Vec::new()).unwrap();
+    Issuer {
+        auth: Arc::from("staff"),
+        place: Place::Url(parse_fetch_url("http://127.0.0.1:1/jwks").unwrap()),
+        algorithms: vec![JwtAlgorithm::Es256],
+        max_stale: Duration::from_secs(max_stale),
+        client,
+        metrics: Arc::default(),
+    }
+}
+
+fn signers() -> [Signer; 2] {
+    [Signer::new("ES256", "old"), Signer::new("ES256", "new")]
+}
+
+async fn pass(milliseconds: u64) {
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+}
+
+/// The issuer may have answered before it had the key.
+#[tokio::test(start_paused = true)]
+async fn who_comes_while_the_issuer_is_asked_may_have_it_asked_once_more() {
+    let [old, new] = signers();
+    let test = Test::start(3600, &old).await;
+    test.script.takes(Duration::from_secs(2));
+    let bogus = tokio::spawn(test.refetch());
+    pass(1_000).await;
+    assert_eq!(test.asked(), 2);
+    test.script.says(&[&old, &new]);
+    assert!(test.refetch().await, "the next answer has it");
+    assert!(!bogus.await.unwrap(), "and none had that");
+    assert!(test.has(2));
+    assert_eq!(test.asked(), 3);
+    // Neither has another turn within ten seconds of its last.
+    for _ in 0..10 {
+        assert!(!test.refetch().await);
+    }
+    assert_eq!(test.asked(), 3);
+    pass(10_000).await;
+    assert!(!test.refetch().await);
+    assert_eq!(test.asked(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_makes_two_questions_at_the_most() {
+    let [old, _] = signers();
+    let test = Test::start(3600, &old).await;
+    test.script.takes(Duration::from_secs(1));
+    let began = Instant::now();
+    assert!(!test.flood().await.contains(&true));
+    assert_eq!((test.asked(), began.elapsed().as_secs()), (3, 2));
+    assert!(!test.flood().await.contains(&true));
+    assert_eq!((test.asked(), began.elapsed().as_secs()), (3, 2), "nobody waits in the cool-down");
+    // Nobody waits longer than five seconds.
+    pass(10_000).await;
+    test.script.takes(Duration::from_secs(60));
+    let began = Instant::now();
+    assert!(!test.refetch().await && test.keys.unanswered());
+    assert_eq!(began.elapsed().as_secs(), 5);
+}
