@@ -145,7 +145,7 @@ impl Keys {
         let mut failures: u32 = 0;
         loop {
             asked.rounds.begin();
-            let fetched = fetch().await;
+            let fetched = self.ageing(asked, fetch()).await;
             failures = if fetched.is_ok() { 0 } else { failures.saturating_add(1) };
             let pause = pause(failures, &fetched, asked.max_stale());
             let failed = fetched.is_err();
@@ -154,14 +154,23 @@ impl Keys {
                 Err(why) => asked.fails(why, self.current().is_ok()),
             }
             asked.rounds.end(failed);
-            let next = tokio::time::sleep(pause);
-            tokio::pin!(next);
-            loop {
+            let next = async {
                 tokio::select! {
-                    () = asked.rounds.wanted() => break,
-                    () = &mut next => break,
-                    () = until(self.expiry(asked)) => self.expire(asked),
+                    () = asked.rounds.wanted() => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
+            };
+            self.ageing(asked, next).await;
+        }
+    }
+
+    /// Waits for `what`. Keys that become too old meanwhile are given up, whatever that is.
+    async fn ageing<T>(&self, asked: &Asked, what: impl Future<Output = T>) -> T {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                done = &mut what => return done,
+                () = until(self.expiry(asked)) => self.expire(asked),
             }
         }
     }

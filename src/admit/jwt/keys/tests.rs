@@ -97,6 +97,21 @@ async fn pass(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn keys_serve_no_longer_than_they_may_while_the_issuer_hangs() {
+    let test = Test::start(4, &signers()[0]).await;
+    test.script.takes(Duration::from_secs(60));
+    pass(3_990).await;
+    assert!(test.has(1) && test.keys.unanswered());
+    assert_eq!(test.asked(), 2);
+    pass(20).await;
+    assert!(test.keys.current().is_err());
+    // What it says at last is taken.
+    test.script.takes(Duration::ZERO);
+    pass(60_000).await;
+    assert!(test.has(1));
+}
+
 /// The issuer may have answered before it had the key.
 #[tokio::test(start_paused = true)]
 async fn who_comes_while_the_issuer_is_asked_may_have_it_asked_once_more() {
