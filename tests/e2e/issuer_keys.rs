@@ -1,11 +1,11 @@
 //! An issuer's keys as they change: by reloads, by rotations that name nothing, and when they are taken back.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::harness::{Fake, eventually, free_port};
-use super::issuer::{Provider, all_at_once, jwt, ok, reason};
+use super::harness::{Fake, Gateway, eventually, free_port};
+use super::issuer::{Provider, all_at_once, jwt, ok, reason, status};
 use super::jwt::testing::{Signer, claims, with};
-use super::oidc::ask;
+use super::oidc::{ask, is_unavailable};
 
 /// A token that does not say by which key it is.
 fn bare(provider: &Provider, signer: &Signer) -> String {
@@ -16,6 +16,10 @@ fn bare(provider: &Provider, signer: &Signer) -> String {
 /// A set of this one key, which has no name.
 fn nameless(signer: &Signer) -> String {
     json!({ "keys": [with(signer.jwk(), json!({ "kid": null }))] }).to_string()
+}
+
+fn is_ready(gateway: &Gateway) -> bool {
+    gateway.admin("/ready").status == 200
 }
 
 #[test]
@@ -55,6 +59,57 @@ fn a_new_key_by_the_name_of_the_old_one_is_noticed_at_once() {
     provider.die();
     let answer = ask(&gateway, &provider.token(&forger));
     assert_eq!((answer.status, answer.cause().as_str()), (401, "invalid_credentials"));
+}
+
+/// In an emergency an issuer publishes none.
+#[test]
+fn keys_that_the_issuer_takes_back_do_not_serve_on() {
+    let (signer, other) = (Signer::new("ES256", "one"), Signer::new("ES384", "other"));
+    let provider = Provider::of_keys(&[&signer]);
+    let backend = Fake::ok();
+    let (token, unknown) = (provider.token(&signer), provider.token(&Signer::new("ES256", "unknown")));
+    for (withdrawn, why) in [(vec![], "it is empty"), (vec![other.jwk()], "a key is for ES384")] {
+        provider.answer(provider.documents(&[&signer]));
+        let gateway = jwt(&provider, &backend, "").start();
+        assert_eq!(ask(&gateway, &token).status, 200);
+        let asked = provider.asked("/jwks");
+        let (documents, keys) = (provider.documents(&[]), ok(&json!({ "keys": withdrawn }).to_string()));
+        provider.answer(move |request| if request.target() == "/jwks" { keys.clone() } else { documents(request) });
+        ask(&gateway, &unknown);
+        assert_eq!(provider.asked("/jwks"), asked + 1);
+        assert!(is_unavailable(&ask(&gateway, &token)), "{why}");
+        assert!(!is_ready(&gateway));
+        let told = reason(&gateway, "keys").unwrap();
+        assert!(told.contains(why), "{told}");
+        assert_eq!(gateway.metric("passerelle_auth_keys", &["auth=\"staff\""]), 0.0);
+        let line = gateway.log_line("an error", |line| line["message"] == "there are no keys to verify tokens with");
+        assert!(line["reason"].as_str().unwrap().contains(why), "{line}");
+        provider.answer(provider.documents(&[&signer]));
+        eventually("keys again", || (ask(&gateway, &token).status == 200).then_some(()));
+        assert!(is_ready(&gateway) && reason(&gateway, "keys").is_none());
+    }
+}
+
+/// What is no set of keys says nothing of them.
+#[test]
+fn an_answer_that_is_none_takes_no_keys_back() {
+    let signer = Signer::new("ES256", "one");
+    let provider = Provider::of_keys(&[&signer]);
+    let backend = Fake::ok();
+    let (token, unknown) = (provider.token(&signer), provider.token(&Signer::new("ES256", "unknown")));
+    let many = json!({ "keys": vec![Value::Null; 257] }).to_string();
+    for answer in [ok("{}"), ok("{\"keys\":[],\"keys\":[]}"), ok("<html>"), ok(&many), status("404 Not Found")] {
+        provider.answer(provider.documents(&[&signer]));
+        let gateway = jwt(&provider, &backend, "").start();
+        assert_eq!(ask(&gateway, &token).status, 200);
+        let documents = provider.documents(&[]);
+        let told = answer.clone();
+        provider.answer(move |request| if request.target() == "/jwks" { told.clone() } else { documents(request) });
+        assert!(is_unavailable(&ask(&gateway, &unknown)));
+        assert!(reason(&gateway, "keys").is_some(), "{answer}");
+        assert_eq!(ask(&gateway, &token).status, 200, "{answer}");
+        assert!(is_ready(&gateway));
+    }
 }
 
 /// A document in the clear, on this machine, may lead to keys that are elsewhere.

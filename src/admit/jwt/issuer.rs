@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::json;
-use super::keyset::KeySet;
+use super::keyset::{KeySet, NoKeys};
 use crate::config::parse_fetch_url;
 use crate::config::settings::{FetchUrl, JwtAlgorithm};
 use crate::fetch::{Answer, Client, Question, What};
@@ -48,7 +48,8 @@ pub struct Issuer {
 
 /// What an issuer gave.
 pub struct Fetched {
-    pub keys: KeySet,
+    /// Or why none of them can be used: it has answered, and these are the keys that it has.
+    pub keys: Result<KeySet, String>,
     /// How long they are good.
     pub lifetime: Duration,
 }
@@ -61,14 +62,18 @@ impl Issuer {
     }
 
     /// # Errors
-    /// Why there are no keys, for the log.
+    /// Why it is not known what keys there are, for the log.
     pub async fn fetch(&self) -> Result<Fetched, String> {
         let place = match &self.place {
             Place::Url(url) => url.clone(),
             Place::Discovery { issuer, document } => self.discover(issuer, document).await?,
         };
         let answer = self.ask(&place).await.map_err(|why| format!("its keys: {why}"))?;
-        let keys = KeySet::parse(&answer.body, &self.algorithms).map_err(|why| format!("its keys: {why}"))?;
+        let keys = match KeySet::parse(&answer.body, &self.algorithms) {
+            Ok(keys) => Ok(keys),
+            Err(NoKeys::NoneFits(why)) => Err(format!("its keys: {why}")),
+            Err(NoKeys::Unreadable(why)) => return Err(format!("its keys: {why}")),
+        };
         Ok(Fetched { keys, lifetime: lifetime(&answer.headers) })
     }
 

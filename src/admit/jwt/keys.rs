@@ -2,7 +2,7 @@
 //!
 //! Requests read them; one task of the control plane ([`Keys::keep`]) fetches them, again before they age, again
 //! after failures, and when a token is by a key that is not known. Whatever fails, the last good ones serve until
-//! they are too old.
+//! they are too old, or the issuer answers that it has none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,9 +22,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Keys are fetched no more often than this by themselves, and serve at least twice as long.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
+/// The keys, or why there are none.
+type Current = Result<Arc<KeySet>, String>;
+
 /// Shared by the snapshots whose settings are the same, and changed by the control plane.
 pub struct Keys {
-    current: ArcSwap<Result<Arc<KeySet>, String>>,
+    current: ArcSwap<Current>,
     generation: AtomicU64,
     /// `None`: they do not change.
     asked: Option<Asked>,
@@ -146,18 +149,21 @@ impl Keys {
         loop {
             asked.rounds.begin();
             let fetched = self.ageing(asked, fetch()).await;
-            failures = if fetched.is_ok() { 0 } else { failures.saturating_add(1) };
-            let pause = pause(failures, &fetched, asked.max_stale());
-            let failed = fetched.is_err();
-            match fetched {
-                Ok(fetched) => self.learn(asked, fetched.keys),
-                Err(why) => asked.fails(why, self.current().is_ok()),
-            }
-            asked.rounds.end(failed);
+            let answered = fetched.is_ok();
+            let lifetime = match fetched {
+                Ok(Fetched { keys, lifetime }) => self.learn(asked, keys).then_some(lifetime),
+                Err(why) => {
+                    asked.fails(why, self.current().is_ok());
+                    None
+                }
+            };
+            failures = if lifetime.is_some() { 0 } else { failures.saturating_add(1) };
+            asked.rounds.end(!answered);
+            let next = tokio::time::sleep(pause(failures, lifetime, asked.max_stale()));
             let next = async {
                 tokio::select! {
                     () = asked.rounds.wanted() => {}
-                    () = tokio::time::sleep(pause) => {}
+                    () = next => {}
                 }
             };
             self.ageing(asked, next).await;
@@ -175,7 +181,21 @@ impl Keys {
         }
     }
 
-    fn learn(&self, asked: &Asked, keys: KeySet) {
+    /// Whether there are keys among what the issuer has answered.
+    fn learn(&self, asked: &Asked, keys: Result<KeySet, String>) -> bool {
+        match keys {
+            Ok(keys) => {
+                self.take(asked, keys);
+                true
+            }
+            Err(why) => {
+                self.withdraw(asked, why);
+                false
+            }
+        }
+    }
+
+    fn take(&self, asked: &Asked, keys: KeySet) {
         let count = keys.count();
         asked.issuer.metrics.fetched(count);
         let auth = &*asked.issuer.auth;
@@ -198,6 +218,18 @@ impl Keys {
         self.put(Ok(Arc::new(keys)));
     }
 
+    /// The issuer has none that can be used: that is how keys are taken back when one was stolen.
+    fn withdraw(&self, asked: &Asked, why: String) {
+        if self.current().is_err() {
+            asked.fails(why.clone(), false);
+        } else {
+            asked.issuer.metrics.failed();
+            asked.stands_failing(&why);
+            self.give_up(asked, &why, "The issuer publishes none that can be used; tokens get 503 until it does.");
+        }
+        self.put(Err(why));
+    }
+
     /// When the keys become too old; `None`: there are none.
     fn expiry(&self, asked: &Asked) -> Option<Instant> {
         self.current().ok()?;
@@ -206,18 +238,18 @@ impl Keys {
     }
 
     fn expire(&self, asked: &Asked) {
-        asked.issuer.metrics.expired();
         let why = format!("the issuer's keys are older than max_stale ({:?})", asked.max_stale());
-        tracing::error!(
-            auth = &*asked.issuer.auth,
-            reason = &*why,
-            remedy = "See the reason why they could not be fetched; until then tokens get 503.",
-            "there are no keys to verify tokens with"
-        );
+        self.give_up(asked, &why, "See the reason why they could not be fetched; until then tokens get 503.");
         self.put(Err(why));
     }
 
-    fn put(&self, keys: Result<Arc<KeySet>, String>) {
+    fn give_up(&self, asked: &Asked, why: &str, remedy: &str) {
+        asked.issuer.metrics.holds(0);
+        let auth = &*asked.issuer.auth;
+        tracing::error!(auth, reason = why, remedy, "there are no keys to verify tokens with");
+    }
+
+    fn put(&self, keys: Current) {
         self.current.store(Arc::new(keys));
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -232,9 +264,7 @@ impl Asked {
     /// One line at the first failure, not at each.
     fn fails(&self, why: String, has_keys: bool) {
         self.issuer.metrics.failed();
-        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = standing.failing.as_ref().map_or_else(Instant::now, |failing| failing.since);
-        if standing.failing.is_none() {
+        if self.stands_failing(&why) {
             let remedy = if has_keys {
                 "Those that were fetched before serve until max_stale; see the reason."
             } else {
@@ -242,20 +272,24 @@ impl Asked {
             };
             tracing::warn!(auth = &*self.issuer.auth, reason = &*why, remedy, "the issuer's keys cannot be fetched");
         }
-        standing.failing = Some(Failing { since, why });
+    }
+
+    /// Whether it did not before.
+    fn stands_failing(&self, why: &str) -> bool {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = standing.failing.as_ref().map(|failing| failing.since);
+        standing.failing = Some(Failing { since: before.unwrap_or_else(Instant::now), why: why.to_owned() });
+        before.is_none()
     }
 }
 
 /// How long to wait before the next fetch: until the keys have all but aged, or, after `failures` in a row, a moment.
-fn pause(failures: u32, fetched: &Result<Fetched, String>, max_stale: Duration) -> Duration {
-    let most = max_stale / 2;
-    match fetched {
-        Ok(fetched) => jittered(fetched.lifetime.min(most)).max(LEAST_PAUSE),
-        Err(_) => {
-            let pause = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
-            jittered(pause.min(most)).max(LEAST_PAUSE)
-        }
-    }
+fn pause(failures: u32, lifetime: Option<Duration>, max_stale: Duration) -> Duration {
+    let wanted = match lifetime {
+        Some(lifetime) => lifetime,
+        None => FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE),
+    };
+    jittered(wanted.min(max_stale / 2)).max(LEAST_PAUSE)
 }
 
 /// Something between four fifths of it and all of it, so that many gateways do not ask as one.

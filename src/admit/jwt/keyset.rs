@@ -63,19 +63,37 @@ pub enum Signature {
     UnknownKey,
 }
 
+/// Why there are no keys, for people; nothing of the keys in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoKeys {
+    /// This is no set of keys, or too large a one.
+    Unreadable(String),
+    /// This is one, and none of it can be used.
+    NoneFits(String),
+}
+
+impl fmt::Display for NoKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoKeys::Unreadable(why) | NoKeys::NoneFits(why) => f.write_str(why),
+        }
+    }
+}
+
 impl KeySet {
     /// The keys of a JWK Set that can be used with one of `algorithms`. Others are passed over, as RFC 7517 section 5
     /// says: encryption keys, kinds that are not known, RSA keys that are too short.
     ///
     /// # Errors
-    /// Why none can be used, for people; nothing of the keys in it.
-    pub fn parse(text: &[u8], algorithms: &[JwtAlgorithm]) -> Result<KeySet, String> {
-        let set = json::object(text).map_err(|_| "it is not a JSON object, or names a member twice".to_owned())?;
+    /// Why none can be used.
+    pub fn parse(text: &[u8], algorithms: &[JwtAlgorithm]) -> Result<KeySet, NoKeys> {
+        let unreadable = |why: &str| NoKeys::Unreadable(why.to_owned());
+        let set = json::object(text).map_err(|_| unreadable("it is not a JSON object, or names a member twice"))?;
         let Some(Value::Array(members)) = set.get("keys") else {
-            return Err("it has no list `keys`: it is no JWK Set (RFC 7517)".to_owned());
+            return Err(unreadable("it has no list `keys`: it is no JWK Set (RFC 7517)"));
         };
         if members.len() > MAX_MEMBERS {
-            return Err(format!("it has more than {MAX_MEMBERS} keys"));
+            return Err(NoKeys::Unreadable(format!("it has more than {MAX_MEMBERS} keys")));
         }
         let mut keys = Vec::new();
         let mut passed_over: Vec<String> = Vec::new();
@@ -91,10 +109,10 @@ impl KeySet {
         if keys.is_empty() {
             let names: Vec<&str> = algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
             let why = if passed_over.is_empty() { "it is empty".to_owned() } else { passed_over.join("; ") };
-            return Err(format!("it has no key for {}: {why}", names.join(", ")));
+            return Err(NoKeys::NoneFits(format!("it has no key for {}: {why}", names.join(", "))));
         }
         if keys.len() > MAX_KEYS {
-            return Err(format!("it has more than {MAX_KEYS} keys that can be used"));
+            return Err(NoKeys::Unreadable(format!("it has more than {MAX_KEYS} keys that can be used")));
         }
         Ok(KeySet { keys: keys.into_boxed_slice() })
     }

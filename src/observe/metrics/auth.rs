@@ -40,13 +40,14 @@ impl KeysMetrics {
         *self.fetched.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// No keys came, or none that can be used.
     pub fn failed(&self) {
         self.count(FetchResult::Failure);
     }
 
-    /// There are none that may be used any more.
-    pub fn expired(&self) {
-        self.usable.store(0, Ordering::Relaxed);
+    /// So many may be used now, without any having come.
+    pub fn holds(&self, keys: usize) {
+        self.usable.store(keys as u64, Ordering::Relaxed);
     }
 
     fn count(&self, result: FetchResult) {

@@ -21,6 +21,10 @@ impl Script {
         *self.answer.lock().unwrap() = Some(jwks(signers.iter().copied()));
     }
 
+    fn is_away(&self) {
+        *self.answer.lock().unwrap() = None;
+    }
+
     fn takes(&self, time: Duration) {
         *self.takes.lock().unwrap() = time;
     }
@@ -30,7 +34,7 @@ impl Script {
         let (answer, takes) = (self.answer.lock().unwrap().clone(), *self.takes.lock().unwrap());
         tokio::time::sleep(takes).await;
         let told = answer.ok_or("it is away")?;
-        let keys = KeySet::parse(told.as_bytes(), &[JwtAlgorithm::Es256])?;
+        let keys = KeySet::parse(told.as_bytes(), &[JwtAlgorithm::Es256]).map_err(|why| why.to_string());
         Ok(Fetched { keys, lifetime: Duration::from_secs(3600) })
     }
 }
@@ -152,4 +156,20 @@ async fn a_flood_makes_two_questions_at_the_most() {
     let began = Instant::now();
     assert!(!test.refetch().await && test.keys.unanswered());
     assert_eq!(began.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_issuer_takes_back_does_not_serve_on() {
+    let [old, new] = signers();
+    let test = Test::start(3600, &old).await;
+    test.script.is_away();
+    assert!(!test.refetch().await);
+    assert!(test.has(1) && test.keys.standing().unwrap().failing.is_some());
+    test.script.says(&[]);
+    pass(2_000).await;
+    assert!(test.keys.current().unwrap_err().contains("it is empty"));
+    assert!(!test.keys.unanswered(), "that was an answer");
+    test.script.says(&[&new]);
+    pass(31_000).await;
+    assert!(test.has(1) && test.keys.standing().unwrap().failing.is_none());
 }
