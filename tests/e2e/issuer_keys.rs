@@ -22,6 +22,39 @@ fn is_ready(gateway: &Gateway) -> bool {
     gateway.admin("/ready").status == 200
 }
 
+/// Whom to trust when asking, and what to take, is no reason to forget what was said.
+#[test]
+fn a_reload_keeps_the_keys_while_the_issuer_is_away() {
+    let (one, other) = (Signer::new("ES256", "one"), Signer::new("ES384", "other"));
+    let mut provider = Provider::of_keys(&[&one, &other]);
+    let backend = Fake::ok();
+    let mut gateway = jwt(&provider, &backend, "").start();
+    let (by_one, by_other) = (provider.token(&one), provider.token(&other));
+    assert_eq!((ask(&gateway, &by_one).status, ask(&gateway, &by_other).status), (200, 401));
+    provider.die();
+    let made = rcgen::generate_simple_self_signed(vec!["idp.test".to_owned()]).unwrap();
+    std::fs::write(gateway.directory().join("idp.pem"), made.cert.pem()).unwrap();
+    let cases = [
+        ("algorithms = [\"ES256\", \"ES384\"]", 200, 200),
+        ("algorithms = [\"ES256\", \"ES384\"]\nca = \"idp.pem\"", 200, 200),
+        ("algorithms = [\"ES384\"]\nca = \"idp.pem\"", 401, 200),
+        ("", 200, 401),
+    ];
+    for (lines, of_one, of_other) in cases {
+        gateway.write_config(&jwt(&provider, &backend, lines).text());
+        let (status, output) = gateway.reload();
+        assert!(status.success(), "{output}");
+        assert_eq!((ask(&gateway, &by_one).status, ask(&gateway, &by_other).status), (of_one, of_other), "{lines}");
+        assert!(is_ready(&gateway), "{lines}");
+    }
+    // Of what fits none of them there is no key.
+    gateway.write_config(&jwt(&provider, &backend, "algorithms = [\"EdDSA\"]").text());
+    let (status, output) = gateway.reload();
+    assert!(status.success(), "{output}");
+    assert!(is_unavailable(&ask(&gateway, &provider.token(&Signer::new("EdDSA", "another")))));
+    assert!(!is_ready(&gateway));
+}
+
 #[test]
 fn a_rotation_of_keys_without_names_is_noticed_at_once() {
     let (old, new, forger) = (Signer::new("ES256", "a"), Signer::new("ES256", "b"), Signer::new("ES256", "c"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -48,6 +49,8 @@ pub struct Issuer {
 
 /// What an issuer gave.
 pub struct Fetched {
+    /// In its words.
+    pub told: Bytes,
     /// Or why none of them can be used: it has answered, and these are the keys that it has.
     pub keys: Result<KeySet, String>,
     /// How long they are good.
@@ -55,9 +58,14 @@ pub struct Fetched {
 }
 
 impl Issuer {
-    /// Whether this is the same issuer, asked in the same way for the same kind of keys.
+    /// Whether the keys of the one are those of the other.
     pub fn gives_what(&self, other: &Issuer) -> bool {
-        let same = self.auth == other.auth && self.place == other.place && self.algorithms == other.algorithms;
+        self.auth == other.auth && self.place == other.place
+    }
+
+    /// Whether both are asked in the same way, and their answers are taken in the same way.
+    pub fn is_asked_like(&self, other: &Issuer) -> bool {
+        let same = self.algorithms == other.algorithms && self.max_stale == other.max_stale;
         same && Arc::ptr_eq(&self.client, &other.client)
     }
 
@@ -74,7 +82,7 @@ impl Issuer {
             Err(NoKeys::NoneFits(why)) => Err(format!("its keys: {why}")),
             Err(NoKeys::Unreadable(why)) => return Err(format!("its keys: {why}")),
         };
-        Ok(Fetched { keys, lifetime: lifetime(&answer.headers) })
+        Ok(Fetched { lifetime: lifetime(&answer.headers), told: answer.body, keys })
     }
 
     async fn discover(&self, issuer: &str, document: &FetchUrl) -> Result<FetchUrl, String> {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::issuer::{Fetched, Issuer};
@@ -21,6 +22,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Keys are fetched no more often than this by themselves, and serve at least twice as long.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
+
+const NOT_YET: &str = "the issuer's keys have not been fetched yet";
 
 /// The keys, or why there are none.
 type Current = Result<Arc<KeySet>, String>;
@@ -38,6 +41,15 @@ struct Asked {
     issuer: Issuer,
     rounds: Rounds,
     standing: Mutex<Standing>,
+    /// For settings that take other keys of the same issuer.
+    told: Mutex<Option<Told>>,
+}
+
+/// What the issuer said last.
+#[derive(Clone)]
+struct Told {
+    text: Bytes,
+    at: Instant,
 }
 
 /// How the keys of an issuer fare, for `/status`. Kept on the control plane.
@@ -61,28 +73,48 @@ impl Keys {
         Keys { current: ArcSwap::from_pointee(Ok(Arc::new(keys))), generation: AtomicU64::new(0), asked: None }
     }
 
-    /// Keys that `issuer` gives once [`Keys::keep`] runs. Hands out `before` where that is the same issuer; where only
-    /// `max_stale` differs, what was fetched goes on.
+    /// Keys that `issuer` gives once [`Keys::keep`] runs. Hands out `before` where that is asked in the same way. Where
+    /// it is the same issuer all the same, what it told goes on until it is asked again.
     pub fn fetched(issuer: Issuer, before: Option<&Arc<Keys>>) -> Arc<Keys> {
-        let same = before.filter(|keys| keys.asked.as_ref().is_some_and(|asked| asked.issuer.gives_what(&issuer)));
-        if let Some(before) = same
-            && before.asked.as_ref().is_some_and(|asked| asked.issuer.max_stale == issuer.max_stale)
+        let asked = |keys| Some((keys, Keys::asked(keys)?));
+        let same = before.and_then(asked).filter(|(_, asked)| asked.issuer.gives_what(&issuer));
+        if let Some((keys, asked)) = same
+            && asked.issuer.is_asked_like(&issuer)
         {
-            return Arc::clone(before);
+            return Arc::clone(keys);
         }
-        let none = || Err("the issuer's keys have not been fetched yet".to_owned());
-        let asked = Asked {
-            issuer,
-            rounds: Rounds::new(),
-            standing: Mutex::new(same.and_then(|keys| keys.standing()).unwrap_or_default()),
+        let (current, standing, told) = match same {
+            Some((keys, asked)) => keys.taken_over(asked, &issuer),
+            None => (Err(NOT_YET.to_owned()), Standing::default(), None),
         };
-        let current = same.map_or_else(none, |keys| keys.current());
-        let generation = same.map_or(0, |keys| keys.generation().saturating_add(1));
+        let generation = same.map_or(0, |(keys, _)| keys.generation().saturating_add(1));
+        let asked = Asked { issuer, rounds: Rounds::new(), standing: Mutex::new(standing), told: Mutex::new(told) };
         Arc::new(Keys {
             current: ArcSwap::from_pointee(current),
             generation: AtomicU64::new(generation),
             asked: Some(asked),
         })
+    }
+
+    fn asked(keys: &Arc<Keys>) -> Option<&Asked> {
+        keys.asked.as_ref()
+    }
+
+    /// What these are to the same issuer as `next` has it.
+    fn taken_over(&self, asked: &Asked, next: &Issuer) -> (Current, Standing, Option<Told>) {
+        let mut standing = asked.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let told = asked.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if asked.issuer.algorithms == next.algorithms {
+            return (self.current(), standing, told);
+        }
+        let current = match &told {
+            Some(told) if told.at.elapsed() < asked.max_stale() => {
+                standing.fetched = Some(told.at);
+                KeySet::parse(&told.text, &next.algorithms).map(Arc::new).map_err(|why| why.to_string())
+            }
+            Some(_) | None => Err(NOT_YET.to_owned()),
+        };
+        (current, standing, told)
     }
 
     /// # Errors
@@ -127,9 +159,11 @@ impl Keys {
         self.asked.as_ref().is_some_and(|asked| asked.rounds.unanswered())
     }
 
-    /// Returns when the issuer has been asked once, whatever came of it. At once where there is nothing to ask.
+    /// Returns when there are keys, or the issuer has been asked once, whatever came of it.
     pub async fn settled(&self) {
-        if let Some(asked) = &self.asked {
+        if let Some(asked) = &self.asked
+            && self.current().is_err()
+        {
             asked.rounds.first().await;
         }
     }
@@ -145,13 +179,18 @@ impl Keys {
     where
         F: Future<Output = Result<Fetched, String>>,
     {
+        asked.issuer.metrics.holds(self.current().map_or(0, |keys| keys.count()));
         let mut failures: u32 = 0;
         loop {
             asked.rounds.begin();
             let fetched = self.ageing(asked, fetch()).await;
             let answered = fetched.is_ok();
             let lifetime = match fetched {
-                Ok(Fetched { keys, lifetime }) => self.learn(asked, keys).then_some(lifetime),
+                Ok(Fetched { told, keys, lifetime }) => {
+                    *asked.told.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(Told { text: told, at: Instant::now() });
+                    self.learn(asked, keys).then_some(lifetime)
+                }
                 Err(why) => {
                     asked.fails(why, self.current().is_ok());
                     None

@@ -33,9 +33,9 @@ impl Script {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let (answer, takes) = (self.answer.lock().unwrap().clone(), *self.takes.lock().unwrap());
         tokio::time::sleep(takes).await;
-        let told = answer.ok_or("it is away")?;
-        let keys = KeySet::parse(told.as_bytes(), &[JwtAlgorithm::Es256]).map_err(|why| why.to_string());
-        Ok(Fetched { keys, lifetime: Duration::from_secs(3600) })
+        let told = Bytes::from(answer.ok_or("it is away")?);
+        let keys = KeySet::parse(&told, &[JwtAlgorithm::Es256]).map_err(|why| why.to_string());
+        Ok(Fetched { told, keys, lifetime: Duration::from_secs(3600) })
     }
 }
 
@@ -172,4 +172,39 @@ async fn what_the_issuer_takes_back_does_not_serve_on() {
     test.script.says(&[&new]);
     pass(31_000).await;
     assert!(test.has(1) && test.keys.standing().unwrap().failing.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_of_the_same_issuer_take_over_what_it_told() {
+    let other = Signer::new("ES384", "other");
+    let [old, new] = signers();
+    let test = Test::start(3600, &old).await;
+    test.script.says(&[&old, &new, &other]);
+    assert!(test.refetch().await && test.has(2));
+    let next = |change: &dyn Fn(&mut Issuer), before: &Arc<Keys>| {
+        let mut next = issuer(3600);
+        next.client = Arc::clone(before.client().unwrap());
+        change(&mut next);
+        Keys::fetched(next, Some(before))
+    };
+    assert!(Arc::ptr_eq(&next(&|_| (), &test.keys), &test.keys));
+    let count = |keys: &Arc<Keys>| keys.current().map(|keys| keys.count());
+    let trusting = next(&|issuer| issuer.client = self::issuer(3600).client, &test.keys);
+    assert!(!Arc::ptr_eq(&trusting, &test.keys) && trusting.generation() > test.keys.generation());
+    assert_eq!(count(&trusting), Ok(2));
+    let takes =
+        |algorithms: &'static [JwtAlgorithm]| move |issuer: &mut Issuer| issuer.algorithms = algorithms.to_vec();
+    let both = next(&takes(&[JwtAlgorithm::Es256, JwtAlgorithm::Es384]), &trusting);
+    assert_eq!(count(&both), Ok(3));
+    let none = next(&takes(&[JwtAlgorithm::EdDsa]), &both);
+    assert!(count(&none).is_err());
+    assert_eq!(count(&next(&takes(&[JwtAlgorithm::Es384]), &none)), Ok(1));
+    let elsewhere = |issuer: &mut Issuer| {
+        issuer.place = Place::Url(parse_fetch_url("http://127.0.0.1:2/jwks").unwrap());
+    };
+    assert!(count(&next(&elsewhere, &none)).is_err());
+    // They do not become younger by that.
+    assert_eq!(both.standing().unwrap().fetched, test.keys.standing().unwrap().fetched);
+    pass(3_600_000).await;
+    assert!(count(&next(&takes(&[JwtAlgorithm::Es384]), &both)).is_err());
 }
