@@ -52,6 +52,16 @@ struct Told {
     at: Instant,
 }
 
+/// What came of asking an issuer for its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refetched {
+    /// There are others now.
+    Others,
+    Same,
+    /// These may not be its newest.
+    Unanswered,
+}
+
 /// How the keys of an issuer fare, for `/status`. Kept on the control plane.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
@@ -143,20 +153,19 @@ impl Keys {
         self.asked.is_some()
     }
 
-    /// Asks the issuer for its keys, because a token is by none of those of the generation `seen`. Whether there are
-    /// others now. Waits for an answer that is under way, and not at all where the issuer was asked for the same reason
-    /// a moment ago.
-    pub async fn refetch(&self, seen: u64) -> bool {
+    /// Asks the issuer for its keys, because a token is by none of those of the generation `seen`. Waits for an answer
+    /// that is under way, and not at all where the issuer was asked for the same reason a moment ago.
+    pub async fn refetch(&self, seen: u64) -> Refetched {
         let others = || self.generation() != seen;
-        if let Some(asked) = &self.asked {
-            asked.rounds.demand(others).await;
+        let answered = match &self.asked {
+            Some(asked) => asked.rounds.demand(others).await,
+            None => true,
+        };
+        match (others(), answered) {
+            (true, _) => Refetched::Others,
+            (false, true) => Refetched::Same,
+            (false, false) => Refetched::Unanswered,
         }
-        others()
-    }
-
-    /// Whether the issuer was asked last and has not answered: these may not be its newest keys.
-    pub fn unanswered(&self) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.rounds.unanswered())
     }
 
     /// Returns when there are keys, or the issuer has been asked once, whatever came of it.

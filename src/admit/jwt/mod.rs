@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use self::claims::Demanded;
 use self::issuer::{Issuer, Place};
-use self::keys::Keys;
+use self::keys::{Keys, Refetched};
 use self::keyset::{KeySet, Signature};
 use self::token::{MAX_TOKEN, Token, is_of_kind};
 use super::auth::{Building, Failure, Judged};
@@ -130,21 +130,28 @@ impl Jwt {
     async fn signed(&self, token: &Token<'_>) -> Result<u64, Failure> {
         // Twice, since what others had asked before this token came may change the keys and still say nothing of it.
         let mut questions: u8 = 2;
+        let mut unanswered = false;
         loop {
             // Before the keys: were they changed in between, what they prove is merely not found again.
             let generation = self.keys.generation();
             let keys = self.keys.current().map_err(Failure::Unavailable)?;
             let signature = keys.verify(token.algorithm, token.key_id.as_deref(), token.message, token.signature);
             // A signature that is not valid may be by a new key of an old name.
-            if signature != Signature::Valid && questions > 0 && self.keys.refetch(generation).await {
-                questions = questions.saturating_sub(1);
-                continue;
+            if signature != Signature::Valid && questions > 0 {
+                match self.keys.refetch(generation).await {
+                    Refetched::Others => {
+                        questions = questions.saturating_sub(1);
+                        continue;
+                    }
+                    Refetched::Same => {}
+                    Refetched::Unanswered => unanswered = true,
+                }
             }
             match signature {
                 Signature::Valid => return Ok(generation),
                 Signature::Invalid => return Err(Failure::Invalid("the signature of the token is not valid")),
                 // It may be the issuer's newest: a client that is told 401 would throw a good token away.
-                Signature::UnknownKey if self.keys.unanswered() => {
+                Signature::UnknownKey if unanswered => {
                     let why = "the key of the token is not known, and the issuer gives no newer ones now";
                     return Err(Failure::Unavailable(why.to_owned()));
                 }

@@ -79,12 +79,6 @@ impl Rounds {
         });
     }
 
-    /// Whether the issuer was asked last and has not answered.
-    pub(super) fn unanswered(&self) -> bool {
-        let state = self.state.borrow();
-        state.failed || state.under_way
-    }
-
     /// Returns when a token wants one to begin.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
@@ -97,8 +91,9 @@ impl Rounds {
     }
 
     /// For a token by a key that is not known: returns when one has ended that began after this did, or `is_enough`
-    /// after one that was under way. At once where tokens have made too many begin a moment ago.
-    pub(super) async fn demand(&self, is_enough: impl Fn() -> bool) {
+    /// after one that was under way. At once where tokens have made too many begin a moment ago. Whether the issuer has
+    /// answered, which one that others have made begin since then says nothing of.
+    pub(super) async fn demand(&self, is_enough: impl Fn() -> bool) -> bool {
         let answered = async {
             let Some(ended) = self.state.borrow().under_way() else { return self.one_more(Reason::UnknownKey).await };
             self.another_than(ended).await;
@@ -106,7 +101,7 @@ impl Rounds {
                 self.one_more(Reason::AskedBefore).await;
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, answered).await;
+        tokio::time::timeout(PATIENCE, answered).await.is_ok() && !self.state.borrow().failed
     }
 
     async fn one_more(&self, reason: Reason) {

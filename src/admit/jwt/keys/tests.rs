@@ -67,15 +67,15 @@ impl Test {
         self.script.asked.load(Ordering::SeqCst)
     }
 
-    /// A token comes by a key that is not known. Whether there are others afterwards.
-    fn refetch(&self) -> impl Future<Output = bool> + Send + use<> {
+    /// A token comes by a key that is not known.
+    fn refetch(&self) -> impl Future<Output = Refetched> + Send + use<> {
         let keys = Arc::clone(&self.keys);
         async move { keys.refetch(keys.generation()).await }
     }
 
     /// A hundred of them at one time.
-    async fn flood(&self) -> Vec<bool> {
-        let each: tokio::task::JoinSet<bool> = (0..100).map(|_| self.refetch()).collect();
+    async fn flood(&self) -> Vec<Refetched> {
+        let each: tokio::task::JoinSet<Refetched> = (0..100).map(|_| self.refetch()).collect();
         each.join_all().await
     }
 }
@@ -106,7 +106,7 @@ async fn keys_serve_no_longer_than_they_may_while_the_issuer_hangs() {
     let test = Test::start(4, &signers()[0]).await;
     test.script.takes(Duration::from_secs(60));
     pass(3_990).await;
-    assert!(test.has(1) && test.keys.unanswered());
+    assert!(test.has(1));
     assert_eq!(test.asked(), 2);
     pass(20).await;
     assert!(test.keys.current().is_err());
@@ -126,17 +126,17 @@ async fn who_comes_while_the_issuer_is_asked_may_have_it_asked_once_more() {
     pass(1_000).await;
     assert_eq!(test.asked(), 2);
     test.script.says(&[&old, &new]);
-    assert!(test.refetch().await, "the next answer has it");
-    assert!(!bogus.await.unwrap(), "and none had that");
+    assert_eq!(test.refetch().await, Refetched::Others, "the next answer has it");
+    assert_eq!(bogus.await.unwrap(), Refetched::Same, "and none had that");
     assert!(test.has(2));
     assert_eq!(test.asked(), 3);
     // Neither has another turn within ten seconds of its last.
     for _ in 0..10 {
-        assert!(!test.refetch().await);
+        assert_eq!(test.refetch().await, Refetched::Same);
     }
     assert_eq!(test.asked(), 3);
     pass(10_000).await;
-    assert!(!test.refetch().await);
+    assert_eq!(test.refetch().await, Refetched::Same);
     assert_eq!(test.asked(), 4);
 }
 
@@ -146,15 +146,16 @@ async fn a_flood_makes_two_questions_at_the_most() {
     let test = Test::start(3600, &old).await;
     test.script.takes(Duration::from_secs(1));
     let began = Instant::now();
-    assert!(!test.flood().await.contains(&true));
+    // Each has an answer of its own, whatever others have asked since then.
+    assert_eq!(test.flood().await, [Refetched::Same; 100]);
     assert_eq!((test.asked(), began.elapsed().as_secs()), (3, 2));
-    assert!(!test.flood().await.contains(&true));
+    assert_eq!(test.flood().await, [Refetched::Same; 100]);
     assert_eq!((test.asked(), began.elapsed().as_secs()), (3, 2), "nobody waits in the cool-down");
     // Nobody waits longer than five seconds.
     pass(10_000).await;
     test.script.takes(Duration::from_secs(60));
     let began = Instant::now();
-    assert!(!test.refetch().await && test.keys.unanswered());
+    assert_eq!(test.refetch().await, Refetched::Unanswered);
     assert_eq!(began.elapsed().as_secs(), 5);
 }
 
@@ -163,12 +164,12 @@ async fn what_the_issuer_takes_back_does_not_serve_on() {
     let [old, new] = signers();
     let test = Test::start(3600, &old).await;
     test.script.is_away();
-    assert!(!test.refetch().await);
+    assert_eq!(test.refetch().await, Refetched::Unanswered);
     assert!(test.has(1) && test.keys.standing().unwrap().failing.is_some());
     test.script.says(&[]);
     pass(2_000).await;
     assert!(test.keys.current().unwrap_err().contains("it is empty"));
-    assert!(!test.keys.unanswered(), "that was an answer");
+    assert_eq!(test.refetch().await, Refetched::Same, "that was an answer");
     test.script.says(&[&new]);
     pass(31_000).await;
     assert!(test.has(1) && test.keys.standing().unwrap().failing.is_none());
@@ -180,7 +181,8 @@ async fn other_settings_of_the_same_issuer_take_over_what_it_told() {
     let [old, new] = signers();
     let test = Test::start(3600, &old).await;
     test.script.says(&[&old, &new, &other]);
-    assert!(test.refetch().await && test.has(2));
+    assert_eq!(test.refetch().await, Refetched::Others);
+    assert!(test.has(2));
     let next = |change: &dyn Fn(&mut Issuer), before: &Arc<Keys>| {
         let mut next = issuer(3600);
         next.client = Arc::clone(before.client().unwrap());
