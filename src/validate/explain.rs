@@ -9,13 +9,28 @@ use crate::request::violation::{JsonKind, Place, Violation, Violations, cut_at, 
 /// Bytes of what a schema says that are quoted.
 const QUOTED: usize = 200;
 
+/// How many choices within choices are told apart; what is wrong further inside is told of the last of them.
+const DEEPEST: usize = 32;
+
 /// Adds what `error` says of `judged`. `within` is the pointer to it.
-#[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has them all")]
 pub(super) fn explain(
     error: &ValidationError<'_>,
     judged: &Value,
     place: Place,
     within: &str,
+    violations: &mut Violations,
+) {
+    explain_within(error, judged, place, within, 0, violations);
+}
+
+/// `depth`: the choices that it lies within.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has them all")]
+fn explain_within(
+    error: &ValidationError<'_>,
+    judged: &Value,
+    place: Place,
+    within: &str,
+    depth: usize,
     violations: &mut Violations,
 ) {
     let pointer = format!("{within}{}", error.instance_path().as_str());
@@ -32,8 +47,12 @@ pub(super) fn explain(
         }
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             match only_candidate(error, context) {
-                Some(branch) => branch.iter().for_each(|error| explain(error, judged, place, within, violations)),
-                None => {
+                Some(branch) if depth < DEEPEST => {
+                    for error in branch {
+                        explain_within(error, judged, place, within, depth.saturating_add(1), violations);
+                    }
+                }
+                Some(_) | None => {
                     let message = "fits none of the forms that it may have";
                     violations.push(Violation::new(place, pointer, keyword(error), message));
                 }

@@ -6,6 +6,7 @@
 pub mod background;
 pub mod content;
 mod explain;
+mod extent;
 mod files;
 pub mod json;
 mod judge;
@@ -13,6 +14,7 @@ pub mod memory;
 mod metered;
 pub mod openapi;
 mod reading;
+mod room;
 pub mod schema;
 mod tally;
 

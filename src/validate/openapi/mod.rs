@@ -38,6 +38,7 @@ use self::document::{Document, Unusable};
 use self::published::Published;
 use super::content::Stated;
 use super::memory::Full;
+use super::room::with_room;
 use super::{Judging, files};
 use crate::admit::auth::Building;
 use crate::config::problem::Problem;
@@ -270,5 +271,5 @@ fn told(places: &[String]) -> String {
 }
 
 fn compile(name: &str, text: &[u8], others: &[(String, Vec<u8>)]) -> Result<Api, Unusable> {
-    Api::compile(&Document::read(name, text, others)?)
+    with_room(|| Api::compile(&Document::read(name, text, others)?)).map_err(Unusable::whole)?
 }
