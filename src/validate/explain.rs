@@ -2,7 +2,7 @@
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{JsonType, ValidationError};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::request::violation::{JsonKind, Place, Violation, Violations, cut_at, push_segment};
 
@@ -67,7 +67,23 @@ fn explain_within(
                 TypeKind::Multiple(_) => violation,
             });
         }
-        kind => violations.push(Violation::new(place, pointer, keyword(error), sentence(kind))),
+        kind => {
+            let violation = Violation::new(place, pointer, keyword(error), sentence(kind));
+            violations.push(violation.bounded(bound(kind)));
+        }
+    }
+}
+
+/// The bound of a number.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others are about something else")]
+fn bound(kind: &ValidationErrorKind) -> Option<&Number> {
+    use ValidationErrorKind as Kind;
+    match kind {
+        Kind::Minimum { limit }
+        | Kind::Maximum { limit }
+        | Kind::ExclusiveMinimum { limit }
+        | Kind::ExclusiveMaximum { limit } => limit.as_number(),
+        _ => None,
     }
 }
 
