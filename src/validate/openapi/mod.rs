@@ -36,12 +36,13 @@ use self::api::{Api, BodyRule, Missing, OperationId};
 pub(super) use self::document::MAX_DOCUMENT;
 use self::document::{Document, Unusable};
 use self::published::Published;
+use super::Judging;
 use super::content::Stated;
 use super::memory::Full;
 use super::room::with_room;
-use super::{Judging, files};
 use crate::admit::auth::Building;
 use crate::config::problem::Problem;
+use crate::config::read_bounded;
 use crate::config::settings::{At, OpenApiSettings, OpenApiSource, ValidateSettings};
 use crate::request::rejection::{Cause, Rejection};
 use crate::request::violation::{Place, Violation, Violations};
@@ -231,7 +232,7 @@ fn read_files(
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Api>> {
     let name = |path: &Path| path.to_string_lossy().into_owned();
-    let mut read = |file: &At<std::path::PathBuf>| match files::read_bounded(&file.value) {
+    let mut read = |file: &At<std::path::PathBuf>| match read_bounded(&file.value, MAX_DOCUMENT as u64) {
         Ok(text) => Some((name(&file.value), text)),
         Err(why) => {
             let message = format!("the document `{}` cannot be read: {why}", file.value.display());
