@@ -27,12 +27,11 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN};
 use http::{HeaderValue, Method};
 use serde_json::Value;
 
-use self::api::{Api, BodyRule, Missing, OperationId};
+use self::api::{Api, BodyId, BodyRule, Missing, OperationId};
 pub(super) use self::document::MAX_DOCUMENT;
 use self::document::{Document, Unusable};
 use self::published::Published;
@@ -71,20 +70,47 @@ pub struct Operation {
     pub violations: Violations,
 }
 
-/// How an operation's body is judged.
+/// How an operation's body is judged; may be done on another thread.
 pub enum BodyJudge {
     /// It is not; JSON is read strictly all the same.
     Any,
     /// As JSON, which was read strictly before.
-    Json(JudgeJson),
-    /// As it came: a form, a multipart. Fails when there is no memory to look into it.
-    Bytes(JudgeBytes),
+    Json(JsonBody),
+    /// As it came: a form, a multipart.
+    Bytes(BytesBody),
 }
 
-/// Adds what is wrong; may be called on another thread.
-pub type JudgeJson = Box<dyn FnOnce(&Value, &mut Violations) + Send>;
-/// Likewise.
-pub type JudgeBytes = Box<dyn FnOnce(&Bytes, &mut Violations) -> Result<(), Full> + Send>;
+/// A body of JSON in an operation.
+pub struct JsonBody {
+    api: Arc<Api>,
+    id: BodyId,
+}
+
+/// A body that is no JSON in an operation.
+pub struct BytesBody {
+    api: Arc<Api>,
+    id: BodyId,
+    /// Of `multipart`.
+    boundary: Option<String>,
+    max_depth: usize,
+}
+
+impl JsonBody {
+    /// Adds what is wrong.
+    pub fn judge(&self, value: &Value, violations: &mut Violations) {
+        self.api.judge_json(self.id, value, violations);
+    }
+}
+
+impl BytesBody {
+    /// Adds what is wrong.
+    ///
+    /// # Errors
+    /// There is no memory to look into it.
+    pub fn judge(&self, text: &[u8], violations: &mut Violations) -> Result<(), Full> {
+        self.api.judge_bytes(self.id, self.boundary.as_deref(), text, self.max_depth, violations)
+    }
+}
 
 impl OpenApi {
     /// Reads a document that is a file; contacts nothing.
@@ -165,16 +191,15 @@ impl OpenApi {
         let mut violations = Violations::default();
         found.judge_parameters(judging.query, judging.headers, &mut violations);
         let id = found.id;
-        Ok(Operation { found: Some((Arc::clone(&api), id)), max_depth: self.max_depth, violations })
+        Ok(Operation { found: Some((api, id)), max_depth: self.max_depth, violations })
     }
 }
 
 /// A browser that asks whether it may make a request (the Fetch standard's CORS preflight) asks for that request's
 /// operation. Documents do not list what answers it.
 fn asked_for<'a>(judging: &Judging<'a>) -> (&'a Method, bool) {
-    const METHODS: [Method; 7] =
+    static KNOWN: [Method; 7] =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-    static KNOWN: [Method; 7] = METHODS;
     let asked = judging.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| judging.headers.contains_key(ORIGIN));
     let asked = asked.filter(|_| *judging.method == Method::OPTIONS);
     match asked.and_then(|asked| KNOWN.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())) {
@@ -189,10 +214,10 @@ impl Operation {
     /// # Errors
     /// A type that the operation does not take.
     pub fn body(&mut self, stated: Option<Stated<'_>>) -> Result<BodyJudge, Rejection> {
-        let Some((api, id)) = &self.found else { return Ok(BodyJudge::Any) };
+        let Some((api, id)) = self.found.take() else { return Ok(BodyJudge::Any) };
         let media_type = match &stated {
             None => {
-                if api.demands_body(*id) {
+                if api.demands_body(id) {
                     self.violations.push(Violation::new(Place::Body, "", "required", "is required"));
                 }
                 return Ok(BodyJudge::Any);
@@ -200,18 +225,12 @@ impl Operation {
             Some(Stated::Type(media_type)) => Some(media_type),
             Some(Stated::Nothing | Stated::Unclear) => None,
         };
-        match api.body(*id, media_type) {
+        match api.body(id, media_type) {
             BodyRule::Free => Ok(BodyJudge::Any),
-            BodyRule::Json(id) => {
-                let api = Arc::clone(api);
-                Ok(BodyJudge::Json(Box::new(move |value, violations| api.judge_json(id, value, violations))))
-            }
+            BodyRule::Json(id) => Ok(BodyJudge::Json(JsonBody { api, id })),
             BodyRule::Bytes(id) => {
-                let (api, max_depth) = (Arc::clone(api), self.max_depth);
                 let boundary = media_type.and_then(|stated| stated.parameter("boundary")).map(|text| text.into_owned());
-                Ok(BodyJudge::Bytes(Box::new(move |text, violations| {
-                    api.judge_bytes(id, boundary.as_deref(), text, max_depth, violations)
-                })))
+                Ok(BodyJudge::Bytes(BytesBody { api, id, boundary, max_depth: self.max_depth }))
             }
             BodyRule::Refused { accept } => {
                 let accept = HeaderValue::try_from(accept).ok().map(|accept| (ACCEPT, accept));
