@@ -1,9 +1,17 @@
 //! Documents that are deep, or that make judging deep: all of it happens on the stack of a thread that others need too.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::super::compile;
+use super::super::published::Published;
 use super::{api, body, unusable};
+use crate::config::settings::At;
+use crate::config::source::{SourceFile, Span};
+use crate::observe::metrics::Metrics;
 
 /// A document whose one body is judged by the first of these schemas; `of` makes each, with a reference to the next.
 fn chain(length: usize, of: impl Fn(Value) -> Value) -> Value {
@@ -112,4 +120,29 @@ fn choices_are_counted_in_what_is_in_a_value_too() {
     document["paths"]["/x"]["post"]["requestBody"]["content"]["application/json"]["schema"] =
         json!({"properties": {"a": {"items": {"$ref": "#/components/schemas/S0"}}}});
     assert!(unusable(&document).contains("choices within choices"));
+}
+
+#[tokio::test]
+async fn what_is_too_deep_does_not_take_the_place_of_a_document_that_was_good() {
+    let span = Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")));
+    let published = Published::new("r", &At { value: "/openapi.json".to_owned(), span }, &Metrics::new(1));
+    published.came(Bytes::from(chain(3, in_a_property).to_string()), None).await;
+    let good = published.newest().expect("a document");
+    for bad in [chain(5000, itself), chain(5000, in_any_of)] {
+        published.came(Bytes::from(bad.to_string()), None).await;
+        assert!(published.standing().failing.is_some_and(|why| why.contains("lead through too many others")));
+        assert!(published.newest().is_some_and(|newest| Arc::ptr_eq(&newest, &good)));
+    }
+}
+
+/// Each alone is few enough.
+#[test]
+fn choices_in_the_properties_of_choices_are_not_all_looked_at() {
+    let mut document = chain(4, |next| json!({"anyOf": vec![next; 8]}));
+    let schemas = document["components"]["schemas"].as_object_mut().unwrap();
+    let again = json!({"$ref": "#/components/schemas/S0"});
+    schemas.insert("S4".to_owned(), json!({"type": "object", "properties": {"a": again, "b": again, "c": again}}));
+    let began = Instant::now();
+    drop(api(&document));
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
