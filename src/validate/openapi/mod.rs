@@ -8,6 +8,7 @@
 //! not, since a gateway in front may have cut it off; what a document does not name (a query parameter, a field, a body
 //! where the operation has none) is let through.
 
+mod alone;
 mod api;
 mod bodies;
 mod document;
@@ -31,6 +32,7 @@ use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN};
 use http::{HeaderValue, Method};
 use serde_json::Value;
 
+pub use self::alone::Alone;
 use self::api::{Api, BodyId, BodyRule, Missing, OperationId};
 pub(super) use self::document::MAX_DOCUMENT;
 use self::document::{Document, Unusable};
