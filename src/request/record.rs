@@ -144,14 +144,17 @@ impl Record {
                 none
             }
         };
-        metrics.finished(worker, Finished {
-            method: &self.method,
-            status,
-            duration,
-            upstream_duration: self.journey.took(),
-            received: self.received.get(),
-            sent: self.sent.get(),
-        });
+        metrics.finished(
+            worker,
+            Finished {
+                method: &self.method,
+                status,
+                duration,
+                upstream_duration: self.journey.took(),
+                received: self.received.get(),
+                sent: self.sent.get(),
+            },
+        );
         if !access::wanted(cause) {
             return;
         }

@@ -52,14 +52,17 @@ fn everything() -> Everything {
     let worker = WorkerId(1);
     let route = metrics.route("orders \"quoted\"\nand broken");
     route.began(worker);
-    route.finished(worker, Finished {
-        method: &Method::GET,
-        status: StatusCode::OK,
-        duration: Duration::from_millis(12),
-        upstream_duration: Some(Duration::from_millis(11)),
-        received: 10,
-        sent: 1024,
-    });
+    route.finished(
+        worker,
+        Finished {
+            method: &Method::GET,
+            status: StatusCode::OK,
+            duration: Duration::from_millis(12),
+            upstream_duration: Some(Duration::from_millis(11)),
+            received: 10,
+            sent: 1024,
+        },
+    );
     let rule = metrics.rule("orders", "roles");
     rule.denied(worker);
     let listener = metrics.listener("https");
