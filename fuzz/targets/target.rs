@@ -16,13 +16,12 @@ fuzz_target!(|text: &[u8]| {
         let Ok(target) = Target::parse(&method, &bytes) else { continue };
         let Path::Normal(path) = target.path else { continue };
         let text = path.as_str();
-        assert_eq!(text.as_bytes(), &path.bytes()[..]);
         assert!(text.starts_with('/') && !text.contains("//") && !text.contains(['\\', '?', '#', ' ']));
         assert!(!text.contains("%00") && !text.contains("%5C") && !text.contains("%2E"));
         let decoded = text.replace("%2F", "/");
         assert!(decoded.split('/').all(|segment| segment != "." && segment != ".."));
         assert_eq!(path.encoded_slash, text.contains("%2F"));
-        assert_eq!(normalise(path.bytes().clone()), Ok(path.clone()));
+        assert_eq!(normalise(Bytes::copy_from_slice(text.as_bytes())), Ok(path.clone()));
         let query = target.query.unwrap_or_default();
         assert!(query.iter().all(|byte| (0x21..=0x7e).contains(byte)));
     }

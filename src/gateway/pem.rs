@@ -1,13 +1,16 @@
 //! PEM files that the configuration names: certificates, keys, revocation lists.
 
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::config::problem::Problem;
+use crate::config::read_bounded;
 use crate::config::settings::At;
+
+/// Bytes of a file: some revocation lists have tens of megabytes.
+pub const LARGEST: u64 = 64 * 1024 * 1024;
 
 /// All that the file holds of one kind, which is called `what`. `None`: there is none, and `problems` says why.
 pub fn read<T: PemObject>(file: &At<PathBuf>, what: &str, problems: &mut Vec<Problem>) -> Option<Vec<T>> {
@@ -39,41 +42,43 @@ pub fn read_key(file: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Priva
 }
 
 fn read_file(file: &At<PathBuf>, what: &str, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
-    let error = match read_regular(&file.value) {
+    let why = match read_bounded(&file.value, LARGEST) {
         Ok(text) => return Some(text),
-        Err(error) => error,
+        Err(why) => why,
     };
-    let help = if error.kind() == ErrorKind::PermissionDenied {
-        "let the user that the gateway runs as read it"
-    } else {
-        "paths are relative to the configuration file"
-    };
-    let message = format!("the {what} `{}` cannot be read: {error}", file.value.display());
+    let help =
+        "paths are relative to the configuration file, and the user that the gateway runs as must be able to read it";
+    let message = format!("the {what} `{}` cannot be read: {why}", file.value.display());
     problems.push(Problem::error(&file.span, message).help(help));
     None
 }
 
-/// Others than regular files are not opened: a pipe would block for ever.
-pub fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    if std::fs::metadata(path)?.is_file() {
-        std::fs::read(path)
-    } else {
-        Err(std::io::Error::other("it is not a regular file"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls_pki_types::CertificateDer;
+
     use super::*;
+    use crate::config::source::{SourceFile, Span};
 
     #[test]
-    fn a_pipe_is_no_file() {
+    fn what_is_no_file_of_a_sensible_size_is_refused_at_once() {
+        let told = |path: &str| {
+            let span = Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")));
+            let mut problems = Vec::new();
+            let file = At { value: PathBuf::from(path), span };
+            assert!(read::<CertificateDer<'_>>(&file, "certificate", &mut problems).is_none());
+            problems.pop().expect("a problem").message
+        };
+        // Either would be read for ever.
+        assert!(told("/dev/zero").ends_with("it is not a regular file"));
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pipe");
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        let file = At { value: path, span: crate::upstream::testing::span() };
-        let mut problems = Vec::new();
-        assert!(read_key(&file, &mut problems).is_none());
-        assert!(problems[0].message.ends_with("cannot be read: it is not a regular file"), "{problems:?}");
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(told(&pipe.to_string_lossy()).ends_with("it is not a regular file"));
+        let large = directory.path().join("large");
+        std::fs::File::create(&large).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(told(&large.to_string_lossy()).ends_with("it is larger than 64 MiB"));
     }
 }

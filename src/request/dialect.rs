@@ -58,7 +58,7 @@ fn fastapi_message(violation: &Violation) -> String {
             None => format!("Input should {rest}"),
         },
         ("minLength" | "maxLength", Some(rest)) => format!("String should {rest}"),
-        (_, Some(rest)) => fastapi_bound(rest).unwrap_or_else(|| format!("Input should {rest}")),
+        (_, Some(rest)) => fastapi_bound(violation).unwrap_or_else(|| format!("Input should {rest}")),
         (_, None) => format!("Input {}", violation.message),
     }
 }
@@ -84,17 +84,16 @@ fn fastapi_sentence(of: &str) -> Option<&'static str> {
 }
 
 /// The bounds of numbers in pydantic's words. FastAPI publishes those of whole numbers with a fraction of nothing.
-fn fastapi_bound(rest: &str) -> Option<String> {
-    let words = [
-        ("be at least ", "greater than or equal to"),
-        ("be at most ", "less than or equal to"),
-        ("be more than ", "greater than"),
-        ("be less than ", "less than"),
-    ];
-    words.iter().find_map(|(ours, theirs)| {
-        let limit = rest.strip_prefix(ours)?;
-        Some(format!("Input should be {theirs} {}", limit.strip_suffix(".0").unwrap_or(limit)))
-    })
+fn fastapi_bound(violation: &Violation) -> Option<String> {
+    let words = match &*violation.rule {
+        "minimum" => "greater than or equal to",
+        "maximum" => "less than or equal to",
+        "exclusiveMinimum" => "greater than",
+        "exclusiveMaximum" => "less than",
+        _ => return None,
+    };
+    let bound = violation.bound.as_ref()?.to_string();
+    Some(format!("Input should be {words} {}", bound.strip_suffix(".0").unwrap_or(&bound)))
 }
 
 /// What pydantic calls it (version 2).
@@ -263,10 +262,10 @@ mod tests {
 
     fn some() -> Vec<Violation> {
         vec![
-            violation(Place::Body, "/items/1/price", "minimum", "must be at least 0"),
+            violation(Place::Body, "/items/1/price", "minimum", "must be at least 0").bounded(Some(&0.into())),
             violation(Place::Body, "/items/2/name", "required", "is required"),
             violation(Place::Body, "/tags/0", "type", "must be a string").expecting(JsonKind::String),
-            violation(Place::Query, "/limit", "maximum", "must be at most 9"),
+            violation(Place::Query, "/limit", "maximum", "must be at most 9").bounded(Some(&9.into())),
         ]
     }
 
@@ -341,7 +340,8 @@ mod tests {
         ] {
             assert_eq!(told(place, pointer, expected, found), (loc, Some(kind.to_owned()), json!(message)));
         }
-        let whole = violation(Place::Query, "/n", "exclusiveMinimum", "must be more than 0.0");
+        let bound = serde_json::Number::from_f64(0.0);
+        let whole = violation(Place::Query, "/n", "exclusiveMinimum", "must exceed it").bounded(bound.as_ref());
         assert_eq!(fastapi(&[whole])[0]["msg"], "Input should be greater than 0");
     }
 

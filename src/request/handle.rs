@@ -35,7 +35,7 @@ use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
 use crate::upstream::upgrade::Upgraded;
 use crate::upstream::{ChooseBy, Server, Upstream};
-use crate::validate::{Judging, Validation, upstream_path};
+use crate::validate::{Judging, Validation};
 use crate::worker::Worker;
 
 /// Methods that are served where nothing narrower is said.
@@ -285,7 +285,7 @@ impl<'a> Passage<'a> {
             let judging = Judging {
                 worker: self.worker,
                 method: &inbound.method,
-                path: upstream_path(path, route.settings.strip_prefix.as_deref()),
+                path: path.behind(route.settings.strip_prefix.as_deref()),
                 query,
                 headers: &end_to_end(&inbound.headers, inbound.seen),
                 caller: &admitted.caller,

@@ -137,13 +137,8 @@ impl Outgoing<'_> {
     fn write_request_line(&self, out: &mut BytesMut) {
         out.extend_from_slice(self.method.as_str().as_bytes());
         out.extend_from_slice(b" ");
-        let path = self.path.as_str();
-        let prefix = self.route.settings.strip_prefix.as_deref().unwrap_or_default();
-        let rest = path.strip_prefix(prefix).unwrap_or(path);
-        if !rest.starts_with('/') {
-            out.extend_from_slice(b"/");
-        }
-        out.extend_from_slice(rest.as_bytes());
+        // The very path that was judged.
+        out.extend_from_slice(self.path.behind(self.route.settings.strip_prefix.as_deref()).as_bytes());
         if let Some(query) = self.query {
             out.extend_from_slice(b"?");
             out.extend_from_slice(query);

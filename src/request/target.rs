@@ -48,6 +48,16 @@ impl NormalPath {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text).unwrap_or("/")
     }
+
+    /// The path that an upstream sees: without `strip_prefix`, where that ends with a segment. Begins with a slash.
+    pub fn behind(&self, strip_prefix: Option<&str>) -> &str {
+        let path = self.as_str();
+        match strip_prefix.and_then(|prefix| path.strip_prefix(prefix)) {
+            Some("") => "/",
+            Some(rest) if rest.starts_with('/') => rest,
+            Some(_) | None => path,
+        }
+    }
 }
 
 impl Host {
@@ -241,6 +251,21 @@ mod tests {
             ("/a;b=c/@:!$&'()*+,=", "/a;b=c/@:!$&'()*+,="),
         ] {
             assert_eq!(path(text).as_deref(), Ok(form), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_behind_a_prefix_is_a_path() {
+        for (text, prefix, behind) in [
+            ("/a/b", None, "/a/b"),
+            ("/a/b", Some("/a"), "/b"),
+            ("/a", Some("/a"), "/"),
+            ("/a/", Some("/a"), "/"),
+            ("/ab/c", Some("/a"), "/ab/c"),
+            ("/b", Some("/a"), "/b"),
+        ] {
+            let path = normalise(Bytes::from_static(text.as_bytes())).expect("accepted");
+            assert_eq!(path.behind(prefix), behind, "{text} {prefix:?}");
         }
     }
 

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Number;
+
 /// Violations that are told of one request; who has more has enough to do with these.
 pub const MOST_VIOLATIONS: usize = 100;
 
@@ -26,6 +28,8 @@ pub struct Violation {
     pub expected: Option<JsonKind>,
     /// What is there instead: its type, and never itself.
     pub found: Option<JsonKind>,
+    /// The bound that a number must keep to.
+    pub bound: Option<Number>,
 }
 
 /// The types of JSON Schema.
@@ -48,7 +52,7 @@ impl Violation {
         message: impl Into<String>,
     ) -> Violation {
         let (pointer, message) = (cut(pointer.into()), cut(message.into()));
-        Violation { place, pointer, rule: rule.into(), message, expected: None, found: None }
+        Violation { place, pointer, rule: rule.into(), message, expected: None, found: None, bound: None }
     }
 
     /// With what the rule `type` demands.
@@ -60,6 +64,12 @@ impl Violation {
     /// With the type of what is there.
     pub fn finding(mut self, kind: Option<JsonKind>) -> Violation {
         self.found = kind;
+        self
+    }
+
+    /// With the bound that a number must keep to.
+    pub fn bounded(mut self, bound: Option<&Number>) -> Violation {
+        self.bound = bound.cloned();
         self
     }
 

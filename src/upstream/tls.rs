@@ -229,7 +229,7 @@ mod tests {
         let with_ca = |ca| UpstreamTlsSettings { ca: Some(at(ca)), ..UpstreamTlsSettings::default() };
         assert!(
             the_problem(with_ca("/nowhere/ca.pem".into()))
-                .starts_with("the certificate `/nowhere/ca.pem` cannot be read: No such")
+                .starts_with("the certificate `/nowhere/ca.pem` cannot be read: no such")
         );
         assert!(the_problem(with_ca(junk.clone())).ends_with("junk.pem` holds no certificate"));
         assert!(the_problem(with_ca(broken)).contains("broken.pem` cannot be used"));

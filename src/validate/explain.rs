@@ -2,20 +2,35 @@
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{JsonType, ValidationError};
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::request::violation::{JsonKind, Place, Violation, Violations, cut_at, push_segment};
 
 /// Bytes of what a schema says that are quoted.
 const QUOTED: usize = 200;
 
+/// How many choices within choices are told apart; what is wrong further inside is told of the last of them.
+const DEEPEST: usize = 32;
+
 /// Adds what `error` says of `judged`. `within` is the pointer to it.
-#[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has them all")]
 pub(super) fn explain(
     error: &ValidationError<'_>,
     judged: &Value,
     place: Place,
     within: &str,
+    violations: &mut Violations,
+) {
+    explain_within(error, judged, place, within, 0, violations);
+}
+
+/// `depth`: the choices that it lies within.
+#[expect(clippy::wildcard_enum_match_arm, reason = "`sentence` has them all")]
+fn explain_within(
+    error: &ValidationError<'_>,
+    judged: &Value,
+    place: Place,
+    within: &str,
+    depth: usize,
     violations: &mut Violations,
 ) {
     let pointer = format!("{within}{}", error.instance_path().as_str());
@@ -32,8 +47,12 @@ pub(super) fn explain(
         }
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             match only_candidate(error, context) {
-                Some(branch) => branch.iter().for_each(|error| explain(error, judged, place, within, violations)),
-                None => {
+                Some(branch) if depth < DEEPEST => {
+                    for error in branch {
+                        explain_within(error, judged, place, within, depth.saturating_add(1), violations);
+                    }
+                }
+                Some(_) | None => {
                     let message = "fits none of the forms that it may have";
                     violations.push(Violation::new(place, pointer, keyword(error), message));
                 }
@@ -48,7 +67,23 @@ pub(super) fn explain(
                 TypeKind::Multiple(_) => violation,
             });
         }
-        kind => violations.push(Violation::new(place, pointer, keyword(error), sentence(kind))),
+        kind => {
+            let violation = Violation::new(place, pointer, keyword(error), sentence(kind));
+            violations.push(violation.bounded(bound(kind)));
+        }
+    }
+}
+
+/// The bound of a number.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others are about something else")]
+fn bound(kind: &ValidationErrorKind) -> Option<&Number> {
+    use ValidationErrorKind as Kind;
+    match kind {
+        Kind::Minimum { limit }
+        | Kind::Maximum { limit }
+        | Kind::ExclusiveMinimum { limit }
+        | Kind::ExclusiveMaximum { limit } => limit.as_number(),
+        _ => None,
     }
 }
 

@@ -1,7 +1,5 @@
 //! The files of `body_schema` and `schemas`: read, and known to each other under their own names.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,10 +7,11 @@ use jsonschema::{Draft, Registry};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
 
-use super::json::{self, DEEPEST, Unreadable};
+use super::json::{self, DEEPEST};
 use super::memory::Held;
 use super::schema::{Formats, Schema, Surroundings};
 use crate::config::problem::Problem;
+use crate::config::read_bounded;
 use crate::config::settings::At;
 
 /// Bytes of one file; no schema that people write is larger.
@@ -80,7 +79,7 @@ fn own_name(schema: &Value) -> Option<String> {
 /// A file of JSON. `None`: `problems` says why.
 pub(super) fn read(file: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Value> {
     let path = file.value.display();
-    let text = match read_bounded(&file.value) {
+    let text = match read_bounded(&file.value, LARGEST) {
         Ok(text) => text,
         Err(why) => {
             let problem = Problem::error(&file.span, format!("the schema `{path}` cannot be read: {why}"));
@@ -88,29 +87,14 @@ pub(super) fn read(file: &At<PathBuf>, problems: &mut Vec<Problem>) -> Option<Va
             return None;
         }
     };
-    let why = match json::read(&text, DEEPEST, &mut Held::nothing()) {
-        Ok(value) => return Some(value),
-        Err(Unreadable::Wrong(violation)) if violation.pointer.is_empty() => violation.message,
-        Err(Unreadable::Wrong(violation)) => format!("{} {}", violation.pointer, violation.message),
-        Err(Unreadable::Full(_)) => "it is too large".to_owned(),
-    };
-    problems.push(Problem::error(&file.span, format!("the schema `{path}` is not JSON as it must be: {why}")));
-    None
-}
-
-pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let describe = |error: std::io::Error| error.to_string();
-    // Before it is opened: a pipe would block.
-    if !std::fs::metadata(path).map_err(describe)?.is_file() {
-        return Err("it is not a regular file".to_owned());
+    match json::read(&text, DEEPEST, &mut Held::nothing()) {
+        Ok(value) => Some(value),
+        Err(why) => {
+            let message = format!("the schema `{path}` is not JSON as it must be: {}", why.told());
+            problems.push(Problem::error(&file.span, message));
+            None
+        }
     }
-    let file = File::open(path).map_err(describe)?;
-    let mut text = Vec::new();
-    file.take(LARGEST.saturating_add(1)).read_to_end(&mut text).map_err(describe)?;
-    if text.len() as u64 > LARGEST {
-        return Err("it is larger than 4 MiB".to_owned());
-    }
-    Ok(text)
 }
 
 /// The file's URI, `.` and `..` taken out, so that relative references between files meet.

@@ -34,6 +34,17 @@ pub enum Unreadable {
     Full(Full),
 }
 
+impl Unreadable {
+    /// For whoever wrote the text: what is wrong and where.
+    pub(super) fn told(self) -> String {
+        match self {
+            Unreadable::Wrong(violation) if violation.pointer.is_empty() => violation.message,
+            Unreadable::Wrong(violation) => format!("{} {}", violation.pointer, violation.message),
+            Unreadable::Full(_) => "it is too large".to_owned(),
+        }
+    }
+}
+
 /// Reads a whole text. Scalars have no depth, `[]` has one. The pointer of a violation leads to where the text went
 /// wrong, as far as it was understood.
 ///

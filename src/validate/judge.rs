@@ -236,7 +236,7 @@ impl Work {
         let Work { bytes, is_json, max_depth, schema, judge, mut violations } = self;
         if !is_json {
             if let BodyJudge::Bytes(judge) = judge {
-                judge(&bytes, &mut violations)?;
+                judge.judge(&bytes, &mut violations)?;
             }
             return Ok(violations);
         }
@@ -255,8 +255,8 @@ impl Work {
         }
         match judge {
             BodyJudge::Any => {}
-            BodyJudge::Json(judge) => judge(&value, &mut violations),
-            BodyJudge::Bytes(judge) => judge(&bytes, &mut violations)?,
+            BodyJudge::Json(judge) => judge.judge(&value, &mut violations),
+            BodyJudge::Bytes(judge) => judge.judge(&bytes, &mut violations)?,
         }
         drop(value);
         Ok(violations)

@@ -5,7 +5,8 @@
 //! that fits none of them, once all that is wrong is looked for; and a body of a million wrong values would yield a
 //! million errors. With the count, work and memory are bounded whatever schema and body are: when it is used up,
 //! containers look empty, so that what is under way ends at once. Nothing follows from a verdict then
-//! ([`Meter::is_spent`]), and errors that were found later are marked ([`is_genuine`]).
+//! ([`Meter::is_spent`]), and errors that were found later are marked ([`is_genuine`]). What judging takes of the stack
+//! is bounded in the same way.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -24,16 +25,28 @@ pub(super) fn is_genuine(error: &ValidationError<'_>) -> bool {
     error.instance().is_null()
 }
 
+/// Bytes of the stack that judging may take before the next step into a value, of the two megabytes that a thread has.
+/// What a schema demands of one value comes on top, and is bounded by how deep that may be (`extent.rs`).
+const STACK: usize = 512 * 1024;
+
 /// How many steps and errors are left.
 #[derive(Debug)]
 pub(super) struct Meter {
     left: Cell<u64>,
     errors: Cell<u32>,
+    /// Where the stack ended when judging began.
+    stack: usize,
+}
+
+/// About where the stack ends.
+fn stack() -> usize {
+    let here = 0_u8;
+    std::ptr::from_ref(&here).addr()
 }
 
 impl Meter {
     pub(super) fn new(steps: u64, errors: u32) -> Meter {
-        Meter { left: Cell::new(steps), errors: Cell::new(errors) }
+        Meter { left: Cell::new(steps), errors: Cell::new(errors), stack: stack() }
     }
 
     /// Whether more was asked for than there was.
@@ -42,7 +55,9 @@ impl Meter {
     }
 
     fn step(&self) -> bool {
-        let left = self.left.get().saturating_sub(1);
+        // A value may be as deep as its schema: neither is too deep alone.
+        let too_deep = stack().abs_diff(self.stack) > STACK;
+        let left = if too_deep { 0 } else { self.left.get().saturating_sub(1) };
         self.left.set(left);
         left > 0
     }

@@ -6,6 +6,7 @@
 pub mod background;
 pub mod content;
 mod explain;
+mod extent;
 mod files;
 pub mod json;
 mod judge;
@@ -13,6 +14,7 @@ pub mod memory;
 mod metered;
 pub mod openapi;
 mod reading;
+mod room;
 pub mod schema;
 mod tally;
 mod unusable;
@@ -29,7 +31,6 @@ use crate::admit::Caller;
 use crate::admit::auth::Building;
 use crate::admit::gate::Gate;
 use crate::config::settings::{RouteSettings, ValidateMode};
-use crate::request::target::NormalPath;
 use crate::upstream::Upstream;
 use crate::upstream::journey::Journey;
 use crate::worker::Worker;
@@ -130,11 +131,4 @@ impl Validation {
     pub fn openapi(&self) -> Option<&OpenApi> {
         self.openapi.as_ref()
     }
-}
-
-/// The path that an upstream sees.
-pub fn upstream_path<'a>(path: &'a NormalPath, strip_prefix: Option<&str>) -> &'a str {
-    let path = path.as_str();
-    let rest = path.strip_prefix(strip_prefix.unwrap_or_default()).unwrap_or(path);
-    if rest.is_empty() { "/" } else { rest }
 }

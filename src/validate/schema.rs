@@ -6,13 +6,18 @@
 
 use std::sync::{Arc, LazyLock};
 
-use jsonschema::{Draft, PatternOptions, Registry, Retrieve, ValidationOptions, Validator};
+use jsonschema::{Draft, PatternOptions, Registry, RegistryBuilder, Retrieve, ValidationOptions, Validator};
 use serde_json::Value;
 
 use super::explain;
+use super::extent::{Extents, TooFar};
 use super::metered::{Meter, Metered, MeteredNode, is_genuine};
+use super::room::with_room;
 pub use super::unusable::Unusable;
 use crate::request::violation::{Place, Violation, Violations};
+
+/// What a schema without a name is called while it is measured.
+const NAMELESS: &str = "urn:passerelle:schema";
 
 /// Bytes that a compiled pattern may take, and its matching too.
 const PATTERN: usize = 2 * 1024 * 1024;
@@ -56,6 +61,23 @@ impl Schema {
     /// # Errors
     /// What is wrong with it and where.
     pub fn compile(schema: &Value, around: Surroundings<'_>, formats: Formats) -> Result<Schema, Unusable> {
+        let compile = || {
+            measure(schema, around)?;
+            Schema::compile_measured(schema, around, formats)
+        };
+        let unusable = |what: &str| Unusable { pointer: String::new(), what: what.to_owned(), help: None };
+        with_room(compile).map_err(unusable)?
+    }
+
+    /// The same of a schema of which it is known that it is not too deep, on a thread that has room for it.
+    ///
+    /// # Errors
+    /// What is wrong with it and where.
+    pub(super) fn compile_measured(
+        schema: &Value,
+        around: Surroundings<'_>,
+        formats: Formats,
+    ) -> Result<Schema, Unusable> {
         let mut options = options(formats);
         if let Some(draft) = around.draft.filter(|_| schema.get("$schema").is_none()) {
             options = options.with_draft(draft);
@@ -102,6 +124,27 @@ impl Schema {
         let meter = Meter::new(STEPS.saturating_add(STEPS_EACH.saturating_mul(count(value))), ERRORS);
         self.validator.is_valid(MeteredNode::new(value, &meter)) && !meter.is_spent()
     }
+}
+
+/// # Errors
+/// It would take too long to judge by, or too much of the stack.
+fn measure(schema: &Value, around: Surroundings<'_>) -> Result<(), Unusable> {
+    let draft = around.draft.unwrap_or_default().detect(schema);
+    let resource = draft.create_resource_ref(schema);
+    let base = around.base.or(resource.id()).unwrap_or(NAMELESS);
+    let empty;
+    let registry = match around.registry {
+        Some(registry) => registry.add(base, resource),
+        None => {
+            empty = Registry::new();
+            empty.add(base, resource)
+        }
+    };
+    // What is wrong with names and references is told, and better, when the schema is compiled.
+    let Ok(registry) = registry.and_then(RegistryBuilder::prepare) else { return Ok(()) };
+    let Ok(base) = jsonschema::uri::from_str(base) else { return Ok(()) };
+    let unusable = |far: TooFar| Unusable { pointer: String::new(), what: far.0.to_owned(), help: None };
+    Extents::new(&registry).measure(schema, &base, draft).map_err(unusable)
 }
 
 /// The values in a value, itself among them. They were read with a bounded depth.

@@ -126,7 +126,7 @@ fn read_tls(settings: &StoreSettings, building: &mut Building<'_>) -> Option<Tls
     let (_, config) = roots?;
     let ca = match &settings.ca {
         None => None,
-        Some(ca) => match crate::gateway::pem::read_regular(&ca.value) {
+        Some(ca) => match crate::config::read_bounded(&ca.value, crate::gateway::pem::LARGEST) {
             Ok(text) => Some(text),
             Err(error) => {
                 let message = format!("`{}` cannot be read: {error}", ca.value.display());

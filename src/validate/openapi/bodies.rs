@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::document::{At, Unusable};
-use super::form::{self, Form};
+use super::form::{self, Form, MOST_FIELDS};
 use super::multipart;
 use super::parameters::is_json;
 use super::schema::{Gathering, SchemaId, Schemas};
@@ -105,9 +105,14 @@ impl Body {
             Content::UrlEncoded(form) => {
                 // What is taken apart is held as often again.
                 held.grow(text.len().saturating_mul(8))?;
-                let fields = form_urlencoded::parse(text);
-                let fields = fields.map(|(name, text)| form::Field::text(name, text)).collect();
-                form.judge(schemas, fields, judging.max_depth, &mut held, violations)?;
+                let fields = form_urlencoded::parse(text).take(MOST_FIELDS.saturating_add(1));
+                let fields: Vec<_> = fields.map(|(name, text)| form::Field::text(name, text)).collect();
+                if fields.len() > MOST_FIELDS {
+                    let message = format!("has more than {MOST_FIELDS} fields");
+                    violations.push(Violation::new(Place::Body, "", "form", message));
+                } else {
+                    form.judge(schemas, fields, judging.max_depth, &mut held, violations)?;
+                }
             }
             Content::Multipart(form) => {
                 held.grow(text.len().saturating_mul(4))?;

@@ -8,11 +8,19 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
+use crate::request::violation::push_segment;
+use crate::validate::json;
+use crate::validate::memory::Budget;
+
 /// Bytes of a document; the largest that are published have some 12 MB, those of Python services some 100 KB.
 pub(in crate::validate) const MAX_DOCUMENT: usize = 4 * 1024 * 1024;
 
 /// How deep a document may nest.
 const MAX_DEPTH: usize = 120;
+
+/// The memory that documents may take while they are read, apart from that of bodies: requests must not keep the
+/// gateway from a new document.
+static BUDGET: Budget = Budget::new(1024 * 1024 * 1024, 512 * 1024 * 1024);
 
 /// How many references may lead from one to the next before something is there.
 const MAX_CHAIN: usize = 32;
@@ -65,17 +73,14 @@ pub(super) type Found<'d> = (At, &'d Value);
 impl At {
     /// The place below this one.
     pub(super) fn child(&self, key: &str) -> At {
-        At { file: self.file, pointer: format!("{}/{}", self.pointer, escaped(key)) }
+        let mut pointer = self.pointer.clone();
+        push_segment(&mut pointer, key);
+        At { file: self.file, pointer }
     }
 
     pub(super) fn item(&self, index: usize) -> At {
         At { file: self.file, pointer: format!("{}/{index}", self.pointer) }
     }
-}
-
-/// A key as it stands in a JSON Pointer.
-pub(super) fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 impl Document {
@@ -183,7 +188,9 @@ fn parse(text: &[u8]) -> Result<Value, String> {
     }
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-        return serde_json::from_slice(text).map_err(|error| format!("this is not JSON: {error}"));
+        // Of members that are named twice nobody could say which one the service meant.
+        let read = json::read(text, MAX_DEPTH, &mut BUDGET.hold_nothing());
+        return read.map_err(|why| format!("this is not JSON as it must be: {}", why.told()));
     }
     let options = serde_saphyr::options! {
         strict_booleans: true,
@@ -247,6 +254,8 @@ mod tests {
             ("{", "not JSON"),
             ("a: [", "neither JSON nor YAML"),
             ("just text", "no `openapi`"),
+            (r#"{"openapi": "3.1.0", "paths": {"/a": {"get": {}, "get": {}}}}"#, "/paths/~1a/get comes twice"),
+            ("openapi: 3.1.0\npaths: {}\npaths: {}\n", "neither JSON nor YAML"),
             (r#"{"openapi": "3.1.0", "jsonSchemaDialect": "http://json-schema.org/draft-07/schema#"}"#, "dialect"),
         ] {
             let error = read(text).err().unwrap_or_default();

@@ -16,6 +16,9 @@ use crate::validate::content::MediaType;
 use crate::validate::json::{self, Unreadable};
 use crate::validate::memory::{Full, Held};
 
+/// Fields of a form, parts of one that is multipart; Starlette ends at a thousand fields and a thousand files.
+pub(super) const MOST_FIELDS: usize = 2000;
+
 /// What a document says of a form.
 pub(super) struct Form {
     schema: Option<SchemaId>,
@@ -136,20 +139,26 @@ impl<'a> Assembly<'a> {
     fn object(&mut self, shape: &Shape, fields: &[Field<'_>]) -> Result<Value, Wrong> {
         let mut object = Map::new();
         let styled = self.styled(shape, fields, &mut object)?;
+        let mut named: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         for field in fields.iter().filter(|field| !styled.iter().any(|style| style.covers(&field.name))) {
             let property = shape.property(&field.name);
             self.check_type(field)?;
-            let is_list = property.types.has(Types::ARRAY) && !property.types.has_scalar();
-            let value = self.value(field, if is_list { property.item() } else { property })?;
+            let value = self.value(field, if is_list(property) { property.item() } else { property })?;
             // A form sends every field, filled in or not.
-            let Some(value) = value else { continue };
-            match object.get_mut(&*field.name) {
-                None if is_list => drop(object.insert(field.name.to_string(), Value::Array(vec![value]))),
-                None => drop(object.insert(field.name.to_string(), value)),
-                Some(Value::Array(items)) if is_list => items.push(value),
-                // What comes twice is a list, which no scalar is.
-                Some(first) => *first = Value::Array(vec![first.take(), value]),
+            if let Some(value) = value {
+                named.entry(&field.name).or_default().push(value);
             }
+        }
+        for (name, mut values) in named {
+            // What comes twice is a list, which no scalar is.
+            let value = match values.pop() {
+                Some(only) if values.is_empty() && !is_list(shape.property(name)) => only,
+                last => {
+                    values.extend(last);
+                    Value::Array(values)
+                }
+            };
+            object.insert(name.to_owned(), value);
         }
         Ok(Value::Object(object))
     }
@@ -237,6 +246,11 @@ impl<'a> Assembly<'a> {
         let message = format!("must be of the type {}", encoding.content_types.join(" or "));
         Err(Wrong::Violation(violation(&field.name, "contentType", message)))
     }
+}
+
+/// Whether each field of this name is an item.
+fn is_list(property: &Shape) -> bool {
+    property.types.has(Types::ARRAY) && !property.types.has_scalar()
 }
 
 /// A property whose fields were read by its style.

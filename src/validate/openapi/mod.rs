@@ -8,6 +8,7 @@
 //! not, since a gateway in front may have cut it off; what a document does not name (a query parameter, a field, a body
 //! where the operation has none) is let through.
 
+mod alone;
 mod api;
 mod bodies;
 mod document;
@@ -27,20 +28,22 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN};
 use http::{HeaderValue, Method};
 use serde_json::Value;
 
-use self::api::{Api, BodyRule, Missing, OperationId};
+pub use self::alone::Alone;
+use self::api::{Api, BodyId, BodyRule, Missing, OperationId};
 pub(super) use self::document::MAX_DOCUMENT;
 use self::document::{Document, Unusable};
 use self::published::Published;
+use super::Judging;
 use super::content::Stated;
 use super::memory::Full;
-use super::{Judging, files};
+use super::room::with_room;
 use crate::admit::auth::Building;
 use crate::config::problem::Problem;
+use crate::config::read_bounded;
 use crate::config::settings::{At, OpenApiSettings, OpenApiSource, ValidateSettings};
 use crate::request::rejection::{Cause, Rejection};
 use crate::request::violation::{Place, Violation, Violations};
@@ -69,20 +72,47 @@ pub struct Operation {
     pub violations: Violations,
 }
 
-/// How an operation's body is judged.
+/// How an operation's body is judged; may be done on another thread.
 pub enum BodyJudge {
     /// It is not; JSON is read strictly all the same.
     Any,
     /// As JSON, which was read strictly before.
-    Json(JudgeJson),
-    /// As it came: a form, a multipart. Fails when there is no memory to look into it.
-    Bytes(JudgeBytes),
+    Json(JsonBody),
+    /// As it came: a form, a multipart.
+    Bytes(BytesBody),
 }
 
-/// Adds what is wrong; may be called on another thread.
-pub type JudgeJson = Box<dyn FnOnce(&Value, &mut Violations) + Send>;
-/// Likewise.
-pub type JudgeBytes = Box<dyn FnOnce(&Bytes, &mut Violations) -> Result<(), Full> + Send>;
+/// A body of JSON in an operation.
+pub struct JsonBody {
+    api: Arc<Api>,
+    id: BodyId,
+}
+
+/// A body that is no JSON in an operation.
+pub struct BytesBody {
+    api: Arc<Api>,
+    id: BodyId,
+    /// Of `multipart`.
+    boundary: Option<String>,
+    max_depth: usize,
+}
+
+impl JsonBody {
+    /// Adds what is wrong.
+    pub fn judge(&self, value: &Value, violations: &mut Violations) {
+        self.api.judge_json(self.id, value, violations);
+    }
+}
+
+impl BytesBody {
+    /// Adds what is wrong.
+    ///
+    /// # Errors
+    /// There is no memory to look into it.
+    pub fn judge(&self, text: &[u8], violations: &mut Violations) -> Result<(), Full> {
+        self.api.judge_bytes(self.id, self.boundary.as_deref(), text, self.max_depth, violations)
+    }
+}
 
 impl OpenApi {
     /// Reads a document that is a file; contacts nothing.
@@ -163,16 +193,15 @@ impl OpenApi {
         let mut violations = Violations::default();
         found.judge_parameters(judging.query, judging.headers, &mut violations);
         let id = found.id;
-        Ok(Operation { found: Some((Arc::clone(&api), id)), max_depth: self.max_depth, violations })
+        Ok(Operation { found: Some((api, id)), max_depth: self.max_depth, violations })
     }
 }
 
 /// A browser that asks whether it may make a request (the Fetch standard's CORS preflight) asks for that request's
 /// operation. Documents do not list what answers it.
 fn asked_for<'a>(judging: &Judging<'a>) -> (&'a Method, bool) {
-    const METHODS: [Method; 7] =
+    static KNOWN: [Method; 7] =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-    static KNOWN: [Method; 7] = METHODS;
     let asked = judging.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| judging.headers.contains_key(ORIGIN));
     let asked = asked.filter(|_| *judging.method == Method::OPTIONS);
     match asked.and_then(|asked| KNOWN.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())) {
@@ -187,10 +216,10 @@ impl Operation {
     /// # Errors
     /// A type that the operation does not take.
     pub fn body(&mut self, stated: Option<Stated<'_>>) -> Result<BodyJudge, Rejection> {
-        let Some((api, id)) = &self.found else { return Ok(BodyJudge::Any) };
+        let Some((api, id)) = self.found.take() else { return Ok(BodyJudge::Any) };
         let media_type = match &stated {
             None => {
-                if api.demands_body(*id) {
+                if api.demands_body(id) {
                     self.violations.push(Violation::new(Place::Body, "", "required", "is required"));
                 }
                 return Ok(BodyJudge::Any);
@@ -198,18 +227,12 @@ impl Operation {
             Some(Stated::Type(media_type)) => Some(media_type),
             Some(Stated::Nothing | Stated::Unclear) => None,
         };
-        match api.body(*id, media_type) {
+        match api.body(id, media_type) {
             BodyRule::Free => Ok(BodyJudge::Any),
-            BodyRule::Json(id) => {
-                let api = Arc::clone(api);
-                Ok(BodyJudge::Json(Box::new(move |value, violations| api.judge_json(id, value, violations))))
-            }
+            BodyRule::Json(id) => Ok(BodyJudge::Json(JsonBody { api, id })),
             BodyRule::Bytes(id) => {
-                let (api, max_depth) = (Arc::clone(api), self.max_depth);
                 let boundary = media_type.and_then(|stated| stated.parameter("boundary")).map(|text| text.into_owned());
-                Ok(BodyJudge::Bytes(Box::new(move |text, violations| {
-                    api.judge_bytes(id, boundary.as_deref(), text, max_depth, violations)
-                })))
+                Ok(BodyJudge::Bytes(BytesBody { api, id, boundary, max_depth: self.max_depth }))
             }
             BodyRule::Refused { accept } => {
                 let accept = HeaderValue::try_from(accept).ok().map(|accept| (ACCEPT, accept));
@@ -230,7 +253,7 @@ fn read_files(
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Api>> {
     let name = |path: &Path| path.to_string_lossy().into_owned();
-    let mut read = |file: &At<std::path::PathBuf>| match files::read_bounded(&file.value) {
+    let mut read = |file: &At<std::path::PathBuf>| match read_bounded(&file.value, MAX_DOCUMENT as u64) {
         Ok(text) => Some((name(&file.value), text)),
         Err(why) => {
             let message = format!("the document `{}` cannot be read: {why}", file.value.display());
@@ -289,5 +312,5 @@ fn told(places: &[String]) -> String {
 }
 
 fn compile(name: &str, text: &[u8], others: &[(String, Vec<u8>)]) -> Result<Api, Unusable> {
-    Api::compile(&Document::read(name, text, others)?)
+    with_room(|| Api::compile(&Document::read(name, text, others)?)).map_err(Unusable::whole)?
 }

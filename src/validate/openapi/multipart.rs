@@ -2,10 +2,9 @@
 
 use memchr::memmem;
 
+use super::form::MOST_FIELDS;
 use crate::validate::content::MediaType;
 
-/// Parts of a form; Starlette ends at a thousand fields and a thousand files.
-const MAX_PARTS: usize = 2000;
 /// Lines of a part's head, and its bytes.
 const MAX_FIELDS: usize = 16;
 const MAX_HEAD: usize = 16 * 1024;
@@ -36,7 +35,7 @@ pub(super) fn read<'t>(text: &'t [u8], boundary: Option<&str>) -> Result<Vec<Par
             return if end.is_empty() || end == b"\r\n" { Ok(parts) } else { Err("goes on after its end") };
         }
         let after = after.strip_prefix(b"\r\n").ok_or("has a boundary with something behind it")?;
-        if parts.len() >= MAX_PARTS {
+        if parts.len() >= MOST_FIELDS {
             return Err("has too many parts");
         }
         let (head, body) = match after.strip_prefix(b"\r\n") {

@@ -8,6 +8,9 @@ use std::collections::HashMap;
 
 use percent_encoding::{percent_decode, percent_decode_str};
 
+/// Segments of one path: so deep is the tree, and whoever looks for a path or drops the tree.
+const MOST_SEGMENTS: usize = 100;
+
 /// The paths of a document, each with what stands for it.
 #[derive(Default)]
 pub(super) struct Paths {
@@ -48,6 +51,9 @@ impl Paths {
     /// What is wrong with it.
     pub(super) fn add(&mut self, template: &str) -> Result<(), &'static str> {
         let rest = template.strip_prefix('/').ok_or("a path begins with a slash")?;
+        if rest.split('/').nth(MOST_SEGMENTS).is_some() {
+            return Err("a path has too many segments");
+        }
         let segments: Vec<Segment> = rest.split('/').map(Segment::parse).collect::<Result<_, _>>()?;
         let mut node = &mut self.root;
         for segment in &segments {

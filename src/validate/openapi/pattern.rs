@@ -27,7 +27,7 @@ pub(super) fn read(pattern: &str) -> Pattern {
 }
 
 fn is_usable(pattern: &str) -> bool {
-    Rules::compile(&json!({"pattern": pattern}), Surroundings::default(), Formats::Ignore).is_ok()
+    Rules::compile_measured(&json!({"pattern": pattern}), Surroundings::default(), Formats::Ignore).is_ok()
 }
 
 /// Whether the text must match, or must not.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::document::{At, Document, Unusable, Version};
 use super::pattern::{self, Pattern};
 use super::shape::Shape;
+use crate::validate::extent::Extents;
 use crate::validate::schema::{Formats, Schema as Rules, Surroundings};
 
 /// Schemas that a document may have, `$ref`s counted once.
@@ -39,6 +40,8 @@ pub(super) struct Gathering<'d> {
     document: &'d Document,
     definitions: Vec<Value>,
     known: HashMap<At, usize>,
+    /// Definitions that are not taken over yet.
+    waiting: Vec<(usize, At, &'d Value)>,
     /// The definitions that requests are judged by.
     roots: Vec<(At, usize)>,
     root_ids: HashMap<usize, SchemaId>,
@@ -66,53 +69,13 @@ impl Schemas {
     }
 }
 
-/// How many schemas one value may be held to, choices within choices multiplied.
-const MAX_LOOKS: u64 = 100_000;
-/// How many references that lead to a value's own schemas may follow one another.
-const LONGEST_WAY: usize = 500;
-
-/// How many schemas a value is held to by a definition, before any of its members is looked at: a few definitions that
-/// each choose between two references to the next make a number that doubles with every one, and no count of steps
-/// into the value ends that.
-fn looks_at<'a>(key: &str, all: &'a Map<String, Value>, known: &mut HashMap<&'a str, u64>, chain: usize) -> u64 {
-    let Some((key, schema)) = all.get_key_value(key) else { return 1 };
-    if let Some(looks) = known.get(key.as_str()) {
-        return *looks;
-    }
-    if chain > LONGEST_WAY {
-        return u64::MAX;
-    }
-    // Should it lead back here.
-    known.insert(key, 1);
-    let looks = looks_within(schema, all, known, chain.saturating_add(1));
-    known.insert(key, looks);
-    looks
-}
-
-fn looks_within<'a>(
-    schema: &'a Value,
-    all: &'a Map<String, Value>,
-    known: &mut HashMap<&'a str, u64>,
-    chain: usize,
-) -> u64 {
-    let Some(schema) = schema.as_object() else { return 1 };
-    let lists = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|name| schema.get(name)?.as_array()).flatten();
-    let single = ["not", "if", "then", "else"].into_iter().filter_map(|name| schema.get(name));
-    let dependent = schema.get("dependentSchemas").and_then(Value::as_object).into_iter().flat_map(Map::values);
-    let mut looks = 1_u64;
-    for within in lists.chain(single).chain(dependent) {
-        looks = looks.saturating_add(looks_within(within, all, known, chain));
-    }
-    let target = schema.get("$ref").and_then(Value::as_str).and_then(|to| to.rsplit_once("#/$defs/"));
-    target.map_or(looks, |(_, key)| looks.saturating_add(looks_at(key, all, known, chain)))
-}
-
 impl<'d> Gathering<'d> {
     pub(super) fn new(document: &'d Document) -> Gathering<'d> {
         Gathering {
             document,
             definitions: Vec::new(),
             known: HashMap::new(),
+            waiting: Vec::new(),
             roots: Vec::new(),
             root_ids: HashMap::new(),
             count: 0,
@@ -130,7 +93,8 @@ impl<'d> Gathering<'d> {
     /// # Errors
     /// It is no schema, or refers to something that is not there.
     pub(super) fn add(&mut self, at: &At, schema: &'d Value) -> Result<SchemaId, Unusable> {
-        let definition = self.define(at, schema)?;
+        let definition = self.define(at, schema);
+        self.take_what_waits()?;
         if let Some(id) = self.root_ids.get(&definition) {
             return Ok(*id);
         }
@@ -154,42 +118,51 @@ impl<'d> Gathering<'d> {
             self.definitions.iter().cloned().enumerate().map(|(index, schema)| (index.to_string(), schema)).collect();
         let all = json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions});
         let registry = Registry::new().add(URI, &all).and_then(RegistryBuilder::prepare);
-        let registry = registry.map_err(|error| Unusable::whole(format!("a schema is unusable: {error}")))?;
+        let unusable = |error| Unusable::whole(format!("a schema is unusable: {error}"));
+        let (registry, name) = (registry.map_err(unusable)?, jsonschema::uri::from_str(URI).map_err(unusable)?);
         let around = Surroundings { draft: Some(Draft::Draft202012), base: None, registry: Some(&registry) };
         let definitions = all.get("$defs").and_then(Value::as_object);
         let mut schemas = Vec::with_capacity(self.roots.len());
-        let mut looks = HashMap::new();
+        let mut extents = Extents::new(&registry);
         for (at, root) in &self.roots {
-            let key = root.to_string();
-            if definitions.is_some_and(|all| looks_at(&key, all, &mut looks, 0) > MAX_LOOKS) {
-                return Err(self.document.trouble(at, "the choices within choices of this schema are too many"));
+            let trouble = |what: &str| self.document.trouble(at, format!("this schema, or what it refers to: {what}"));
+            if let Some(definition) = definitions.and_then(|all| all.get(&root.to_string())) {
+                extents.measure(definition, &name, Draft::Draft202012).map_err(|far| trouble(far.0))?;
             }
             if self.began.elapsed() > PATIENCE {
                 return Err(Unusable::whole(format!("its schemas take longer than {PATIENCE:?} to compile")));
             }
             let reference = json!({"$ref": format!("{URI}#/$defs/{root}")});
-            let rules = Rules::compile(&reference, around, Formats::AssertLocal).map_err(|unusable| {
+            let rules = Rules::compile_measured(&reference, around, Formats::AssertLocal).map_err(|unusable| {
                 let help = unusable.help.map(|help| format!("; {help}")).unwrap_or_default();
-                self.document.trouble(at, format!("this schema, or what it refers to: {}{help}", unusable.what))
+                trouble(&format!("{}{help}", unusable.what))
             })?;
             schemas.push(Schema { rules, shape: Shape::of(definitions, *root) });
         }
         Ok(Schemas { schemas })
     }
 
-    /// The definition for the schema at `at`.
-    fn define(&mut self, at: &At, schema: &'d Value) -> Result<usize, Unusable> {
+    /// The definition for the schema at `at`, which is taken over later: schemas that refer to one another may make a
+    /// chain as long as the document.
+    fn define(&mut self, at: &At, schema: &'d Value) -> usize {
         if let Some(known) = self.known.get(at) {
-            return Ok(*known);
+            return *known;
         }
         let index = self.definitions.len();
         self.known.insert(at.clone(), index);
         self.definitions.push(Value::Bool(true));
-        let taken = self.take(at, schema, 0)?;
-        if let Some(definition) = self.definitions.get_mut(index) {
-            *definition = taken;
+        self.waiting.push((index, at.clone(), schema));
+        index
+    }
+
+    fn take_what_waits(&mut self) -> Result<(), Unusable> {
+        while let Some((index, at, schema)) = self.waiting.pop() {
+            let taken = self.take(&at, schema, 0)?;
+            if let Some(definition) = self.definitions.get_mut(index) {
+                *definition = taken;
+            }
         }
-        Ok(index)
+        Ok(())
     }
 
     fn take(&mut self, at: &At, schema: &'d Value, depth: usize) -> Result<Value, Unusable> {
@@ -205,7 +178,7 @@ impl<'d> Gathering<'d> {
         if let Some(reference) = object.get("$ref") {
             let trouble = || self.document.trouble(at, "$ref is no string");
             let (target, schema) = self.document.resolve(at, reference.as_str().ok_or_else(trouble)?)?;
-            let index = self.define(&target, schema)?;
+            let index = self.define(&target, schema);
             taken.insert("$ref".to_owned(), Value::String(format!("#/$defs/{index}")));
             if self.document.version == Version::V30 {
                 // What stands beside it is ignored.

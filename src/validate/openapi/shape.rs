@@ -3,6 +3,7 @@
 //! Text has no types. `5` is a number where a number is expected, a string where a string is, and where both are it
 //! is tried as each.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
@@ -80,12 +81,15 @@ const MAX_DEPTH: usize = 12;
 /// How deep items and properties are looked at.
 const MAX_LEVEL: usize = 2;
 
+/// How many schemas are looked at for one shape: choices in the properties of choices multiply. Beyond them, anything fits.
+const MOST_LOOKS: u32 = 100_000;
+
 static ANY: Shape = Shape { types: Types::ALL, binary: false, items: None, properties: BTreeMap::new(), others: None };
 
 impl Shape {
     /// The shape of a definition.
     pub(super) fn of(definitions: Option<&Map<String, Value>>, index: usize) -> Shape {
-        let look = Look { definitions };
+        let look = Look { definitions, left: Cell::new(MOST_LOOKS) };
         look.definition(&index.to_string()).map_or_else(|| ANY.clone(), |schema| look.at(schema, 0, 0))
     }
 
@@ -141,6 +145,7 @@ impl Shape {
 
 struct Look<'a> {
     definitions: Option<&'a Map<String, Value>>,
+    left: Cell<u32>,
 }
 
 impl<'a> Look<'a> {
@@ -152,9 +157,8 @@ impl<'a> Look<'a> {
     fn at(&self, schema: &Value, depth: usize, level: usize) -> Shape {
         let mut shape = ANY.clone();
         let Some(object) = schema.as_object() else { return shape };
-        if depth > MAX_DEPTH {
-            return shape;
-        }
+        let Some(left) = self.left.get().checked_sub(1).filter(|_| depth <= MAX_DEPTH) else { return shape };
+        self.left.set(left);
         shape.types = own_types(object);
         shape.binary = object.get("format").is_some_and(|format| format == "binary");
         if level < MAX_LEVEL {

@@ -8,6 +8,8 @@ use super::compile;
 use crate::request::violation::Violations;
 use crate::validate::content::MediaType;
 
+mod deep;
+
 fn api(document: &Value) -> Api {
     compile("", document.to_string().as_bytes(), &[]).unwrap_or_else(|unusable| panic!("{unusable}"))
 }
@@ -342,23 +344,43 @@ fn multipart_forms() {
     assert_eq!(body(&api, "/x", "multipart/form-data", b"--X--").unwrap(), ["body  multipart"]);
 }
 
+/// Depth would be the end of whoever walks through the value: judging it, and dropping it.
 #[test]
-fn choices_that_double_with_every_reference_are_refused() {
-    let chain = |length: usize| {
-        let mut schemas = serde_json::Map::new();
-        for index in 0..length {
-            let next = json!({"$ref": format!("#/components/schemas/S{}", index + 1)});
-            schemas.insert(format!("S{index}"), json!({"anyOf": [next.clone(), next]}));
-        }
-        schemas.insert(
-            format!("S{length}"),
-            json!({"required": ["x"], "properties": {"more": {"$ref": "#/components/schemas/S0"}}}),
-        );
-        let body = json!({"content": {"application/json": {"schema": {"$ref": "#/components/schemas/S0"}}}});
-        json!({"openapi": "3.1.0", "paths": {"/x": {"post": {"requestBody": body}}}, "components": {"schemas": schemas}})
+fn a_field_that_comes_often_is_one_flat_list() {
+    let api = form("application/x-www-form-urlencoded", json!({}));
+    let judged = |text: &str| body(&api, "/x", "application/x-www-form-urlencoded", text.as_bytes()).unwrap();
+    assert_eq!(judged(&format!("name=a&age=1{}", "&more".repeat(1900))), [""; 0]);
+    assert_eq!(judged(&format!("name=a{}", "&age=1".repeat(1900))), ["body /age type"]);
+    for many in [2000, 16_000, 1_000_000] {
+        assert_eq!(judged(&format!("name=a{}", "&age=1".repeat(many))), ["body  form"]);
+    }
+    let part = |name: &str| format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n1\r\n");
+    let api = form("multipart/form-data", json!({}));
+    let judged = |ages: usize| {
+        let text = format!("{}{}--X--", part("name"), part("age").repeat(ages));
+        body(&api, "/x", "multipart/form-data; boundary=X", text.as_bytes()).unwrap()
     };
-    assert!(unusable(&chain(40)).contains("choices within choices"));
-    assert_eq!(body(&api(&chain(5)), "/x", "application/json", br#"{"x": 1, "more": {"x": 1}}"#).unwrap(), [""; 0]);
+    assert_eq!((judged(1), judged(1999)), (Vec::new(), vec!["body /age type".to_owned()]));
+    assert_eq!(judged(2000), ["body  multipart"]);
+}
+
+#[test]
+fn what_comes_often_is_a_list_and_what_is_a_list_is_not_taken_for_that() {
+    let properties = json!({
+        "either": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 3}]},
+        "lists": {"items": {"type": "array", "items": {"type": "integer"}}},
+    });
+    let content = json!({"multipart/form-data": {"schema": {"type": "object", "properties": properties}}});
+    let api = api(&json!({"openapi": "3.1.0", "paths": {"/x": {"post": {"requestBody": {"content": content}}}}}));
+    let judged = |name: &str, values: &[&str]| {
+        let head = format!("Content-Disposition: form-data; name=\"{name}\"\r\nContent-Type: application/json");
+        let parts: String = values.iter().map(|value| format!("--X\r\n{head}\r\n\r\n{value}\r\n")).collect();
+        body(&api, "/x", "multipart/form-data; boundary=X", format!("{parts}--X--").as_bytes()).unwrap()
+    };
+    assert_eq!(judged("either", &[r#""a""#; 3]), [""; 0]);
+    assert_eq!(judged("either", &[r#""a""#; 4]).len(), 1);
+    assert_eq!(judged("lists", &["[1]", "[2, 3]", "[4]"]), [""; 0]);
+    assert_eq!(judged("lists", &["[1]", "2"]), ["body /lists/1 type"]);
 }
 
 #[test]
@@ -376,6 +398,7 @@ fn documents_that_cannot_be_used_say_where() {
         (operation(json!([{"name": "a", "in": "body"}])), "#/paths/~1x/get/parameters/0"),
         (operation(json!([{"name": "a", "in": "query", "style": "simple"}])), "style"),
         (json!({"openapi": "3.1.0", "paths": {"x": {}}}), "#/paths/x"),
+        (json!({"openapi": "3.1.0", "paths": {"/a".repeat(100_000): {}}}), "too many segments"),
     ] {
         let message = unusable(&document);
         assert!(message.contains(told), "{message}");
