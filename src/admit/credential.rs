@@ -6,9 +6,10 @@
 use std::borrow::Cow;
 
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 use super::auth::{Auth, Kind};
+use super::authorization::{self, Scheme};
 use crate::config::settings::{ApiKeyPlace, TokenFrom};
 use crate::request::peer::ClientCertificate;
 
@@ -29,14 +30,16 @@ pub enum Credential<'a> {
     },
     /// `Authorization: Basic`, RFC 7617; still in base64
     Basic(&'a [u8]),
+    /// `Authorization` as somebody else might read it, of a scheme that is taken here: never valid.
+    Malformed(Scheme),
     Certificate(&'a ClientCertificate),
 }
 
 /// Where the auths of one route look.
 #[derive(Default)]
 pub struct Places {
-    bearer: bool,
-    basic: bool,
+    /// Of `Authorization`, each once.
+    schemes: Vec<Scheme>,
     certificate: bool,
     cookies: Vec<String>,
     keys: Vec<ApiKeyPlace>,
@@ -52,15 +55,13 @@ impl Places {
         for auth in auths {
             match &auth.kind {
                 Kind::Jwt(jwt) => match jwt.token_from() {
-                    TokenFrom::Header => places.bearer = true,
-                    TokenFrom::Cookie(name) if places.cookies.contains(name) => {}
-                    TokenFrom::Cookie(name) => places.cookies.push(name.clone()),
+                    TokenFrom::Header => add(&mut places.schemes, &Scheme::Bearer),
+                    TokenFrom::Cookie(name) => add(&mut places.cookies, name),
                 },
-                Kind::Introspection(_) => places.bearer = true,
-                Kind::ApiKey(keys) if places.keys.contains(keys.place()) => {}
-                Kind::ApiKey(keys) => places.keys.push(keys.place().clone()),
+                Kind::Introspection(_) => add(&mut places.schemes, &Scheme::Bearer),
+                Kind::ApiKey(keys) => add(&mut places.keys, keys.place()),
                 Kind::ClientCertificate(_) => places.certificate = true,
-                Kind::Basic(_) => places.basic = true,
+                Kind::Basic(_) => add(&mut places.schemes, &Scheme::Basic),
             }
         }
         places
@@ -85,9 +86,9 @@ impl Places {
         certificate: Option<&'a ClientCertificate>,
     ) -> Result<Option<Credential<'a>>, Ambiguous> {
         let mut found = None;
-        if self.bearer || self.basic {
+        if !self.schemes.is_empty() {
             let mut values = headers.get_all(AUTHORIZATION).iter();
-            found = values.next().and_then(|value| self.authorization(value));
+            found = values.next().and_then(|value| authorization::read(value.as_bytes(), &self.schemes));
             // The field is no list: of two a server might take the other one, whatever its scheme.
             if values.next().is_some() {
                 return Err(Ambiguous);
@@ -117,20 +118,12 @@ impl Places {
         }
         Ok(found)
     }
+}
 
-    fn authorization<'a>(&self, value: &'a HeaderValue) -> Option<Credential<'a>> {
-        let value = value.as_bytes();
-        let scheme = |name: &str| {
-            let (scheme, rest) = value.split_at_checked(name.len())?;
-            let rest = rest.strip_prefix(b" ").or_else(|| rest.is_empty().then_some(rest))?;
-            scheme.eq_ignore_ascii_case(name.as_bytes()).then(|| rest.trim_ascii())
-        };
-        match (self.bearer, self.basic) {
-            (true, false) => scheme("bearer").map(Credential::Bearer),
-            (false, true) => scheme("basic").map(Credential::Basic),
-            (true, true) => scheme("bearer").map(Credential::Bearer).or_else(|| scheme("basic").map(Credential::Basic)),
-            (false, false) => None,
-        }
+/// Once.
+fn add<T: Clone + PartialEq>(places: &mut Vec<T>, place: &T) {
+    if !places.contains(place) {
+        places.push(place.clone());
     }
 }
 
@@ -197,7 +190,7 @@ impl Credential<'_> {
         match self {
             Credential::Bearer(_) if forward.unwrap_or(true) => Withheld::Nothing,
             _ if forward.unwrap_or(false) => Withheld::Nothing,
-            Credential::Bearer(_) | Credential::Basic(_) => Withheld::Authorization,
+            Credential::Bearer(_) | Credential::Basic(_) | Credential::Malformed(_) => Withheld::Authorization,
             Credential::Cookie { name, .. } => Withheld::Cookie((*name).to_owned()),
             Credential::ApiKey { place: ApiKeyPlace::Header(name), .. } => Withheld::Header(name.clone()),
             Credential::ApiKey { place: ApiKeyPlace::Query(_), .. } | Credential::Certificate(_) => Withheld::Nothing,
@@ -228,6 +221,8 @@ pub fn without_cookie(value: &[u8], name: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -240,8 +235,7 @@ mod tests {
 
     fn everywhere() -> Places {
         Places {
-            bearer: true,
-            basic: true,
+            schemes: vec![Scheme::Bearer, Scheme::Basic],
             certificate: true,
             cookies: vec!["session".into()],
             keys: vec![ApiKeyPlace::Header(HeaderName::from_static("x-api-key")), ApiKeyPlace::Query("api key".into())],
@@ -258,6 +252,7 @@ mod tests {
                 Ok(Some(Credential::Cookie { token, .. })) => format!("cookie {}", String::from_utf8_lossy(token)),
                 Ok(Some(Credential::ApiKey { key, .. })) => format!("key {}", String::from_utf8_lossy(key)),
                 Ok(Some(Credential::Basic(text))) => format!("basic {}", String::from_utf8_lossy(text)),
+                Ok(Some(Credential::Malformed(_))) => "malformed".to_owned(),
                 Ok(Some(Credential::Certificate(_))) => "certificate".to_owned(),
                 Ok(None) => "none".to_owned(),
                 Err(Ambiguous) => "ambiguous".to_owned(),
@@ -269,6 +264,8 @@ mod tests {
         assert_eq!(find(&[("authorization", "Bearerabc")], ""), "none");
         assert_eq!(find(&[("authorization", "Basic YQ==")], ""), "basic YQ==");
         assert_eq!(find(&[("authorization", "Digest x")], ""), "none");
+        assert_eq!(find(&[("authorization", "Basic\tYQ==")], ""), "malformed");
+        assert_eq!(find(&[("authorization", "Basic\tYQ=="), ("x-api-key", "k")], ""), "ambiguous");
         assert_eq!(find(&[("cookie", "a=b; session=t.o.k")], ""), "cookie t.o.k");
         assert_eq!(find(&[("x-api-key", "k")], ""), "key k");
         for query in ["api+key=k", "api%20key=k&b=c", "x=y&%61pi%20key=k"] {

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::Caller;
 use super::auth::{Auth, Auths, Failure, Judged, Kind};
+use super::authorization::Scheme;
 use super::challenge::{Challenges, Error};
 use super::credential::{Ambiguous, Credential, Places, Withheld};
 use super::identity::Identity;
@@ -151,6 +152,7 @@ impl Guard {
             Credential::Bearer(_) | Credential::Cookie { .. } | Credential::Basic(_) => {
                 self.known(worker, credential).map(Ok)
             }
+            Credential::Malformed(_) => Some(Err(MALFORMED)),
             Credential::ApiKey { place, key } => Some(first(self.auths.iter().filter_map(|auth| match &auth.kind {
                 Kind::ApiKey(keys) if keys.place() == *place => Some(keys.judge(key)),
                 Kind::ApiKey(_)
@@ -267,8 +269,13 @@ impl Guard {
             Failure::Invalid(why) => {
                 self.denied.auth.denied(asking.worker.id);
                 let error = match credential {
-                    Credential::Bearer(_) | Credential::Cookie { .. } => Error::InvalidToken(why),
-                    Credential::ApiKey { .. } | Credential::Basic(_) | Credential::Certificate(_) => Error::None,
+                    Credential::Bearer(_) | Credential::Cookie { .. } | Credential::Malformed(Scheme::Bearer) => {
+                        Error::InvalidToken(why)
+                    }
+                    Credential::ApiKey { .. }
+                    | Credential::Basic(_)
+                    | Credential::Malformed(Scheme::Basic)
+                    | Credential::Certificate(_) => Error::None,
                 };
                 self.challenging(Cause::InvalidCredentials, error).with_detail(why.to_owned())
             }
@@ -295,6 +302,9 @@ impl Guard {
 
 /// Of a credential that no auth of the route is for.
 const NOT_OF_THESE: Failure = Failure::Invalid("this credential is not of a kind that is taken here");
+
+/// Of an `Authorization` that is not of the form that is taken here.
+const MALFORMED: Failure = Failure::Invalid("the Authorization field is malformed");
 
 /// The first that knows the caller; if none does, what matters most of what they say.
 fn first(judged: impl Iterator<Item = Judged>) -> Judged {

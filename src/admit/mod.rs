@@ -6,6 +6,7 @@
 
 pub mod api_key;
 pub mod auth;
+pub mod authorization;
 pub mod background;
 pub mod basic;
 pub mod challenge;
