@@ -70,6 +70,19 @@ pub struct Admitted {
     pub withheld: Withheld,
 }
 
+/// A request that was not.
+pub struct Refused {
+    pub rejection: Rejection,
+    /// Who asked, if that is known and was not enough.
+    pub caller: Option<Arc<Identity>>,
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Refused {
+        Refused { rejection, caller: None }
+    }
+}
+
 impl Gate {
     /// Auths that could not be built have made problems of their own; without any the gate is `None`, never open.
     pub fn build(route: &str, access: &Access, auths: &Auths, metrics: &Metrics) -> Option<Gate> {
@@ -112,7 +125,7 @@ impl Gate {
 
     /// # Errors
     /// Why the request may not come in.
-    pub async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Rejection> {
+    pub async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Refused> {
         match self {
             Gate::Open => Ok(Admitted { caller: Caller::Anonymous, withheld: Withheld::Nothing }),
             Gate::Guarded(guard) => guard.admit(asking).await,
@@ -121,13 +134,13 @@ impl Gate {
 }
 
 impl Guard {
-    async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Rejection> {
+    async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Refused> {
         let certificate = asking.peer.certificate.as_deref();
         let found = self.places.find(asking.headers, asking.query, certificate);
         let credential = match found {
             Ok(Some(credential)) => credential,
-            Ok(None) => return Err(self.unauthenticated(asking)),
-            Err(Ambiguous) => return Err(self.ambiguous(asking)),
+            Ok(None) => return Err(self.unauthenticated(asking).into()),
+            Err(Ambiguous) => return Err(self.ambiguous(asking).into()),
         };
         if let Credential::Cookie { .. } = credential {
             self.same_origin(asking)?;
@@ -139,9 +152,11 @@ impl Guard {
         };
         let identity = match judged {
             Ok(identity) => identity,
-            Err(failure) => return Err(self.refused(asking, &credential, failure)),
+            Err(failure) => return Err(self.refused(asking, &credential, failure).into()),
         };
-        self.may(asking, &identity)?;
+        if let Err(rejection) = self.may(asking, &identity) {
+            return Err(Refused { rejection, caller: Some(identity) });
+        }
         let withheld = credential.withheld(asking.forward_credential);
         Ok(Admitted { caller: Caller::Known(identity), withheld })
     }

@@ -264,11 +264,15 @@ impl<'a> Passage<'a> {
             cors: route.cors.as_ref(),
             forward_credential: route.settings.forward_credential,
         };
-        let admitted = route.gate.admit(&asking).await?;
-        if let (Caller::Known(identity), true) = (&admitted.caller, self.gateway.settings.log.subject) {
-            self.record.caller = Some(Arc::clone(identity));
+        let admitted = route.gate.admit(&asking).await;
+        if self.gateway.settings.log.subject {
+            self.record.caller = match &admitted {
+                Ok(Admitted { caller: Caller::Known(identity), .. }) => Some(Arc::clone(identity)),
+                Ok(Admitted { caller: Caller::Anonymous, .. }) => None,
+                Err(refused) => refused.caller.clone(),
+            };
         }
-        Ok(admitted)
+        admitted.map_err(|refused| refused.rejection)
     }
 
     /// Steps 4 to 6: the body's bounds, a server, the answer.

@@ -1,4 +1,5 @@
-//! Credentials that are shown in a way of their own: what a lenient framework would take for one is one here.
+//! Credentials that are shown in a way of their own: what a lenient framework would take for one is one here. And who
+//! is named in the records of requests that were refused.
 
 use crate::harness::http::{Client, Response};
 use crate::harness::{Fake, Gateway, Setup};
@@ -49,4 +50,26 @@ fn no_credential_hides_behind_another_in_a_spelling_of_its_own() {
         assert_eq!(ask(&gateway, "/", &[("Authorization", shown), ("X-API-Key", KEY)]).status, 200, "{shown}");
         assert!(fake.requests().pop().is_some_and(|sent| sent.head.contains(shown)), "{shown} goes on as it came");
     }
+}
+
+#[test]
+fn whoever_lacks_a_role_or_a_scope_is_named() {
+    let fake = Fake::ok();
+    let rest = format!(
+        "{KEYS}{}[log]\nsubject = true\n[limit.one]\nrate = \"1/h\"\nkey = \"subject\"\n\
+         [route.roles]\npath = \"/roles\"\nauth = [\"partners\"]\nroles = [\"admin\"]\nupstream = \"app\"\n\
+         [route.scopes]\npath = \"/scopes\"\nauth = [\"partners\"]\nscopes = [\"orders:write\"]\nupstream = \"app\"\n",
+        keys()
+    );
+    let gateway = Setup::before([fake.url()]).route("auth = [\"partners\"]\nlimits = [\"one\"]").rest(&rest).start();
+    assert_eq!(ask(&gateway, "/", &[("X-API-Key", KEY)]).status, 200);
+    for (path, status, cause) in
+        [("/roles", 403, "role_missing"), ("/scopes", 403, "scope_missing"), ("/", 429, "rate_limited")]
+    {
+        let refused = ask(&gateway, path, &[("X-API-Key", KEY)]);
+        assert_eq!((refused.status, refused.cause().as_str()), (status, cause));
+        assert_eq!(gateway.access_record(&refused)["subject"], "partners:acme", "{cause}");
+    }
+    let unknown = ask(&gateway, "/roles", &[("X-API-Key", "psk_wrong")]);
+    assert_eq!((unknown.status, gateway.access_record(&unknown).get("subject")), (401, None));
 }
