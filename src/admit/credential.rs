@@ -3,14 +3,14 @@
 //! Only what a route takes counts. Two of these in one request are refused: which of them was meant is nothing to
 //! guess. A client certificate belongs to the connection, so it decides only when nothing else is shown.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName};
 
-use super::auth::{Auth, Kind};
+use super::auth::Auth;
 use super::authorization::{self, Scheme};
-use crate::config::settings::{ApiKeyPlace, TokenFrom};
+use crate::config::settings::ApiKeyPlace;
 use crate::request::peer::ClientCertificate;
 
 /// A credential of a request.
@@ -35,6 +35,16 @@ pub enum Credential<'a> {
     Certificate(&'a ClientCertificate),
 }
 
+/// Where an auth looks.
+pub enum Place<'a> {
+    Authorization(Scheme),
+    /// The cookie of this name.
+    Cookie(&'a str),
+    Key(&'a ApiKeyPlace),
+    /// The certificate that the connection began with.
+    Connection,
+}
+
 /// Where the auths of one route look.
 #[derive(Default)]
 pub struct Places {
@@ -53,15 +63,11 @@ impl Places {
     pub fn of<'a>(auths: impl Iterator<Item = &'a Auth>) -> Places {
         let mut places = Places::default();
         for auth in auths {
-            match &auth.kind {
-                Kind::Jwt(jwt) => match jwt.token_from() {
-                    TokenFrom::Header => add(&mut places.schemes, &Scheme::Bearer),
-                    TokenFrom::Cookie(name) => add(&mut places.cookies, name),
-                },
-                Kind::Introspection(_) => add(&mut places.schemes, &Scheme::Bearer),
-                Kind::ApiKey(keys) => add(&mut places.keys, keys.place()),
-                Kind::ClientCertificate(_) => places.certificate = true,
-                Kind::Basic(_) => add(&mut places.schemes, &Scheme::Basic),
+            match auth.kind.place() {
+                Place::Authorization(scheme) => add(&mut places.schemes, &scheme),
+                Place::Cookie(name) => add(&mut places.cookies, name),
+                Place::Key(place) => add(&mut places.keys, place),
+                Place::Connection => places.certificate = true,
             }
         }
         places
@@ -121,9 +127,9 @@ impl Places {
 }
 
 /// Once.
-fn add<T: Clone + PartialEq>(places: &mut Vec<T>, place: &T) {
-    if !places.contains(place) {
-        places.push(place.clone());
+fn add<T: Borrow<B>, B: ToOwned<Owned = T> + PartialEq + ?Sized>(places: &mut Vec<T>, place: &B) {
+    if !places.iter().any(|there| there.borrow() == place) {
+        places.push(place.to_owned());
     }
 }
 
@@ -183,13 +189,37 @@ pub enum Withheld {
     Cookie(String),
 }
 
-impl Credential<'_> {
+impl<'a> Credential<'a> {
+    pub fn bearer(&self) -> Option<&'a [u8]> {
+        if let Credential::Bearer(token) = self { Some(token) } else { None }
+    }
+
+    /// The token in the cookie of this name.
+    pub fn cookie(&self, wanted: &str) -> Option<&'a [u8]> {
+        if let Credential::Cookie { name, token } = self { Some(*token).filter(|_| *name == wanted) } else { None }
+    }
+
+    /// The key in this place.
+    pub fn key(&self, wanted: &ApiKeyPlace) -> Option<&'a [u8]> {
+        if let Credential::ApiKey { place, key } = self { Some(*key).filter(|_| *place == wanted) } else { None }
+    }
+
+    pub fn basic(&self) -> Option<&'a [u8]> {
+        if let Credential::Basic(text) = self { Some(text) } else { None }
+    }
+
+    pub fn certificate(&self) -> Option<&'a ClientCertificate> {
+        if let Credential::Certificate(certificate) = self { Some(certificate) } else { None }
+    }
+
     /// What keeps it from the backend; `forward` is the route's `forward_credential`. A key in a query is never sent
     /// on as part of the target: see [`without_parameters`].
     pub fn withheld(&self, forward: Option<bool>) -> Withheld {
+        // An app that looks at tokens sees what it saw before.
+        if forward.unwrap_or(self.bearer().is_some()) {
+            return Withheld::Nothing;
+        }
         match self {
-            Credential::Bearer(_) if forward.unwrap_or(true) => Withheld::Nothing,
-            _ if forward.unwrap_or(false) => Withheld::Nothing,
             Credential::Bearer(_) | Credential::Basic(_) | Credential::Malformed(_) => Withheld::Authorization,
             Credential::Cookie { name, .. } => Withheld::Cookie((*name).to_owned()),
             Credential::ApiKey { place: ApiKeyPlace::Header(name), .. } => Withheld::Header(name.clone()),

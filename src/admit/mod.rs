@@ -12,11 +12,13 @@ pub mod basic;
 pub mod challenge;
 pub mod client_certificate;
 pub mod credential;
+pub mod demands;
 pub mod gate;
 pub mod identity;
 pub mod introspection;
 pub mod jwt;
 pub mod limit;
+pub mod origin;
 pub mod verified;
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use self::answer::{Failed, Outcome};
 use self::asking::{Ask, Asking, Bounds, Server};
 use self::cache::Said;
 use self::proof::Proof;
-use self::standing::Standing;
+pub use self::standing::Standing;
 use super::auth::{Building, Failure, Judged};
 use super::identity::Identity;
 use super::verified::{Holds, Prover};
