@@ -9,6 +9,7 @@ use super::basic::Basic;
 use super::challenge::Challenge;
 use super::client_certificate::ClientCertificates;
 use super::credential::{Credential, Place};
+use super::digest::Digested;
 use super::identity::{Identity, Method};
 use super::introspection::{Introspection, Standing};
 use super::jwt::Jwt;
@@ -92,8 +93,8 @@ impl Auth {
 
 /// An auth that takes a credential, with what it judges of it.
 pub enum Asked<'a> {
-    Jwt(&'a Jwt, &'a [u8]),
-    Introspection(&'a Introspection, &'a [u8]),
+    Jwt(&'a Jwt, &'a Digested<'a>),
+    Introspection(&'a Introspection, &'a Digested<'a>),
     ApiKey(&'a ApiKeys, &'a [u8]),
     Certificate(&'a ClientCertificates, &'a ClientCertificate),
     Basic(&'a Basic, &'a [u8]),
@@ -147,7 +148,7 @@ impl Kind {
     }
 
     /// What it judges of this credential; `None`: it does not take it.
-    pub fn asked<'a>(&'a self, credential: &Credential<'a>) -> Option<Asked<'a>> {
+    pub fn asked<'a>(&'a self, credential: &'a Credential<'_, 'a>) -> Option<Asked<'a>> {
         match self {
             Kind::Jwt(jwt) => {
                 let token = match jwt.token_from() {

@@ -5,6 +5,7 @@
 //! valid: else another one would let the caller in, and this one went on to a service that believes it.
 
 use super::credential::Credential;
+use super::digest::Digested;
 
 /// A scheme that a route may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +35,16 @@ impl Scheme {
         self.is(scheme).then(|| rest.trim_ascii())
     }
 
-    fn credential(self, text: &[u8]) -> Credential<'_> {
+    fn credential<'p>(self, text: &[u8]) -> Credential<'p, '_> {
         match self {
-            Scheme::Bearer => Credential::Bearer(text),
+            Scheme::Bearer => Credential::Bearer(Digested::new(text)),
             Scheme::Basic => Credential::Basic(text),
         }
     }
 }
 
 /// What the field shows to a route that takes these schemes. Of others it says nothing.
-pub fn read<'a>(value: &'a [u8], schemes: &[Scheme]) -> Option<Credential<'a>> {
+pub fn read<'p, 'r>(value: &'r [u8], schemes: &[Scheme]) -> Option<Credential<'p, 'r>> {
     let mut schemes = schemes.iter().copied();
     let strict = schemes.clone().find_map(|scheme| scheme.strictly(value).map(|text| scheme.credential(text)));
     strict.or_else(|| {
@@ -65,7 +66,7 @@ mod tests {
     fn shown(value: &[u8], schemes: &[Scheme]) -> String {
         match read(value, schemes) {
             None => "none".to_owned(),
-            Some(Credential::Bearer(token)) => format!("bearer {}", String::from_utf8_lossy(token)),
+            Some(Credential::Bearer(token)) => format!("bearer {}", String::from_utf8_lossy(token.text())),
             Some(Credential::Basic(text)) => format!("basic {}", String::from_utf8_lossy(text)),
             Some(Credential::Malformed(scheme)) => format!("malformed {}", scheme.as_str()),
             Some(Credential::Cookie { .. } | Credential::ApiKey { .. } | Credential::Certificate(_)) => {

@@ -10,29 +10,29 @@ use http::{HeaderMap, HeaderName};
 
 use super::auth::Auth;
 use super::authorization::{self, Scheme};
+use super::digest::Digested;
 use crate::config::settings::ApiKeyPlace;
 use crate::request::peer::ClientCertificate;
 
-/// A credential of a request.
-#[derive(Clone, Copy)]
-pub enum Credential<'a> {
+/// A credential of a request (`'r`), found where a route (`'p`) looks.
+pub enum Credential<'p, 'r> {
     /// `Authorization: Bearer`, RFC 6750 section 2.1
-    Bearer(&'a [u8]),
+    Bearer(Digested<'r>),
     /// A token in the cookie of this name.
     Cookie {
-        name: &'a str,
-        token: &'a [u8],
+        name: &'p str,
+        token: Digested<'r>,
     },
     /// An API key where one is looked for.
     ApiKey {
-        place: &'a ApiKeyPlace,
-        key: &'a [u8],
+        place: &'p ApiKeyPlace,
+        key: &'r [u8],
     },
     /// `Authorization: Basic`, RFC 7617; still in base64
-    Basic(&'a [u8]),
+    Basic(&'r [u8]),
     /// `Authorization` as somebody else might read it, of a scheme that is taken here: never valid.
     Malformed(Scheme),
-    Certificate(&'a ClientCertificate),
+    Certificate(&'r ClientCertificate),
 }
 
 /// Where an auth looks.
@@ -85,12 +85,12 @@ impl Places {
     ///
     /// # Errors
     /// It shows more than one.
-    pub fn find<'a>(
-        &'a self,
-        headers: &'a HeaderMap,
-        query: Option<&'a [u8]>,
-        certificate: Option<&'a ClientCertificate>,
-    ) -> Result<Option<Credential<'a>>, Ambiguous> {
+    pub fn find<'p, 'r>(
+        &'p self,
+        headers: &'r HeaderMap,
+        query: Option<&'r [u8]>,
+        certificate: Option<&'r ClientCertificate>,
+    ) -> Result<Option<Credential<'p, 'r>>, Ambiguous> {
         let mut found = None;
         if !self.schemes.is_empty() {
             let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -102,7 +102,7 @@ impl Places {
         }
         for name in &self.cookies {
             for token in cookies(headers, name) {
-                one(&mut found, Credential::Cookie { name, token })?;
+                one(&mut found, Credential::Cookie { name, token: Digested::new(token) })?;
             }
         }
         for place in &self.keys {
@@ -133,7 +133,7 @@ fn add<T: Borrow<B>, B: ToOwned<Owned = T> + PartialEq + ?Sized>(places: &mut Ve
     }
 }
 
-fn one<'a>(found: &mut Option<Credential<'a>>, credential: Credential<'a>) -> Result<(), Ambiguous> {
+fn one<'p, 'r>(found: &mut Option<Credential<'p, 'r>>, credential: Credential<'p, 'r>) -> Result<(), Ambiguous> {
     match found.replace(credential) {
         None => Ok(()),
         Some(_) => Err(Ambiguous),
@@ -141,7 +141,7 @@ fn one<'a>(found: &mut Option<Credential<'a>>, credential: Credential<'a>) -> Re
 }
 
 /// Every cookie of this name (RFC 6265 section 4.2.1).
-pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub fn cookies<'r>(headers: &'r HeaderMap, name: &str) -> impl Iterator<Item = &'r [u8]> {
     let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
     pairs.filter_map(move |pair| {
         let (key, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
@@ -158,7 +158,7 @@ fn crumb_name(key: &[u8]) -> &[u8] {
 }
 
 /// Every value of a query's parameter, still encoded.
-pub fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub fn parameters<'r>(query: &'r [u8], name: &str) -> impl Iterator<Item = &'r [u8]> {
     query.split(|&byte| byte == b'&').filter_map(move |pair| named(pair, name))
 }
 
@@ -181,48 +181,48 @@ pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// What is taken out of a request before it goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Withheld {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld<'p> {
     Nothing,
     Authorization,
-    Header(HeaderName),
-    Cookie(String),
+    Header(&'p HeaderName),
+    Cookie(&'p str),
 }
 
-impl<'a> Credential<'a> {
-    pub fn bearer(&self) -> Option<&'a [u8]> {
+impl<'p, 'r> Credential<'p, 'r> {
+    pub fn bearer(&self) -> Option<&Digested<'r>> {
         if let Credential::Bearer(token) = self { Some(token) } else { None }
     }
 
     /// The token in the cookie of this name.
-    pub fn cookie(&self, wanted: &str) -> Option<&'a [u8]> {
-        if let Credential::Cookie { name, token } = self { Some(*token).filter(|_| *name == wanted) } else { None }
+    pub fn cookie(&self, wanted: &str) -> Option<&Digested<'r>> {
+        if let Credential::Cookie { name, token } = self { Some(token).filter(|_| *name == wanted) } else { None }
     }
 
     /// The key in this place.
-    pub fn key(&self, wanted: &ApiKeyPlace) -> Option<&'a [u8]> {
+    pub fn key(&self, wanted: &ApiKeyPlace) -> Option<&'r [u8]> {
         if let Credential::ApiKey { place, key } = self { Some(*key).filter(|_| *place == wanted) } else { None }
     }
 
-    pub fn basic(&self) -> Option<&'a [u8]> {
+    pub fn basic(&self) -> Option<&'r [u8]> {
         if let Credential::Basic(text) = self { Some(text) } else { None }
     }
 
-    pub fn certificate(&self) -> Option<&'a ClientCertificate> {
+    pub fn certificate(&self) -> Option<&'r ClientCertificate> {
         if let Credential::Certificate(certificate) = self { Some(certificate) } else { None }
     }
 
     /// What keeps it from the backend; `forward` is the route's `forward_credential`. A key in a query is never sent
     /// on as part of the target: see [`without_parameters`].
-    pub fn withheld(&self, forward: Option<bool>) -> Withheld {
+    pub fn withheld(&self, forward: Option<bool>) -> Withheld<'p> {
         // An app that looks at tokens sees what it saw before.
         if forward.unwrap_or(self.bearer().is_some()) {
             return Withheld::Nothing;
         }
         match self {
             Credential::Bearer(_) | Credential::Basic(_) | Credential::Malformed(_) => Withheld::Authorization,
-            Credential::Cookie { name, .. } => Withheld::Cookie((*name).to_owned()),
-            Credential::ApiKey { place: ApiKeyPlace::Header(name), .. } => Withheld::Header(name.clone()),
+            Credential::Cookie { name, .. } => Withheld::Cookie(name),
+            Credential::ApiKey { place: ApiKeyPlace::Header(name), .. } => Withheld::Header(name),
             Credential::ApiKey { place: ApiKeyPlace::Query(_), .. } | Credential::Certificate(_) => Withheld::Nothing,
         }
     }
@@ -230,6 +230,8 @@ impl<'a> Credential<'a> {
 
 /// A query without the parameters of these names; `None` when none of them is in it. The rest stays as it was.
 pub fn without_parameters<'n>(query: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
+    // Of most routes: nothing of the query is looked at.
+    names.clone().next()?;
     let holds = |pair: &[u8]| names.clone().any(|name| named(pair, name).is_some());
     if !query.split(|&byte| byte == b'&').any(holds) {
         return None;
@@ -278,8 +280,10 @@ mod tests {
         let find = |fields: &[(&'static str, &'static str)], query: &'static str| {
             let headers = headers(fields);
             match places.find(&headers, Some(query.as_bytes()), None) {
-                Ok(Some(Credential::Bearer(token))) => format!("bearer {}", String::from_utf8_lossy(token)),
-                Ok(Some(Credential::Cookie { token, .. })) => format!("cookie {}", String::from_utf8_lossy(token)),
+                Ok(Some(Credential::Bearer(token))) => format!("bearer {}", String::from_utf8_lossy(token.text())),
+                Ok(Some(Credential::Cookie { token, .. })) => {
+                    format!("cookie {}", String::from_utf8_lossy(token.text()))
+                }
                 Ok(Some(Credential::ApiKey { key, .. })) => format!("key {}", String::from_utf8_lossy(key)),
                 Ok(Some(Credential::Basic(text))) => format!("basic {}", String::from_utf8_lossy(text)),
                 Ok(Some(Credential::Malformed(_))) => "malformed".to_owned(),

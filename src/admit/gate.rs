@@ -65,9 +65,9 @@ pub struct Asking<'a> {
 }
 
 /// A request that was let in.
-pub struct Admitted {
+pub struct Admitted<'p> {
     pub caller: Caller,
-    pub withheld: Withheld,
+    pub withheld: Withheld<'p>,
 }
 
 /// A request that was not.
@@ -125,7 +125,7 @@ impl Gate {
 
     /// # Errors
     /// Why the request may not come in.
-    pub async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Refused> {
+    pub async fn admit<'p>(&'p self, asking: &Asking<'_>) -> Result<Admitted<'p>, Refused> {
         match self {
             Gate::Open => Ok(Admitted { caller: Caller::Anonymous, withheld: Withheld::Nothing }),
             Gate::Guarded(guard) => guard.admit(asking).await,
@@ -134,7 +134,7 @@ impl Gate {
 }
 
 impl Guard {
-    async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Refused> {
+    async fn admit<'p>(&'p self, asking: &Asking<'_>) -> Result<Admitted<'p>, Refused> {
         let certificate = asking.peer.certificate.as_deref();
         let found = self.places.find(asking.headers, asking.query, certificate);
         let credential = match found {
@@ -166,15 +166,15 @@ impl Guard {
 
     /// The auths that take this credential. Where JWTs are listed, nobody is asked about what is shaped like one,
     /// whatever another route had introspected.
-    fn taking<'a>(&'a self, credential: &'a Credential<'a>) -> impl Iterator<Item = Asked<'a>> {
+    fn taking<'a>(&'a self, credential: &'a Credential<'_, 'a>) -> impl Iterator<Item = Asked<'a>> {
         self.auths.iter().filter_map(|auth| auth.kind.asked(credential)).filter(|asked| match asked {
-            Asked::Introspection(_, token) => !(self.takes_jwt && is_jwt_shaped(token)),
+            Asked::Introspection(_, token) => !(self.takes_jwt && is_jwt_shaped(token.text())),
             Asked::Jwt(..) | Asked::ApiKey(..) | Asked::Certificate(..) | Asked::Basic(..) => true,
         })
     }
 
     /// What can be said of a credential without waiting for anything; `None`: somebody has to look into it.
-    fn at_once(&self, worker: &Worker, credential: &Credential<'_>) -> Option<Judged> {
+    fn at_once(&self, worker: &Worker, credential: &Credential<'_, '_>) -> Option<Judged> {
         let (mut failure, mut takes_time) = (None, false);
         for asked in self.taking(credential) {
             match asked.known(worker) {
@@ -187,7 +187,7 @@ impl Guard {
     }
 
     /// Asks every auth that takes the credential, which may take its time; the first that knows the caller decides.
-    async fn judge(&self, worker: &Worker, credential: &Credential<'_>) -> Judged {
+    async fn judge(&self, worker: &Worker, credential: &Credential<'_, '_>) -> Judged {
         let mut failure = None;
         for asked in self.taking(credential) {
             match asked.judge(worker).await {
@@ -236,7 +236,7 @@ impl Guard {
             .with_fields(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)))
     }
 
-    fn refused(&self, asking: &Asking<'_>, credential: &Credential<'_>, failure: Failure) -> Rejection {
+    fn refused(&self, asking: &Asking<'_>, credential: &Credential<'_, '_>, failure: Failure) -> Rejection {
         match failure {
             Failure::Invalid(why) => {
                 self.denied.auth.denied(asking.worker.id);
@@ -262,7 +262,7 @@ impl Guard {
 }
 
 /// Of a credential that no auth of the route judges.
-fn nobody_takes(credential: &Credential<'_>) -> Failure {
+fn nobody_takes(credential: &Credential<'_, '_>) -> Failure {
     Failure::Invalid(match credential {
         Credential::Malformed(_) => "the Authorization field is malformed",
         Credential::Bearer(_)

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -18,8 +17,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use self::htpasswd::Htpasswd;
 use self::pool::Pool;
-use super::api_key::digest;
 use super::auth::{Building, Failure, Judged};
+use super::digest::{Digest, digest};
 use super::identity::{Identity, Method};
 use super::verified::{Holds, Prover};
 use crate::config::problem::Problem;
@@ -48,7 +47,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct Basic {
     roles: BTreeMap<String, Vec<String>>,
     /// Of the file as it was read.
-    file: [u8; 32],
+    file: Digest,
     users: Arc<Users>,
     /// Kept over reloads, so that there are no more threads for them.
     pool: Arc<Pool>,
@@ -61,7 +60,7 @@ struct Users {
     prover: Prover,
     /// Random: what is remembered of passwords cannot be compared with lists of them.
     salt: [u8; 32],
-    recent: Mutex<HashMap<[u8; 32], Instant>>,
+    recent: Mutex<HashMap<Digest, Instant>>,
 }
 
 /// Whose password was right, and when that was found.
@@ -113,7 +112,7 @@ impl Basic {
             building.problems.push(Problem::warning(&user.span, message));
         }
         let pool = before.map(|before| Arc::clone(&before.pool)).unwrap_or_default();
-        let file = digest(text.as_bytes());
+        let file = digest([text.as_bytes()]);
         let users = match before.filter(|before| before.file == file && before.roles == settings.roles) {
             Some(before) => Arc::clone(&before.users),
             None => Arc::new(Users::new(auth, settings, passwords)?),
@@ -165,23 +164,18 @@ impl Users {
     }
 
     /// What a credential is remembered by.
-    fn key(&self, shown: &[u8]) -> [u8; 32] {
-        let mut context = Context::new(&SHA256);
-        context.update(&self.salt);
-        context.update(shown);
-        let mut key = [0; 32];
-        key.copy_from_slice(context.finish().as_ref());
-        key
+    fn key(&self, shown: &[u8]) -> Digest {
+        digest([&self.salt, shown])
     }
 
     /// Whoever's password this was not long ago.
-    fn proved(&self, key: &[u8; 32], shown: &Shown) -> Option<Proved> {
+    fn proved(&self, key: &Digest, shown: &Shown) -> Option<Proved> {
         let at = self.recent().get(key).copied().filter(|at| at.elapsed() < REMEMBERED)?;
         Some(Proved { identity: Arc::clone(self.identities.get(&shown.user)?), at })
     }
 
     /// On a thread where it may take its time.
-    fn judge(&self, key: &[u8; 32], shown: &Shown) -> Option<Proved> {
+    fn judge(&self, key: &Digest, shown: &Shown) -> Option<Proved> {
         // Somebody further ahead in the line may have shown the same.
         if let Some(proved) = self.proved(key, shown) {
             return Some(proved);
@@ -198,7 +192,7 @@ impl Users {
         Some(Proved { identity, at })
     }
 
-    fn recent(&self) -> MutexGuard<'_, HashMap<[u8; 32], Instant>> {
+    fn recent(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -292,7 +286,7 @@ mod tests {
         let (basic, _) = build(&path, None, &["alice"]).ok().unwrap();
         let judge = |user: &str, password: &str| {
             let shown = Shown { user: user.to_owned(), password: SecretString::from(password) };
-            let judged = basic.users.judge(&digest(format!("{user}:{password}").as_bytes()), &shown);
+            let judged = basic.users.judge(&digest([format!("{user}:{password}").as_bytes()]), &shown);
             judged.map(|proved| proved.identity)
         };
         for _ in 0..2 {

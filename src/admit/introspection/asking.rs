@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use super::super::digest::Digest;
 use super::answer::{Failed, Outcome, Refused, Whose};
 use super::away::Away;
-use super::cache::{Cache, Cached, Digest, Said, Until};
+use super::cache::{Cache, Cached, Said, Until};
 use super::standing::Standing;
 
 /// Requests that wait for one token.

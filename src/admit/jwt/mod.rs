@@ -25,6 +25,7 @@ use self::keys::{Keys, Refetched};
 use self::keyset::{KeySet, Signature};
 use self::token::{MAX_TOKEN, Token, is_of_kind};
 use super::auth::{Building, Failure, Judged};
+use super::digest::Digested;
 use super::identity::{Identity, Method};
 use super::verified::{Holds, Prover};
 use crate::clock;
@@ -96,15 +97,15 @@ impl Jwt {
     }
 
     /// Whoever showed this token not long ago.
-    pub fn known(&self, worker: &Worker, token: &[u8]) -> Option<Arc<Identity>> {
-        if token.len() > MAX_TOKEN {
+    pub fn known(&self, worker: &Worker, token: &Digested<'_>) -> Option<Arc<Identity>> {
+        if token.text().len() > MAX_TOKEN {
             return None;
         }
-        worker.admission.verified.get(self.prover, self.keys.generation(), token)
+        worker.admission.verified.get(self.prover, self.keys.generation(), token.digest())
     }
 
-    pub async fn judge(&self, worker: &Worker, token: &[u8]) -> Judged {
-        let read = Token::parse(token, &self.settings.algorithms).map_err(Failure::Invalid)?;
+    pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {
+        let read = Token::parse(token.text(), &self.settings.algorithms).map_err(Failure::Invalid)?;
         if let Some(wanted) = &self.settings.token_type
             && !is_of_kind(read.kind.as_deref(), wanted)
         {
@@ -122,7 +123,7 @@ impl Jwt {
             claims::scopes(&read.claims, &self.settings.claims),
         ));
         let holds = Holds { until: Some(fitting.until), at_most: VERIFIED };
-        worker.admission.verified.put(self.prover, generation, token, &identity, holds);
+        worker.admission.verified.put(self.prover, generation, token.digest(), &identity, holds);
         Ok(identity)
     }
 
