@@ -84,7 +84,7 @@ impl Introspection {
         let proof = Proof::build(settings, building.problems);
         let (client, (proof, proves)) = (client?, proof?);
         if let Some(before) = before
-            && before.settings.says_what(settings)
+            && before.settings == *settings
             && Arc::ptr_eq(&before.client, &client)
             && before.proves == proves
         {
@@ -196,40 +196,6 @@ impl Server for Endpoint {
             Ok(answer) => answer::judge(&answer, &self.auth, &self.settings, SystemTime::now()),
             Err(error) => Outcome::Failed(Failed::of(&error)),
         }
-    }
-}
-
-impl IntrospectionSettings {
-    /// Whether they say the same, wherever in the file they say it.
-    fn says_what(&self, other: &IntrospectionSettings) -> bool {
-        use crate::config::settings::ClientProof;
-        let IntrospectionSettings {
-            url,
-            client_id,
-            client,
-            cache,
-            max_in_flight,
-            timeout,
-            issuer,
-            audience,
-            claims,
-            // What it holds is compared.
-            ca: _,
-        } = self;
-        let same_proof = match (client, &other.client) {
-            (ClientProof::Secret(one), ClientProof::Secret(two)) => one == two,
-            (
-                ClientProof::PrivateKey { algorithm, key_id, key: _ },
-                ClientProof::PrivateKey { algorithm: other_algorithm, key_id: other_id, key: _ },
-            ) => algorithm == other_algorithm && key_id == other_id,
-            (ClientProof::Secret(_) | ClientProof::PrivateKey { .. }, _) => false,
-        };
-        same_proof
-            && *url == other.url
-            && *client_id == other.client_id
-            && (*cache, *max_in_flight, *timeout) == (other.cache, other.max_in_flight, other.timeout)
-            && (issuer, audience) == (&other.issuer, &other.audience)
-            && *claims == other.claims
     }
 }
 

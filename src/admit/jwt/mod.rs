@@ -59,7 +59,7 @@ impl Jwt {
         building: &mut Building<'_>,
     ) -> Option<Jwt> {
         let keys_before = before.map(|before| &before.keys);
-        let before = before.filter(|before| same(&before.settings, settings));
+        let before = before.filter(|before| before.settings == *settings);
         let keys = match &settings.keys {
             JwtKeys::File(file) => {
                 let keys = read_file(file, &settings.algorithms, building.problems)?;
@@ -210,19 +210,4 @@ fn read_file(
     };
     problems.push(Problem::error(&file.span, message).help(help));
     None
-}
-
-/// Whether they say the same, wherever in the file they say it.
-fn same(one: &JwtSettings, other: &JwtSettings) -> bool {
-    let JwtSettings { issuer, audience, keys, algorithms, claims, leeway, token_from, token_type, max_stale, ca } = one;
-    let same_keys = match (keys, &other.keys) {
-        (JwtKeys::File(one), JwtKeys::File(other)) => one.value == other.value,
-        (one, other) => one == other,
-    };
-    let path = |ca: &Option<At<std::path::PathBuf>>| ca.as_ref().map(|ca| ca.value.clone());
-    same_keys
-        && path(ca) == path(&other.ca)
-        && (issuer, audience, algorithms, claims) == (&other.issuer, &other.audience, &other.algorithms, &other.claims)
-        && (leeway, token_from, token_type) == (&other.leeway, &other.token_from, &other.token_type)
-        && *max_stale == other.max_stale
 }
