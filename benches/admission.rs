@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use criterion::{Criterion, criterion_group, criterion_main};
 use passerelle::admit::auth::Kind;
+use passerelle::admit::digest::Digested;
 use passerelle::config::{Outside, load_text};
 use passerelle::gateway::Gateway;
 use passerelle::observe::metrics::{Metrics, WorkerId};
@@ -57,17 +58,17 @@ fn jwt(c: &mut Criterion) {
         let padding = 800 - signer.sign(&claims()).len();
         let token = signer.sign(&with(claims(), json!({"azp": "x".repeat(padding * 3 / 4)})));
         c.bench_function(&format!("jwt/judge/{algorithm}"), |b| {
-            b.iter(|| runtime.block_on(jwt.judge(&worker, black_box(token.as_bytes()))).unwrap());
+            b.iter(|| runtime.block_on(jwt.judge(&worker, &Digested::new(black_box(token.as_bytes())))).unwrap());
         });
         if algorithm == "RS256" {
             passerelle::clock::keep();
             c.bench_function(&format!("jwt/known/{} bytes", token.len()), |b| {
-                b.iter(|| jwt.known(&worker, black_box(token.as_bytes())).unwrap());
+                b.iter(|| jwt.known(&worker, &Digested::new(black_box(token.as_bytes()))).unwrap());
             });
         }
         let forged = token.replace("eyJhbGciOi", "eyJhbGciOj");
         c.bench_function(&format!("jwt/refuse before the signature/{algorithm}"), |b| {
-            b.iter(|| runtime.block_on(jwt.judge(&worker, black_box(forged.as_bytes()))).unwrap_err());
+            b.iter(|| runtime.block_on(jwt.judge(&worker, &Digested::new(black_box(forged.as_bytes())))).unwrap_err());
         });
     }
 }
@@ -93,10 +94,12 @@ fn introspection(c: &mut Criterion) {
     let Kind::Introspection(asked) = &gateway.auths.get("idp").unwrap().kind else { panic!("no introspection") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.spawn(asked.task().unwrap());
-    runtime.block_on(asked.judge(&worker, b"good")).unwrap();
-    c.bench_function("introspection/known", |b| b.iter(|| asked.known(&worker, black_box(b"good")).unwrap()));
+    runtime.block_on(asked.judge(&worker, &Digested::new(b"good"))).unwrap();
+    c.bench_function("introspection/known", |b| {
+        b.iter(|| asked.known(&worker, &Digested::new(black_box(b"good"))).unwrap())
+    });
     c.bench_function("introspection/refused again", |b| {
-        b.iter(|| runtime.block_on(asked.judge(&worker, black_box(b"bad"))).unwrap_err());
+        b.iter(|| runtime.block_on(asked.judge(&worker, &Digested::new(black_box(b"bad")))).unwrap_err());
     });
 }
 

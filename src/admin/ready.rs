@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::lifecycle::{Lifecycle, Phase};
-use crate::admit::auth::Kind;
 use crate::gateway::Gateway;
 
 /// The body of `/ready`.
@@ -42,11 +41,8 @@ pub(super) fn readiness(gateway: &Gateway, lifecycle: &Lifecycle) -> Readiness {
         }
     }
     for auth in gateway.auths.values().filter(|auth| gateway.uses(&auth.name)) {
-        match &auth.kind {
-            Kind::Jwt(jwt) if jwt.keys().current().is_err() => {
-                reasons.push(Reason::NoKeys { auth: auth.name.to_string() });
-            }
-            Kind::Jwt(_) | Kind::Introspection(_) | Kind::ApiKey(_) | Kind::ClientCertificate(_) | Kind::Basic(_) => {}
+        if auth.kind.keys().is_some_and(|keys| keys.current().is_err()) {
+            reasons.push(Reason::NoKeys { auth: auth.name.to_string() });
         }
     }
     if reasons.is_empty() { Readiness::Ready } else { Readiness::NotReady { reasons } }

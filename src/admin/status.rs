@@ -7,9 +7,8 @@ use serde::Serialize;
 
 use super::Shared;
 use super::lifecycle::ReloadOutcome;
-use crate::admit::auth::{Auth, Kind};
-use crate::admit::identity::Method;
-use crate::admit::introspection::Introspection;
+use crate::admit::auth::Auth;
+use crate::admit::introspection::Standing;
 use crate::admit::jwt::keys::Keys;
 use crate::config::settings::{At, Balance, HashKey, HostPattern, PathPattern, PatternSegment, RouteAction};
 use crate::gateway::Gateway;
@@ -276,20 +275,18 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus<'_> {
 }
 
 fn auth_status(auth: &Auth) -> AuthStatus<'_> {
-    let (method, keys, introspection) = match &auth.kind {
-        Kind::Jwt(jwt) => (Method::Jwt, keys_status(jwt.keys()), None),
-        Kind::Introspection(asked) => (Method::Introspection, None, Some(introspection_status(asked))),
-        Kind::ApiKey(_) => (Method::ApiKey, None, None),
-        Kind::ClientCertificate(_) => (Method::ClientCertificate, None, None),
-        Kind::Basic(_) => (Method::Basic, None, None),
-    };
-    AuthStatus { name: &auth.name, kind: method.as_str(), keys, introspection }
+    AuthStatus {
+        name: &auth.name,
+        kind: auth.kind.method().as_str(),
+        keys: auth.kind.keys().and_then(|keys| keys_status(keys)),
+        introspection: auth.kind.standing().map(introspection_status),
+    }
 }
 
-fn introspection_status(introspection: &Introspection) -> IntrospectionStatus {
-    let failing = introspection.standing().failing();
+fn introspection_status(standing: &Standing) -> IntrospectionStatus {
+    let failing = standing.failing();
     IntrospectionStatus {
-        in_flight: introspection.standing().in_flight(),
+        in_flight: standing.in_flight(),
         failing_seconds: failing.as_ref().map(|failing| failing.since.elapsed().as_secs()),
         reason: failing.map(|failing| failing.why),
     }

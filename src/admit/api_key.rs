@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use subtle::ConstantTimeEq;
 
 use super::auth::{Building, Failure, Judged};
 use super::credential::decoded;
+use super::digest::{Digest, digest};
 use super::identity::{Identity, Method};
 use crate::config::keys_file;
 use crate::config::problem::Problem;
@@ -22,34 +22,25 @@ use crate::config::settings::{ApiKeyEntry, ApiKeyPlace, ApiKeySettings};
 /// `kind = "api_key"`
 pub struct ApiKeys {
     place: ApiKeyPlace,
-    holders: HashMap<Digest, Arc<Identity>>,
+    holders: HashMap<OfKey, Arc<Identity>>,
 }
 
-/// SHA-256 of a key.
+/// What is held instead of a key.
 #[derive(Clone, Copy)]
-struct Digest([u8; 32]);
+struct OfKey(Digest);
 
-impl PartialEq for Digest {
-    fn eq(&self, other: &Digest) -> bool {
+impl PartialEq for OfKey {
+    fn eq(&self, other: &OfKey) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }
 
-impl Eq for Digest {}
+impl Eq for OfKey {}
 
-impl Hash for Digest {
+impl Hash for OfKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.hash(state);
     }
-}
-
-/// What the configuration holds instead of a key.
-pub fn digest(key: &[u8]) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for (byte, of_key) in bytes.iter_mut().zip(digest::digest(&digest::SHA256, key).as_ref()) {
-        *byte = *of_key;
-    }
-    bytes
 }
 
 impl ApiKeys {
@@ -64,7 +55,7 @@ impl ApiKeys {
             let name = entry.name.escape_debug();
             let wrong = if settings.keys.iter().any(|key| key.name == entry.name) {
                 format!("`{name}` has a key in `keys` and one in `{}`", file.value.display())
-            } else if keys.holders.contains_key(&Digest(entry.hash)) {
+            } else if keys.holders.contains_key(&OfKey(entry.hash)) {
                 format!("the key of `{name}` in `{}` is that of another in `keys`", file.value.display())
             } else {
                 continue;
@@ -79,7 +70,7 @@ impl ApiKeys {
     fn add(&mut self, auth: &Arc<str>, entries: &[ApiKeyEntry]) {
         for ApiKeyEntry { name, hash, roles, scopes } in entries {
             let identity = Identity::new(auth, Method::ApiKey, name, roles.iter().cloned(), scopes.iter().cloned());
-            self.holders.insert(Digest(*hash), Arc::new(identity));
+            self.holders.insert(OfKey(*hash), Arc::new(identity));
         }
     }
 
@@ -96,7 +87,7 @@ impl ApiKeys {
             ApiKeyPlace::Header(_) => Cow::Borrowed(key),
             ApiKeyPlace::Query(_) => decoded(key),
         };
-        let holder = self.holders.get(&Digest(digest(&key)));
+        let holder = self.holders.get(&OfKey(digest([&key])));
         holder.cloned().ok_or(Failure::Invalid("the key is not known"))
     }
 }
@@ -111,7 +102,7 @@ mod tests {
     use crate::upstream::tls::SystemRoots;
 
     fn entry(name: &str, key: &str) -> ApiKeyEntry {
-        ApiKeyEntry { name: name.into(), hash: digest(key.as_bytes()), roles: vec!["r".into()], scopes: Vec::new() }
+        ApiKeyEntry { name: name.into(), hash: digest([key.as_bytes()]), roles: vec!["r".into()], scopes: Vec::new() }
     }
 
     fn build(settings: &ApiKeySettings) -> Result<ApiKeys, Vec<String>> {
@@ -158,7 +149,7 @@ mod tests {
     fn a_file_adds_keys_and_repeats_none() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.toml");
-        let hex = |key: &str| digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |key: &str| digest([key.as_bytes()]).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let settings = ApiKeySettings {
             place: ApiKeyPlace::Header(HeaderName::from_static("x-api-key")),
             keys: vec![entry("acme", "one")],

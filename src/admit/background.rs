@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::auth::{Auths, Kind};
+use super::auth::Auths;
 use super::jwt::keys::Keys;
 use crate::gateway::Gateway;
 
@@ -42,9 +42,9 @@ impl Background {
     }
 
     async fn keep(&mut self, auths: &Auths) {
-        let fetched = auths.values().filter_map(|auth| match &auth.kind {
-            Kind::Jwt(jwt) => Some((&auth.name, jwt.keys())).filter(|(_, keys)| keys.are_fetched()),
-            Kind::Introspection(_) | Kind::ApiKey(_) | Kind::ClientCertificate(_) | Kind::Basic(_) => None,
+        let fetched = auths.values().filter_map(|auth| {
+            let keys = auth.kind.keys().filter(|keys| keys.are_fetched())?;
+            Some((&auth.name, keys))
         });
         let fetched: Vec<(&Arc<str>, &Arc<Keys>)> = fetched.collect();
         self.keys
@@ -57,15 +57,8 @@ impl Background {
             });
         }
         while self.introspections.try_join_next().is_some() {}
-        for auth in auths.values() {
-            match &auth.kind {
-                Kind::Introspection(introspection) => {
-                    if let Some(task) = introspection.task() {
-                        self.introspections.spawn(task);
-                    }
-                }
-                Kind::Jwt(_) | Kind::ApiKey(_) | Kind::ClientCertificate(_) | Kind::Basic(_) => {}
-            }
+        for task in auths.values().filter_map(|auth| auth.kind.task()) {
+            self.introspections.spawn(task);
         }
         let patience = Instant::now() + FIRST_KEYS;
         for (_, keys) in fetched {

@@ -2,8 +2,14 @@
 
 use http::HeaderValue;
 
-use super::auth::{Auth, Kind};
-use crate::config::settings::{ApiKeyPlace, TokenFrom};
+use super::auth::Auth;
+
+/// How one auth is told of.
+pub enum Challenge {
+    /// Of tokens. What is wrong with one is told with it.
+    Bearer,
+    Other(String),
+}
 
 /// The ways into a route, as challenges.
 #[derive(Default)]
@@ -31,34 +37,15 @@ impl Challenges {
     pub fn of<'a>(auths: impl Iterator<Item = &'a Auth>) -> Challenges {
         let mut challenges = Challenges::default();
         for auth in auths {
-            let other = match &auth.kind {
-                Kind::Jwt(jwt) => {
-                    match jwt.token_from() {
-                        TokenFrom::Header | TokenFrom::Cookie(_) => {}
-                    }
+            match auth.kind.challenge(&auth.name) {
+                Challenge::Bearer => {
                     challenges.bearer.get_or_insert_with(|| auth.name.to_string());
-                    continue;
                 }
-                Kind::Introspection(_) => {
-                    challenges.bearer.get_or_insert_with(|| auth.name.to_string());
-                    continue;
-                }
-                Kind::ApiKey(keys) => match keys.place() {
-                    ApiKeyPlace::Header(name) => format!("ApiKey realm=\"{}\", header=\"{name}\"", auth.name),
-                    ApiKeyPlace::Query(_) => format!("ApiKey realm=\"{}\"", auth.name),
-                },
-                Kind::ClientCertificate(_) => format!("ClientCertificate realm=\"{}\"", auth.name),
-                Kind::Basic(_) => format!("Basic realm=\"{}\", charset=\"UTF-8\"", auth.name),
-            };
-            // Names of auths are plain, so this does not fail.
-            challenges.others.extend(HeaderValue::try_from(other).ok());
+                // Names of auths are plain, so this does not fail.
+                Challenge::Other(text) => challenges.others.extend(HeaderValue::try_from(text).ok()),
+            }
         }
         challenges
-    }
-
-    /// Whether tokens are taken here.
-    pub fn bearer(&self) -> bool {
-        self.bearer.is_some()
     }
 
     /// The challenges of a 401, each for a field of its own.

@@ -3,40 +3,53 @@
 //! Only what a route takes counts. Two of these in one request are refused: which of them was meant is nothing to
 //! guess. A client certificate belongs to the connection, so it decides only when nothing else is shown.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
-use super::auth::{Auth, Kind};
-use crate::config::settings::{ApiKeyPlace, TokenFrom};
+use super::auth::Auth;
+use super::authorization::{self, Scheme};
+use super::digest::Digested;
+use crate::config::settings::ApiKeyPlace;
 use crate::request::peer::ClientCertificate;
 
-/// A credential of a request.
-#[derive(Clone, Copy)]
-pub enum Credential<'a> {
+/// A credential of a request (`'r`), found where a route (`'p`) looks.
+pub enum Credential<'p, 'r> {
     /// `Authorization: Bearer`, RFC 6750 section 2.1
-    Bearer(&'a [u8]),
+    Bearer(Digested<'r>),
     /// A token in the cookie of this name.
     Cookie {
-        name: &'a str,
-        token: &'a [u8],
+        name: &'p str,
+        token: Digested<'r>,
     },
     /// An API key where one is looked for.
     ApiKey {
-        place: &'a ApiKeyPlace,
-        key: &'a [u8],
+        place: &'p ApiKeyPlace,
+        key: &'r [u8],
     },
     /// `Authorization: Basic`, RFC 7617; still in base64
-    Basic(&'a [u8]),
-    Certificate(&'a ClientCertificate),
+    Basic(&'r [u8]),
+    /// `Authorization` as somebody else might read it, of a scheme that is taken here: never valid.
+    Malformed(Scheme),
+    Certificate(&'r ClientCertificate),
+}
+
+/// Where an auth looks.
+pub enum Place<'a> {
+    Authorization(Scheme),
+    /// The cookie of this name.
+    Cookie(&'a str),
+    Key(&'a ApiKeyPlace),
+    /// The certificate that the connection began with.
+    Connection,
 }
 
 /// Where the auths of one route look.
 #[derive(Default)]
 pub struct Places {
-    bearer: bool,
-    basic: bool,
+    /// Of `Authorization`, each once.
+    schemes: Vec<Scheme>,
     certificate: bool,
     cookies: Vec<String>,
     keys: Vec<ApiKeyPlace>,
@@ -50,17 +63,11 @@ impl Places {
     pub fn of<'a>(auths: impl Iterator<Item = &'a Auth>) -> Places {
         let mut places = Places::default();
         for auth in auths {
-            match &auth.kind {
-                Kind::Jwt(jwt) => match jwt.token_from() {
-                    TokenFrom::Header => places.bearer = true,
-                    TokenFrom::Cookie(name) if places.cookies.contains(name) => {}
-                    TokenFrom::Cookie(name) => places.cookies.push(name.clone()),
-                },
-                Kind::Introspection(_) => places.bearer = true,
-                Kind::ApiKey(keys) if places.keys.contains(keys.place()) => {}
-                Kind::ApiKey(keys) => places.keys.push(keys.place().clone()),
-                Kind::ClientCertificate(_) => places.certificate = true,
-                Kind::Basic(_) => places.basic = true,
+            match auth.kind.place() {
+                Place::Authorization(scheme) => add(&mut places.schemes, &scheme),
+                Place::Cookie(name) => add(&mut places.cookies, name),
+                Place::Key(place) => add(&mut places.keys, place),
+                Place::Connection => places.certificate = true,
             }
         }
         places
@@ -78,16 +85,16 @@ impl Places {
     ///
     /// # Errors
     /// It shows more than one.
-    pub fn find<'a>(
-        &'a self,
-        headers: &'a HeaderMap,
-        query: Option<&'a [u8]>,
-        certificate: Option<&'a ClientCertificate>,
-    ) -> Result<Option<Credential<'a>>, Ambiguous> {
+    pub fn find<'p, 'r>(
+        &'p self,
+        headers: &'r HeaderMap,
+        query: Option<&'r [u8]>,
+        certificate: Option<&'r ClientCertificate>,
+    ) -> Result<Option<Credential<'p, 'r>>, Ambiguous> {
         let mut found = None;
-        if self.bearer || self.basic {
+        if !self.schemes.is_empty() {
             let mut values = headers.get_all(AUTHORIZATION).iter();
-            found = values.next().and_then(|value| self.authorization(value));
+            found = values.next().and_then(|value| authorization::read(value.as_bytes(), &self.schemes));
             // The field is no list: of two a server might take the other one, whatever its scheme.
             if values.next().is_some() {
                 return Err(Ambiguous);
@@ -95,7 +102,7 @@ impl Places {
         }
         for name in &self.cookies {
             for token in cookies(headers, name) {
-                one(&mut found, Credential::Cookie { name, token })?;
+                one(&mut found, Credential::Cookie { name, token: Digested::new(token) })?;
             }
         }
         for place in &self.keys {
@@ -117,24 +124,16 @@ impl Places {
         }
         Ok(found)
     }
+}
 
-    fn authorization<'a>(&self, value: &'a HeaderValue) -> Option<Credential<'a>> {
-        let value = value.as_bytes();
-        let scheme = |name: &str| {
-            let (scheme, rest) = value.split_at_checked(name.len())?;
-            let rest = rest.strip_prefix(b" ").or_else(|| rest.is_empty().then_some(rest))?;
-            scheme.eq_ignore_ascii_case(name.as_bytes()).then(|| rest.trim_ascii())
-        };
-        match (self.bearer, self.basic) {
-            (true, false) => scheme("bearer").map(Credential::Bearer),
-            (false, true) => scheme("basic").map(Credential::Basic),
-            (true, true) => scheme("bearer").map(Credential::Bearer).or_else(|| scheme("basic").map(Credential::Basic)),
-            (false, false) => None,
-        }
+/// Once.
+fn add<T: Borrow<B>, B: ToOwned<Owned = T> + PartialEq + ?Sized>(places: &mut Vec<T>, place: &B) {
+    if !places.iter().any(|there| there.borrow() == place) {
+        places.push(place.to_owned());
     }
 }
 
-fn one<'a>(found: &mut Option<Credential<'a>>, credential: Credential<'a>) -> Result<(), Ambiguous> {
+fn one<'p, 'r>(found: &mut Option<Credential<'p, 'r>>, credential: Credential<'p, 'r>) -> Result<(), Ambiguous> {
     match found.replace(credential) {
         None => Ok(()),
         Some(_) => Err(Ambiguous),
@@ -142,7 +141,7 @@ fn one<'a>(found: &mut Option<Credential<'a>>, credential: Credential<'a>) -> Re
 }
 
 /// Every cookie of this name (RFC 6265 section 4.2.1).
-pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub fn cookies<'r>(headers: &'r HeaderMap, name: &str) -> impl Iterator<Item = &'r [u8]> {
     let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
     pairs.filter_map(move |pair| {
         let (key, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
@@ -159,7 +158,7 @@ fn crumb_name(key: &[u8]) -> &[u8] {
 }
 
 /// Every value of a query's parameter, still encoded.
-pub fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub fn parameters<'r>(query: &'r [u8], name: &str) -> impl Iterator<Item = &'r [u8]> {
     query.split(|&byte| byte == b'&').filter_map(move |pair| named(pair, name))
 }
 
@@ -182,24 +181,48 @@ pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// What is taken out of a request before it goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Withheld {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld<'p> {
     Nothing,
     Authorization,
-    Header(HeaderName),
-    Cookie(String),
+    Header(&'p HeaderName),
+    Cookie(&'p str),
 }
 
-impl Credential<'_> {
+impl<'p, 'r> Credential<'p, 'r> {
+    pub fn bearer(&self) -> Option<&Digested<'r>> {
+        if let Credential::Bearer(token) = self { Some(token) } else { None }
+    }
+
+    /// The token in the cookie of this name.
+    pub fn cookie(&self, wanted: &str) -> Option<&Digested<'r>> {
+        if let Credential::Cookie { name, token } = self { Some(token).filter(|_| *name == wanted) } else { None }
+    }
+
+    /// The key in this place.
+    pub fn key(&self, wanted: &ApiKeyPlace) -> Option<&'r [u8]> {
+        if let Credential::ApiKey { place, key } = self { Some(*key).filter(|_| *place == wanted) } else { None }
+    }
+
+    pub fn basic(&self) -> Option<&'r [u8]> {
+        if let Credential::Basic(text) = self { Some(text) } else { None }
+    }
+
+    pub fn certificate(&self) -> Option<&'r ClientCertificate> {
+        if let Credential::Certificate(certificate) = self { Some(certificate) } else { None }
+    }
+
     /// What keeps it from the backend; `forward` is the route's `forward_credential`. A key in a query is never sent
     /// on as part of the target: see [`without_parameters`].
-    pub fn withheld(&self, forward: Option<bool>) -> Withheld {
+    pub fn withheld(&self, forward: Option<bool>) -> Withheld<'p> {
+        // An app that looks at tokens sees what it saw before.
+        if forward.unwrap_or(self.bearer().is_some()) {
+            return Withheld::Nothing;
+        }
         match self {
-            Credential::Bearer(_) if forward.unwrap_or(true) => Withheld::Nothing,
-            _ if forward.unwrap_or(false) => Withheld::Nothing,
-            Credential::Bearer(_) | Credential::Basic(_) => Withheld::Authorization,
-            Credential::Cookie { name, .. } => Withheld::Cookie((*name).to_owned()),
-            Credential::ApiKey { place: ApiKeyPlace::Header(name), .. } => Withheld::Header(name.clone()),
+            Credential::Bearer(_) | Credential::Basic(_) | Credential::Malformed(_) => Withheld::Authorization,
+            Credential::Cookie { name, .. } => Withheld::Cookie(name),
+            Credential::ApiKey { place: ApiKeyPlace::Header(name), .. } => Withheld::Header(name),
             Credential::ApiKey { place: ApiKeyPlace::Query(_), .. } | Credential::Certificate(_) => Withheld::Nothing,
         }
     }
@@ -207,6 +230,8 @@ impl Credential<'_> {
 
 /// A query without the parameters of these names; `None` when none of them is in it. The rest stays as it was.
 pub fn without_parameters<'n>(query: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
+    // Of most routes: nothing of the query is looked at.
+    names.clone().next()?;
     let holds = |pair: &[u8]| names.clone().any(|name| named(pair, name).is_some());
     if !query.split(|&byte| byte == b'&').any(holds) {
         return None;
@@ -228,6 +253,8 @@ pub fn without_cookie(value: &[u8], name: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -240,8 +267,7 @@ mod tests {
 
     fn everywhere() -> Places {
         Places {
-            bearer: true,
-            basic: true,
+            schemes: vec![Scheme::Bearer, Scheme::Basic],
             certificate: true,
             cookies: vec!["session".into()],
             keys: vec![ApiKeyPlace::Header(HeaderName::from_static("x-api-key")), ApiKeyPlace::Query("api key".into())],
@@ -254,10 +280,13 @@ mod tests {
         let find = |fields: &[(&'static str, &'static str)], query: &'static str| {
             let headers = headers(fields);
             match places.find(&headers, Some(query.as_bytes()), None) {
-                Ok(Some(Credential::Bearer(token))) => format!("bearer {}", String::from_utf8_lossy(token)),
-                Ok(Some(Credential::Cookie { token, .. })) => format!("cookie {}", String::from_utf8_lossy(token)),
+                Ok(Some(Credential::Bearer(token))) => format!("bearer {}", String::from_utf8_lossy(token.text())),
+                Ok(Some(Credential::Cookie { token, .. })) => {
+                    format!("cookie {}", String::from_utf8_lossy(token.text()))
+                }
                 Ok(Some(Credential::ApiKey { key, .. })) => format!("key {}", String::from_utf8_lossy(key)),
                 Ok(Some(Credential::Basic(text))) => format!("basic {}", String::from_utf8_lossy(text)),
+                Ok(Some(Credential::Malformed(_))) => "malformed".to_owned(),
                 Ok(Some(Credential::Certificate(_))) => "certificate".to_owned(),
                 Ok(None) => "none".to_owned(),
                 Err(Ambiguous) => "ambiguous".to_owned(),
@@ -269,6 +298,8 @@ mod tests {
         assert_eq!(find(&[("authorization", "Bearerabc")], ""), "none");
         assert_eq!(find(&[("authorization", "Basic YQ==")], ""), "basic YQ==");
         assert_eq!(find(&[("authorization", "Digest x")], ""), "none");
+        assert_eq!(find(&[("authorization", "Basic\tYQ==")], ""), "malformed");
+        assert_eq!(find(&[("authorization", "Basic\tYQ=="), ("x-api-key", "k")], ""), "ambiguous");
         assert_eq!(find(&[("cookie", "a=b; session=t.o.k")], ""), "cookie t.o.k");
         assert_eq!(find(&[("x-api-key", "k")], ""), "key k");
         for query in ["api+key=k", "api%20key=k&b=c", "x=y&%61pi%20key=k"] {

@@ -5,15 +5,17 @@
 
 use std::sync::Arc;
 
-use http::header::{ORIGIN, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, Method};
 
-use super::Caller;
-use super::auth::{Auth, Auths, Failure, Judged, Kind};
+use super::auth::{Asked, Auth, Auths, Failure, Judged, Known};
+use super::authorization::Scheme;
 use super::challenge::{Challenges, Error};
 use super::credential::{Ambiguous, Credential, Places, Withheld};
+use super::demands::{Demands, Lacking};
 use super::identity::Identity;
-use crate::config::settings::{Access, TokenFrom};
+use super::{Caller, identity, origin};
+use crate::config::settings::Access;
 use crate::observe::metrics::{Metrics, RuleMetrics};
 use crate::request::cors::Cors;
 use crate::request::peer::Peer;
@@ -33,8 +35,7 @@ pub struct Guard {
     auths: Vec<Arc<Auth>>,
     places: Places,
     challenges: Challenges,
-    roles: Vec<String>,
-    scopes: Vec<String>,
+    demands: Demands,
     /// Where JWTs are listed, what is shaped like one is never introspected.
     takes_jwt: bool,
     denied: Denied,
@@ -64,9 +65,22 @@ pub struct Asking<'a> {
 }
 
 /// A request that was let in.
-pub struct Admitted {
+pub struct Admitted<'p> {
     pub caller: Caller,
-    pub withheld: Withheld,
+    pub withheld: Withheld<'p>,
+}
+
+/// A request that was not.
+pub struct Refused {
+    pub rejection: Rejection,
+    /// Who asked, if that is known and was not enough.
+    pub caller: Option<Arc<Identity>>,
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Refused {
+        Refused { rejection, caller: None }
+    }
 }
 
 impl Gate {
@@ -86,9 +100,9 @@ impl Gate {
             scopes: metrics.rule(route, "scopes"),
         };
         let (places, challenges) = (Places::of(each()), Challenges::of(each()));
-        let takes_jwt = each().any(|auth| matches!(auth.kind, Kind::Jwt(_)));
-        let (roles, scopes) = (demands.roles.clone(), demands.scopes.clone());
-        let guard = Guard { auths, places, challenges, roles, scopes, takes_jwt, denied };
+        let takes_jwt = each().any(|auth| auth.kind.method() == identity::Method::Jwt);
+        let demands = Demands { roles: demands.roles.clone(), scopes: demands.scopes.clone() };
+        let guard = Guard { auths, places, challenges, demands, takes_jwt, denied };
         Some(Gate::Guarded(Box::new(guard)))
     }
 
@@ -111,7 +125,7 @@ impl Gate {
 
     /// # Errors
     /// Why the request may not come in.
-    pub async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Rejection> {
+    pub async fn admit<'p>(&'p self, asking: &Asking<'_>) -> Result<Admitted<'p>, Refused> {
         match self {
             Gate::Open => Ok(Admitted { caller: Caller::Anonymous, withheld: Withheld::Nothing }),
             Gate::Guarded(guard) => guard.admit(asking).await,
@@ -120,16 +134,19 @@ impl Gate {
 }
 
 impl Guard {
-    async fn admit(&self, asking: &Asking<'_>) -> Result<Admitted, Rejection> {
+    async fn admit<'p>(&'p self, asking: &Asking<'_>) -> Result<Admitted<'p>, Refused> {
         let certificate = asking.peer.certificate.as_deref();
         let found = self.places.find(asking.headers, asking.query, certificate);
         let credential = match found {
             Ok(Some(credential)) => credential,
-            Ok(None) => return Err(self.unauthenticated(asking)),
-            Err(Ambiguous) => return Err(self.ambiguous(asking)),
+            Ok(None) => return Err(self.unauthenticated(asking).into()),
+            Err(Ambiguous) => return Err(self.ambiguous(asking).into()),
         };
-        if let Credential::Cookie { .. } = credential {
-            self.same_origin(asking)?;
+        if let Credential::Cookie { .. } = credential
+            && !origin::fits(asking)
+        {
+            self.denied.origin.denied(asking.worker.id);
+            return Err(Rejection::from(Cause::OriginRefused).into());
         }
         let judged = match self.at_once(asking.worker, &credential) {
             Some(judged) => judged,
@@ -138,108 +155,65 @@ impl Guard {
         };
         let identity = match judged {
             Ok(identity) => identity,
-            Err(failure) => return Err(self.refused(asking, &credential, failure)),
+            Err(failure) => return Err(self.refused(asking, &credential, failure).into()),
         };
-        self.may(asking, &identity)?;
+        if let Err(lacking) = self.demands.met_by(&identity) {
+            return Err(Refused { rejection: self.lacks(asking, &identity, &lacking), caller: Some(identity) });
+        }
         let withheld = credential.withheld(asking.forward_credential);
         Ok(Admitted { caller: Caller::Known(identity), withheld })
     }
 
-    /// What can be said of a credential without waiting for anything.
-    fn at_once(&self, worker: &Worker, credential: &Credential<'_>) -> Option<Judged> {
-        match credential {
-            Credential::Bearer(_) | Credential::Cookie { .. } | Credential::Basic(_) => {
-                self.known(worker, credential).map(Ok)
-            }
-            Credential::ApiKey { place, key } => Some(first(self.auths.iter().filter_map(|auth| match &auth.kind {
-                Kind::ApiKey(keys) if keys.place() == *place => Some(keys.judge(key)),
-                Kind::ApiKey(_)
-                | Kind::Jwt(_)
-                | Kind::Introspection(_)
-                | Kind::ClientCertificate(_)
-                | Kind::Basic(_) => None,
-            }))),
-            Credential::Certificate(certificate) => {
-                Some(first(self.auths.iter().filter_map(|auth| match &auth.kind {
-                    Kind::ClientCertificate(certificates) => Some(certificates.judge(certificate)),
-                    Kind::ApiKey(_) | Kind::Jwt(_) | Kind::Introspection(_) | Kind::Basic(_) => None,
-                })))
-            }
-        }
-    }
-
-    /// Whoever showed this credential not long ago.
-    fn known(&self, worker: &Worker, credential: &Credential<'_>) -> Option<Arc<Identity>> {
-        self.auths.iter().find_map(|auth| match (&auth.kind, credential) {
-            (Kind::Jwt(jwt), Credential::Bearer(token)) if *jwt.token_from() == TokenFrom::Header => {
-                jwt.known(worker, token)
-            }
-            (Kind::Jwt(jwt), Credential::Cookie { name, token }) if is_cookie(jwt.token_from(), name) => {
-                jwt.known(worker, token)
-            }
-            // Another route may have had it introspected.
-            (Kind::Introspection(_), Credential::Bearer(token)) if self.takes_jwt && is_jwt_shaped(token) => None,
-            (Kind::Introspection(introspection), Credential::Bearer(token)) => introspection.known(worker, token),
-            (Kind::Basic(basic), Credential::Basic(text)) => basic.known(worker, text),
-            (
-                Kind::Jwt(_) | Kind::Introspection(_) | Kind::ApiKey(_) | Kind::ClientCertificate(_) | Kind::Basic(_),
-                _,
-            ) => None,
+    /// The auths that take this credential. Where JWTs are listed, nobody is asked about what is shaped like one,
+    /// whatever another route had introspected.
+    fn taking<'a>(&'a self, credential: &'a Credential<'_, 'a>) -> impl Iterator<Item = Asked<'a>> {
+        self.auths.iter().filter_map(|auth| auth.kind.asked(credential)).filter(|asked| match asked {
+            Asked::Introspection(_, token) => !(self.takes_jwt && is_jwt_shaped(token.text())),
+            Asked::Jwt(..) | Asked::ApiKey(..) | Asked::Certificate(..) | Asked::Basic(..) => true,
         })
     }
 
-    /// Asks every auth of the credential's kind that may take its time; the first that knows the caller decides.
-    async fn judge(&self, worker: &Worker, credential: &Credential<'_>) -> Judged {
+    /// What can be said of a credential without waiting for anything; `None`: somebody has to look into it.
+    fn at_once(&self, worker: &Worker, credential: &Credential<'_, '_>) -> Option<Judged> {
+        let (mut failure, mut takes_time) = (None, false);
+        for asked in self.taking(credential) {
+            match asked.known(worker) {
+                Known::Now(Ok(identity)) => return Some(Ok(identity)),
+                Known::Now(Err(reason)) => failure = Some(graver(failure, reason)),
+                Known::Later => takes_time = true,
+            }
+        }
+        (!takes_time).then(|| Err(failure.unwrap_or_else(|| nobody_takes(credential))))
+    }
+
+    /// Asks every auth that takes the credential, which may take its time; the first that knows the caller decides.
+    async fn judge(&self, worker: &Worker, credential: &Credential<'_, '_>) -> Judged {
         let mut failure = None;
-        for auth in &self.auths {
-            let judged = match (&auth.kind, credential) {
-                (Kind::Jwt(jwt), Credential::Bearer(token)) => match jwt.token_from() {
-                    TokenFrom::Header => jwt.judge(worker, token).await,
-                    TokenFrom::Cookie(_) => continue,
-                },
-                (Kind::Jwt(jwt), Credential::Cookie { name, token }) if is_cookie(jwt.token_from(), name) => {
-                    jwt.judge(worker, token).await
-                }
-                (Kind::Introspection(_), Credential::Bearer(token)) if self.takes_jwt && is_jwt_shaped(token) => {
-                    continue;
-                }
-                (Kind::Introspection(introspection), Credential::Bearer(token)) => {
-                    introspection.judge(worker, token).await
-                }
-                (Kind::Basic(basic), Credential::Basic(text)) => basic.judge(worker, text).await,
-                (
-                    Kind::Jwt(_)
-                    | Kind::Introspection(_)
-                    | Kind::ApiKey(_)
-                    | Kind::ClientCertificate(_)
-                    | Kind::Basic(_),
-                    _,
-                ) => continue,
-            };
-            match judged {
+        for asked in self.taking(credential) {
+            match asked.judge(worker).await {
                 Ok(identity) => return Ok(identity),
                 Err(reason) => failure = Some(graver(failure, reason)),
             }
         }
-        Err(failure.unwrap_or(NOT_OF_THESE))
+        Err(failure.unwrap_or_else(|| nobody_takes(credential)))
     }
 
-    /// Roles (any one of the route's) and scopes (all of them).
-    fn may(&self, asking: &Asking<'_>, identity: &Identity) -> Result<(), Rejection> {
-        if !self.roles.is_empty() && !self.roles.iter().any(|role| identity.has_role(role)) {
-            self.denied.roles.denied(asking.worker.id);
-            return Err(self.forbidden(identity, Cause::RoleMissing, "a role is missing", &[]));
+    fn lacks(&self, asking: &Asking<'_>, identity: &Identity, lacking: &Lacking<'_>) -> Rejection {
+        match lacking {
+            Lacking::Role => {
+                self.denied.roles.denied(asking.worker.id);
+                self.forbidden(identity, Cause::RoleMissing, "a role is missing", &[])
+            }
+            Lacking::Scopes(scopes) => {
+                self.denied.scopes.denied(asking.worker.id);
+                self.forbidden(identity, Cause::ScopeMissing, "a scope is missing", scopes)
+            }
         }
-        if !self.scopes.iter().all(|scope| identity.has_scope(scope)) {
-            self.denied.scopes.denied(asking.worker.id);
-            return Err(self.forbidden(identity, Cause::ScopeMissing, "a scope is missing", &self.scopes));
-        }
-        Ok(())
     }
 
     /// A 403 for a caller who is known and lacks something, told as RFC 6750 section 3.1 says to one with a token.
-    pub fn forbidden(&self, identity: &Identity, cause: Cause, description: &str, scopes: &[String]) -> Rejection {
-        use super::identity::Method;
+    fn forbidden(&self, identity: &Identity, cause: Cause, description: &str, scopes: &[String]) -> Rejection {
+        use identity::Method;
         let rejection = Rejection::from(cause);
         match identity.method() {
             Method::Jwt | Method::Introspection => {
@@ -262,13 +236,18 @@ impl Guard {
             .with_fields(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)))
     }
 
-    fn refused(&self, asking: &Asking<'_>, credential: &Credential<'_>, failure: Failure) -> Rejection {
+    fn refused(&self, asking: &Asking<'_>, credential: &Credential<'_, '_>, failure: Failure) -> Rejection {
         match failure {
             Failure::Invalid(why) => {
                 self.denied.auth.denied(asking.worker.id);
                 let error = match credential {
-                    Credential::Bearer(_) | Credential::Cookie { .. } => Error::InvalidToken(why),
-                    Credential::ApiKey { .. } | Credential::Basic(_) | Credential::Certificate(_) => Error::None,
+                    Credential::Bearer(_) | Credential::Cookie { .. } | Credential::Malformed(Scheme::Bearer) => {
+                        Error::InvalidToken(why)
+                    }
+                    Credential::ApiKey { .. }
+                    | Credential::Basic(_)
+                    | Credential::Malformed(Scheme::Basic)
+                    | Credential::Certificate(_) => Error::None,
                 };
                 self.challenging(Cause::InvalidCredentials, error).with_detail(why.to_owned())
             }
@@ -280,32 +259,18 @@ impl Guard {
         let challenges = self.challenges.all(error);
         Rejection::from(cause).with_fields(challenges.into_iter().map(|challenge| (WWW_AUTHENTICATE, challenge)))
     }
-
-    /// A browser sends a cookie whoever made it send the request: what changes something, or opens a WebSocket, must
-    /// come from a page of this site, or of an origin that `cors` names.
-    fn same_origin(&self, asking: &Asking<'_>) -> Result<(), Rejection> {
-        let harmless = matches!(*asking.method, Method::GET | Method::HEAD | Method::OPTIONS) && !asking.upgrade;
-        if harmless || fits(asking) {
-            return Ok(());
-        }
-        self.denied.origin.denied(asking.worker.id);
-        Err(Cause::OriginRefused.into())
-    }
 }
 
-/// Of a credential that no auth of the route is for.
-const NOT_OF_THESE: Failure = Failure::Invalid("this credential is not of a kind that is taken here");
-
-/// The first that knows the caller; if none does, what matters most of what they say.
-fn first(judged: impl Iterator<Item = Judged>) -> Judged {
-    let mut failure = None;
-    for judged in judged {
-        match judged {
-            Ok(identity) => return Ok(identity),
-            Err(reason) => failure = Some(graver(failure, reason)),
-        }
-    }
-    Err(failure.unwrap_or(NOT_OF_THESE))
+/// Of a credential that no auth of the route judges.
+fn nobody_takes(credential: &Credential<'_, '_>) -> Failure {
+    Failure::Invalid(match credential {
+        Credential::Malformed(_) => "the Authorization field is malformed",
+        Credential::Bearer(_)
+        | Credential::Cookie { .. }
+        | Credential::ApiKey { .. }
+        | Credential::Basic(_)
+        | Credential::Certificate(_) => "this credential is not of a kind that is taken here",
+    })
 }
 
 /// That one auth could not say matters more than that another does not know the caller.
@@ -318,44 +283,11 @@ fn graver(before: Option<Failure>, reason: Failure) -> Failure {
     }
 }
 
-fn is_cookie(token_from: &TokenFrom, name: &str) -> bool {
-    match token_from {
-        TokenFrom::Header => false,
-        TokenFrom::Cookie(cookie) => cookie == name,
-    }
-}
-
 /// Three parts with dots between them (RFC 7515 section 7.1), or five of one that is encrypted (RFC 7516 section 7.1).
 /// Whether they are base64url and hold what they should, or anything, is for whoever judges the token: nobody else may
 /// take a JWT that is merely malformed.
 fn is_jwt_shaped(token: &[u8]) -> bool {
     matches!(token.iter().filter(|byte| **byte == b'.').count(), 2 | 4)
-}
-
-fn fits(asking: &Asking<'_>) -> bool {
-    let mut origins = asking.headers.get_all(ORIGIN).iter();
-    let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
-    asking.cors.is_some_and(|cors| cors.names(origin)) || is_own(origin, asking)
-}
-
-/// Whether a page of this very host made the request. Over TLS a page that came without it may be anybody's.
-fn is_own(origin: &HeaderValue, asking: &Asking<'_>) -> bool {
-    let Some(host) = asking.host else { return false };
-    let origin = origin.as_bytes();
-    let forwarded = || asking.headers.get(crate::request::names::X_FORWARDED_PROTO);
-    let secure = asking.peer.tls || (asking.peer.trusted && forwarded().is_some_and(|proto| proto == "https"));
-    let after = |scheme: &str| {
-        let (before, rest) = origin.split_at_checked(scheme.len())?;
-        before.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
-    };
-    let (authority, default_port) = match (after("https://"), after("http://")) {
-        (Some(authority), _) => (authority, &b":443"[..]),
-        (None, Some(authority)) if !secure => (authority, &b":80"[..]),
-        (None, Some(_) | None) => return false,
-    };
-    let host = host.as_str().as_bytes();
-    let host = host.strip_suffix(default_port).unwrap_or(host);
-    authority.eq_ignore_ascii_case(host)
 }
 
 #[cfg(test)]

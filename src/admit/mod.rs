@@ -6,16 +6,21 @@
 
 pub mod api_key;
 pub mod auth;
+pub mod authorization;
 pub mod background;
 pub mod basic;
 pub mod challenge;
 pub mod client_certificate;
 pub mod credential;
+pub mod demands;
+pub mod digest;
 pub mod gate;
+pub mod generations;
 pub mod identity;
 pub mod introspection;
 pub mod jwt;
 pub mod limit;
+pub mod origin;
 pub mod verified;
 
 use std::sync::Arc;

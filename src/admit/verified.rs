@@ -5,22 +5,20 @@
 //! inventions; it is bounded all the same, and what was used longest ago leaves first.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
 
+use super::digest::Digest;
+use super::generations::{Bounds, Generations};
 use super::identity::Identity;
 use crate::clock;
 
 /// Half of what one worker keeps.
-const MAX_ENTRIES: usize = 16 * 1024;
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+const BOUNDS: Bounds = Bounds { entries: 16 * 1024, bytes: 8 * 1024 * 1024 };
 /// What an entry takes beside its identity, about: its key and the map's own.
 const OVERHEAD: usize = 128;
 
@@ -52,25 +50,18 @@ pub struct Holds {
     pub at_most: Duration,
 }
 
-/// The cache of one worker.
-#[derive(Default)]
-pub struct Verified(RefCell<Generations>);
+/// The cache of one worker. Whatever is used stays.
+pub struct Verified(RefCell<Generations<Key, Entry, BuildHasherDefault<OfDigest>>>);
 
-/// Entries age in two steps: when the young ones are many they become the old ones, and what was old is dropped.
-/// Whatever is used is young again.
-#[derive(Default)]
-struct Generations {
-    young: Entries,
-    old: Entries,
-    /// Bytes of the young ones.
-    bytes: usize,
+impl Default for Verified {
+    fn default() -> Self {
+        Verified(RefCell::new(Generations::new(BOUNDS)))
+    }
 }
-
-type Entries = HashMap<Key, Entry, BuildHasherDefault<OfDigest>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
-    digest: [u8; 32],
+    digest: Digest,
     prover: Prover,
     /// Which of the prover's keys, where they change.
     generation: u64,
@@ -120,63 +111,28 @@ impl Hasher for OfDigest {
 }
 
 impl Verified {
-    /// Whoever `prover` found behind this credential, while that holds. `generation` is that of the keys that it
-    /// uses now; 0 where it has none.
-    pub fn get(&self, prover: Prover, generation: u64, credential: &[u8]) -> Option<Arc<Identity>> {
-        let generations = &mut *self.0.borrow_mut();
-        if generations.young.is_empty() && generations.old.is_empty() {
-            return None;
-        }
-        let key = Key::of(prover, generation, credential);
-        if let Some(entry) = generations.young.get(&key) {
-            if entry.holds() {
-                return Some(Arc::clone(&entry.identity));
-            }
-            let size = entry.size();
-            generations.young.remove(&key);
-            generations.bytes = generations.bytes.saturating_sub(size);
-            return None;
-        }
-        let entry = generations.old.remove(&key).filter(Entry::holds)?;
-        let identity = Arc::clone(&entry.identity);
-        generations.keep(key, entry);
-        Some(identity)
+    /// Whoever `prover` found behind the credential of this digest, while that holds. `generation` is that of the keys
+    /// that it uses now; 0 where it has none.
+    pub fn get(&self, prover: Prover, generation: u64, digest: &Digest) -> Option<Arc<Identity>> {
+        let key = Key { digest: *digest, prover, generation };
+        let holding = |entry: &Entry| entry.holds().then(|| Arc::clone(&entry.identity));
+        self.0.borrow_mut().take_up(key, holding)
     }
 
     /// Remembers what was proved just now. `generation` is that of the keys that proved it.
-    pub fn put(&self, prover: Prover, generation: u64, credential: &[u8], identity: &Arc<Identity>, holds: Holds) {
+    pub fn put(&self, prover: Prover, generation: u64, digest: &Digest, identity: &Arc<Identity>, holds: Holds) {
         let Some(at_most) = clock::recent().checked_add(holds.at_most) else { return };
         let entry = Entry { identity: Arc::clone(identity), until: holds.until, at_most };
         if entry.holds() {
-            self.0.borrow_mut().keep(Key::of(prover, generation, credential), entry);
+            let size = entry.size();
+            self.0.borrow_mut().put(Key { digest: *digest, prover, generation }, entry, size);
         }
-    }
-}
-
-impl Generations {
-    fn keep(&mut self, key: Key, entry: Entry) {
-        let size = entry.size();
-        if self.young.len() >= MAX_ENTRIES || self.bytes.saturating_add(size) > MAX_BYTES {
-            self.old = mem::take(&mut self.young);
-            self.bytes = 0;
-        }
-        self.bytes = self.bytes.saturating_add(size);
-        if let Some(before) = self.young.insert(key, entry) {
-            self.bytes = self.bytes.saturating_sub(before.size());
-        }
-    }
-}
-
-impl Key {
-    fn of(prover: Prover, generation: u64, credential: &[u8]) -> Key {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest(&SHA256, credential).as_ref());
-        Key { digest: bytes, prover, generation }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::digest::digest;
     use super::super::identity::Method;
     use super::*;
 
@@ -187,13 +143,13 @@ mod tests {
     }
 
     fn known(verified: &Verified, prover: Prover, generation: u64, credential: &str) -> Option<String> {
-        verified.get(prover, generation, credential.as_bytes()).map(|identity| identity.subject().to_owned())
+        verified.get(prover, generation, &digest([credential.as_bytes()])).map(|identity| identity.subject().to_owned())
     }
 
     #[test]
     fn nobody_else_answers_for_a_credential() {
         let (verified, prover) = (Verified::default(), Prover::new());
-        verified.put(prover, 3, b"token", &identity("alice"), LONG);
+        verified.put(prover, 3, &digest([b"token"]), &identity("alice"), LONG);
         assert_eq!(known(&verified, prover, 3, "token").as_deref(), Some("alice"));
         assert_eq!(known(&verified, Prover::new(), 3, "token"), None, "another auth, or other settings");
         assert_eq!(known(&verified, prover, 4, "token"), None, "other keys");
@@ -204,9 +160,21 @@ mod tests {
     async fn nothing_holds_longer_than_it_should() {
         let (verified, prover) = (Verified::default(), Prover::new());
         let until = |seconds| Holds { until: Some(SystemTime::now() + Duration::from_secs(seconds)), ..LONG };
-        verified.put(prover, 0, b"long", &identity("alice"), until(600));
-        verified.put(prover, 0, b"gone", &identity("bob"), Holds { until: Some(SystemTime::UNIX_EPOCH), ..LONG });
-        verified.put(prover, 0, b"short", &identity("eve"), Holds { at_most: Duration::from_secs(30), ..until(600) });
+        verified.put(prover, 0, &digest([b"long"]), &identity("alice"), until(600));
+        verified.put(
+            prover,
+            0,
+            &digest([b"gone"]),
+            &identity("bob"),
+            Holds { until: Some(SystemTime::UNIX_EPOCH), ..LONG },
+        );
+        verified.put(
+            prover,
+            0,
+            &digest([b"short"]),
+            &identity("eve"),
+            Holds { at_most: Duration::from_secs(30), ..until(600) },
+        );
         assert_eq!(known(&verified, prover, 0, "gone"), None);
         tokio::time::advance(Duration::from_secs(29)).await;
         assert_eq!(known(&verified, prover, 0, "short").as_deref(), Some("eve"));
@@ -218,26 +186,23 @@ mod tests {
     #[test]
     fn it_is_bounded_and_what_is_used_stays() {
         let (verified, prover) = (Verified::default(), Prover::new());
-        verified.put(prover, 0, b"used", &identity("alice"), LONG);
-        for index in 0..3 * MAX_ENTRIES {
-            verified.put(prover, 0, &index.to_ne_bytes(), &identity("someone"), LONG);
+        verified.put(prover, 0, &digest([b"used"]), &identity("alice"), LONG);
+        for index in 0..3 * BOUNDS.entries {
+            verified.put(prover, 0, &digest([&index.to_ne_bytes()]), &identity("someone"), LONG);
             if index % 1000 == 0 {
                 assert!(known(&verified, prover, 0, "used").is_some(), "{index}");
             }
         }
-        let generations = verified.0.borrow();
-        assert!(generations.young.len() <= MAX_ENTRIES && generations.old.len() <= MAX_ENTRIES);
-        assert!(generations.bytes <= MAX_BYTES);
+        assert!(verified.0.borrow().count() <= 2 * BOUNDS.entries);
     }
 
     #[test]
     fn large_identities_count_by_their_bytes() {
         let (verified, prover) = (Verified::default(), Prover::new());
-        let large = identity(&"x".repeat(MAX_BYTES / 100));
+        let large = identity(&"x".repeat(BOUNDS.bytes / 100));
         for index in 0..1000_usize {
-            verified.put(prover, 0, &index.to_ne_bytes(), &large, LONG);
+            verified.put(prover, 0, &digest([&index.to_ne_bytes()]), &large, LONG);
         }
-        let generations = verified.0.borrow();
-        assert!(generations.young.len() < 100 && generations.old.len() < 100);
+        assert!(verified.0.borrow().count() < 200);
     }
 }

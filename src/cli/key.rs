@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{Exit, print_error};
-use crate::admit::api_key::digest;
+use crate::admit::digest::digest;
 use crate::config::{KEY_PREFIX, wrong_key_name, wrong_scope};
 
 /// What the new key is for.
@@ -65,7 +65,7 @@ pub(super) fn new(wanted: &NewKey) -> Exit {
 
 /// The line to paste. It ends with a comma, as a member of a list.
 fn entry(wanted: &NewKey, key: &str) -> String {
-    let hash: String = digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = digest([key.as_bytes()]).iter().map(|byte| format!("{byte:02x}")).collect();
     let mut entry = format!("{{ name = {}, hash = \"sha256:{hash}\"", quoted(&wanted.name));
     for (list, values) in [("roles", distinct(&wanted.roles)), ("scopes", distinct(&wanted.scopes))] {
         if !values.is_empty() {

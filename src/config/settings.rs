@@ -28,11 +28,20 @@ pub use self::validate::{OpenApiSettings, OpenApiSource, ValidateMode, ValidateS
 use super::source::Span;
 
 /// A value and the place in the file where it was written.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct At<T> {
     pub value: T,
     pub span: Span,
 }
+
+/// What a reload compares settings by: a line that moved changes nothing. Whether the value may be shown does.
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &At<T>) -> bool {
+        self.value == other.value && self.span.is_secret() == other.span.is_secret()
+    }
+}
+
+impl<T: Eq> Eq for At<T> {}
 
 /// Leaves out what was drawn from a secret source.
 impl<T: fmt::Debug> fmt::Debug for At<T> {

@@ -147,6 +147,19 @@ impl Eq for Span {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::At;
+
+    #[test]
+    fn a_value_that_moved_is_the_same_unless_it_became_a_secret() {
+        let file = Arc::new(SourceFile::new("p.toml", "a = \"x\"\nb = \"x\"\n"));
+        file.keep_secret(12..17, "x");
+        let at = |value: &str, start, end| At {
+            value: value.to_owned(),
+            span: Span { file: Arc::clone(&file), start, end },
+        };
+        assert!(at("x", 4, 7) == at("x", 0, 1));
+        assert!(at("x", 4, 7) != at("y", 4, 7) && at("x", 4, 7) != at("x", 12, 15));
+    }
 
     #[test]
     fn positions() {

@@ -252,7 +252,12 @@ impl<'a> Passage<'a> {
     }
 
     /// Step 3: who is calling, and may that caller come in.
-    async fn admit(&mut self, route: &Route, inbound: &Inbound, query: Option<&[u8]>) -> Result<Admitted, Rejection> {
+    async fn admit<'r>(
+        &mut self,
+        route: &'r Route,
+        inbound: &Inbound,
+        query: Option<&[u8]>,
+    ) -> Result<Admitted<'r>, Rejection> {
         let asking = Asking {
             worker: self.worker,
             peer: self.peer,
@@ -264,11 +269,15 @@ impl<'a> Passage<'a> {
             cors: route.cors.as_ref(),
             forward_credential: route.settings.forward_credential,
         };
-        let admitted = route.gate.admit(&asking).await?;
-        if let (Caller::Known(identity), true) = (&admitted.caller, self.gateway.settings.log.subject) {
-            self.record.caller = Some(Arc::clone(identity));
+        let admitted = route.gate.admit(&asking).await;
+        if self.gateway.settings.log.subject {
+            self.record.caller = match &admitted {
+                Ok(Admitted { caller: Caller::Known(identity), .. }) => Some(Arc::clone(identity)),
+                Ok(Admitted { caller: Caller::Anonymous, .. }) => None,
+                Err(refused) => refused.caller.clone(),
+            };
         }
-        Ok(admitted)
+        admitted.map_err(|refused| refused.rejection)
     }
 
     /// Steps 4 to 6: the body's bounds, a server, the answer.
@@ -319,7 +328,7 @@ impl<'a> Passage<'a> {
             framing,
             identity: admitted.caller.identity().zip(route.settings.forward_identity.as_ref()),
             identity_fields: &self.gateway.routes.identity_fields,
-            withheld: &admitted.withheld,
+            withheld: admitted.withheld,
         };
         let write_head = |server: &Server, out: &mut BytesMut| outgoing.write(server, out);
         let call = Call {
@@ -356,7 +365,7 @@ struct Way<'a> {
     timeouts: &'a UpstreamTimeouts,
     path: &'a NormalPath,
     query: Option<&'a [u8]>,
-    admitted: &'a Admitted,
+    admitted: &'a Admitted<'a>,
 }
 
 /// A server's answer without what belonged to its connection.

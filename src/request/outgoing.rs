@@ -87,7 +87,7 @@ pub struct Outgoing<'a> {
     /// The names that only the gateway writes such things under.
     pub identity_fields: &'a [HeaderName],
     /// The credential, where it is not for the backend.
-    pub withheld: &'a Withheld,
+    pub withheld: Withheld<'a>,
 }
 
 impl Outgoing<'_> {

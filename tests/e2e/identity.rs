@@ -25,25 +25,31 @@ use crate::harness::tls::{Certificate, client_config, connect};
 use crate::harness::{Fake, Gateway, Setup, backends, eventually};
 
 /// A key, and its SHA-256.
-const KEY: &str = "psk_one";
+pub(super) const KEY: &str = "psk_one";
 const KEY_HASH: &str = "sha256:0a559a278c7391524bc3d2cb72fe4b085e23a1b8050210bba3cc0dd235226c01";
 
 /// "alice" with the password "secret", hashed in the fastest way that there is.
 const HTPASSWD: &str = "alice:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
 
-const KEYS: &str = "[auth.partners]\nkind = \"api_key\"\nheader = \"X-API-Key\"\n";
+pub(super) const KEYS: &str = "[auth.partners]\nkind = \"api_key\"\nheader = \"X-API-Key\"\n";
 const QUERY: &str = "[auth.links]\nkind = \"api_key\"\nquery = \"api key\"\n";
-const OPS: &str = "[auth.ops]\nkind = \"basic\"\nhtpasswd = \"ops.htpasswd\"\nroles = { alice = [\"clerk\"] }\n";
+pub(super) const OPS: &str =
+    "[auth.ops]\nkind = \"basic\"\nhtpasswd = \"ops.htpasswd\"\nroles = { alice = [\"clerk\"] }\n";
 const MACHINES: &str = "[auth.machines]\nkind = \"client_certificate\"\n\
                         roles = { \"CN=batch\" = [\"clerk\"], \"dns:Batch.Internal\" = [\"batch\"] }\n";
 
 /// One key, with a role and a scope.
-fn keys() -> String {
+pub(super) fn keys() -> String {
     format!("keys = [{{ name = \"acme\", hash = \"{KEY_HASH}\", roles = [\"clerk\"], scopes = [\"orders:read\"] }}]\n")
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub(super) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// The passwords that [`OPS`] names.
+pub(super) fn write_ops(directory: &Path) {
+    write(directory, "ops.htpasswd", HTPASSWD);
 }
 
 /// Whole, by renaming.

@@ -10,6 +10,7 @@
 mod abuse;
 mod answers;
 mod combinations;
+mod credentials;
 mod demo;
 mod documentation;
 mod errors;

@@ -1,16 +1,15 @@
 //! User names and passwords (RFC 7617), against an htpasswd file.
 //!
-//! A password that was right is remembered for a while by each worker; any other is hashed on threads of its own,
-//! which a flood of wrong ones fills without touching anything else.
+//! A password that was right is remembered for a while, by each worker and by all of them; any other is hashed on
+//! threads of its own, which a flood of wrong ones fills without touching anything else.
 
 mod htpasswd;
 mod pool;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -18,8 +17,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use self::htpasswd::Htpasswd;
 use self::pool::Pool;
-use super::api_key::digest;
 use super::auth::{Building, Failure, Judged};
+use super::digest::{Digest, digest};
 use super::identity::{Identity, Method};
 use super::verified::{Holds, Prover};
 use crate::config::problem::Problem;
@@ -32,7 +31,8 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// How long a password that was right is taken without being hashed again. A change of the file ends it at once.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// Passwords that were right just now, for those that wait in line with the same one.
+/// Passwords that were right not long ago, for workers that have not seen them, and for those that wait in line with
+/// the same one.
 const MOST_RECENT: usize = 1024;
 
 /// Long enough for any passphrase. SHA-crypt takes time by the square of the length.
@@ -47,7 +47,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct Basic {
     roles: BTreeMap<String, Vec<String>>,
     /// Of the file as it was read.
-    file: [u8; 32],
+    file: Digest,
     users: Arc<Users>,
     /// Kept over reloads, so that there are no more threads for them.
     pool: Arc<Pool>,
@@ -60,7 +60,13 @@ struct Users {
     prover: Prover,
     /// Random: what is remembered of passwords cannot be compared with lists of them.
     salt: [u8; 32],
-    recent: Mutex<HashMap<[u8; 32], Instant>>,
+    recent: Mutex<HashMap<Digest, Instant>>,
+}
+
+/// Whose password was right, and when that was found.
+struct Proved {
+    identity: Arc<Identity>,
+    at: Instant,
 }
 
 /// A user name and a password, decoded.
@@ -106,7 +112,7 @@ impl Basic {
             building.problems.push(Problem::warning(&user.span, message));
         }
         let pool = before.map(|before| Arc::clone(&before.pool)).unwrap_or_default();
-        let file = digest(text.as_bytes());
+        let file = digest([text.as_bytes()]);
         let users = match before.filter(|before| before.file == file && before.roles == settings.roles) {
             Some(before) => Arc::clone(&before.users),
             None => Arc::new(Users::new(auth, settings, passwords)?),
@@ -126,12 +132,19 @@ impl Basic {
         let Some(shown) = Shown::parse(shown) else {
             return Err(Failure::Invalid("this is no user name and password"));
         };
-        let users = Arc::clone(&self.users);
-        let judged = self.pool.ask(move || users.judge(&key, &shown)).await;
-        let identity = judged
-            .map_err(|busy| Failure::Unavailable(busy.to_string()))?
-            .ok_or(Failure::Invalid("the user name or the password is wrong"))?;
-        let holds = Holds { until: None, at_most: REMEMBERED };
+        // Whoever has been let in does not stand in line behind those who guess.
+        let proved = match self.users.proved(&key, &shown) {
+            Some(proved) => proved,
+            None => {
+                let users = Arc::clone(&self.users);
+                let judged = self.pool.ask(move || users.judge(&key, &shown)).await;
+                judged
+                    .map_err(|busy| Failure::Unavailable(busy.to_string()))?
+                    .ok_or(Failure::Invalid("the user name or the password is wrong"))?
+            }
+        };
+        let Proved { identity, at } = proved;
+        let holds = Holds { until: None, at_most: REMEMBERED.saturating_sub(at.elapsed()) };
         worker.admission.verified.put(self.users.prover, 0, &key, &identity, holds);
         Ok(identity)
     }
@@ -151,31 +164,36 @@ impl Users {
     }
 
     /// What a credential is remembered by.
-    fn key(&self, shown: &[u8]) -> [u8; 32] {
-        let mut context = Context::new(&SHA256);
-        context.update(&self.salt);
-        context.update(shown);
-        let mut key = [0; 32];
-        key.copy_from_slice(context.finish().as_ref());
-        key
+    fn key(&self, shown: &[u8]) -> Digest {
+        digest([&self.salt, shown])
+    }
+
+    /// Whoever's password this was not long ago.
+    fn proved(&self, key: &Digest, shown: &Shown) -> Option<Proved> {
+        let at = self.recent().get(key).copied().filter(|at| at.elapsed() < REMEMBERED)?;
+        Some(Proved { identity: Arc::clone(self.identities.get(&shown.user)?), at })
     }
 
     /// On a thread where it may take its time.
-    fn judge(&self, key: &[u8; 32], shown: &Shown) -> Option<Arc<Identity>> {
-        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let known = recent().get(key).is_some_and(|at| now.saturating_duration_since(*at) < REMEMBERED);
-        if !known {
-            if !self.passwords.knows(&shown.user, shown.password.expose_secret()) {
-                return None;
-            }
-            let mut recent = recent();
-            if recent.len() >= MOST_RECENT {
-                recent.clear();
-            }
-            recent.insert(*key, now);
+    fn judge(&self, key: &Digest, shown: &Shown) -> Option<Proved> {
+        // Somebody further ahead in the line may have shown the same.
+        if let Some(proved) = self.proved(key, shown) {
+            return Some(proved);
         }
-        self.identities.get(&shown.user).cloned()
+        if !self.passwords.knows(&shown.user, shown.password.expose_secret()) {
+            return None;
+        }
+        let (identity, at) = (Arc::clone(self.identities.get(&shown.user)?), Instant::now());
+        let mut recent = self.recent();
+        if recent.len() >= MOST_RECENT {
+            recent.clear();
+        }
+        recent.insert(*key, at);
+        Some(Proved { identity, at })
+    }
+
+    fn recent(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -268,13 +286,47 @@ mod tests {
         let (basic, _) = build(&path, None, &["alice"]).ok().unwrap();
         let judge = |user: &str, password: &str| {
             let shown = Shown { user: user.to_owned(), password: SecretString::from(password) };
-            basic.users.judge(&digest(format!("{user}:{password}").as_bytes()), &shown)
+            let judged = basic.users.judge(&digest([format!("{user}:{password}").as_bytes()]), &shown);
+            judged.map(|proved| proved.identity)
         };
         for _ in 0..2 {
             let alice = judge("alice", "secret").unwrap();
             assert!(alice.subject() == "alice" && alice.has_role("admin"));
             assert!(judge("alice", "Secret").is_none() && judge("bob", "secret").is_none());
         }
+    }
+
+    /// Workers share what was right, whatever waits in line.
+    #[tokio::test]
+    async fn a_password_that_another_worker_has_seen_passes_a_line_that_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ops");
+        std::fs::write(&path, format!("alice:{BCRYPT}\n")).unwrap();
+        let (basic, _) = build(&path, None, &["alice"]).ok().unwrap();
+        let worker = || {
+            crate::server::testing::worker(
+                "[listener.http]\naddress = \"127.0.0.1:0\"\n[route.all]\npath = \"/\"\nrespond = { status = 204 }\n",
+            )
+        };
+        let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let (right, wrong) = (encoded("alice:secret"), encoded("alice:Secret"));
+        let (first, other) = (worker(), worker());
+        assert!(basic.judge(&first, right.as_bytes()).await.is_ok());
+        let basic = Arc::new(basic);
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let line: Vec<_> = (0..64)
+            .map(|_| {
+                let (basic, gate) = (Arc::clone(&basic), Arc::clone(&gate));
+                tokio::spawn(async move { basic.pool.ask(move || gate.lock().map(|gate| gate.recv()).is_ok()).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(matches!(basic.judge(&other, wrong.as_bytes()).await, Err(Failure::Unavailable(_))));
+        assert_eq!(basic.judge(&other, right.as_bytes()).await.unwrap().subject(), "alice");
+        assert!(basic.known(&other, right.as_bytes()).is_some());
+        line.iter().for_each(tokio::task::JoinHandle::abort);
+        drop(open);
     }
 
     #[test]

@@ -12,8 +12,6 @@ use super::super::jwt::json;
 use crate::config::settings::IntrospectionSettings;
 use crate::fetch::{Answer, FetchError};
 
-/// Bytes of a subject, as of a JWT's.
-const MAX_SUBJECT: usize = 1024;
 /// How far ahead `nbf` may lie: clocks differ, and the server has judged it too.
 const LEEWAY: Duration = Duration::from_secs(30);
 
@@ -130,7 +128,7 @@ fn active(members: &Map<String, Value>, auth: &Arc<str>, settings: &Introspectio
         return refused("the token is of another issuer");
     }
     if let Some(audience) = &settings.audience
-        && !is_for(audience, members.get("aud"))
+        && !claims::is_for(audience, members.get("aud"))
     {
         return refused("the token is for another audience");
     }
@@ -151,7 +149,7 @@ fn active(members: &Map<String, Value>, auth: &Arc<str>, settings: &Introspectio
     }
     // A token of a client alone may name nobody else.
     let subject = ["sub", "username", "client_id"].into_iter().find_map(|name| members.get(name));
-    let subject = subject.and_then(Value::as_str).filter(|subject| (1..=MAX_SUBJECT).contains(&subject.len()));
+    let subject = subject.and_then(Value::as_str).filter(|subject| (1..=claims::MAX_SUBJECT).contains(&subject.len()));
     let Some(subject) = subject else { return refused("the token names no subject") };
     let (roles, scopes) = (claims::roles(members, &settings.claims), claims::scopes(members, &settings.claims));
     let identity = Arc::new(Identity::new(auth, Method::Introspection, subject, roles, scopes));
@@ -160,16 +158,6 @@ fn active(members: &Map<String, Value>, auth: &Arc<str>, settings: &Introspectio
 
 fn refused(why: &'static str) -> Outcome {
     Outcome::Refused(Refused { why, until: None })
-}
-
-/// One string, or a list.
-fn is_for(ours: &[String], audience: Option<&Value>) -> bool {
-    let fits = |value: &Value| value.as_str().is_some_and(|name| ours.iter().any(|ours| ours == name));
-    match audience {
-        Some(Value::Array(names)) => names.iter().any(fits),
-        Some(one) => fits(one),
-        None => false,
-    }
 }
 
 /// Servers call refresh tokens and ID tokens active too, and the hint binds nobody; where they say what a token is, it

@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use super::super::digest::Digest;
 use super::answer::{Failed, Outcome, Refused, Whose};
 use super::away::Away;
-use super::cache::{Cache, Cached, Digest, Said, Until};
+use super::cache::{Cache, Cached, Said, Until};
 use super::standing::Standing;
 
 /// Requests that wait for one token.
@@ -54,9 +55,22 @@ pub(super) struct Asking<S> {
     questions: HashMap<Digest, Question>,
     under_way: JoinSet<Outcome>,
     tasks: HashMap<Id, Digest>,
-    /// First those of tokens that were active before.
-    lines: [VecDeque<Digest>; 2],
+    lines: Lines,
     away: Away,
+}
+
+/// Questions that wait.
+#[derive(Default)]
+struct Lines {
+    /// Of tokens that were active before: these go first.
+    known: VecDeque<Digest>,
+    unknown: VecDeque<Digest>,
+}
+
+impl Lines {
+    fn next(&mut self) -> Option<Digest> {
+        self.known.pop_front().or_else(|| self.unknown.pop_front())
+    }
 }
 
 struct Question {
@@ -75,7 +89,7 @@ impl<S: Server> Asking<S> {
             questions: HashMap::new(),
             under_way: JoinSet::new(),
             tasks: HashMap::new(),
-            lines: [VecDeque::new(), VecDeque::new()],
+            lines: Lines::default(),
             away: Away::default(),
         };
         loop {
@@ -98,8 +112,8 @@ impl<S: Server> Asking<S> {
     fn take(&mut self, ask: Ask) {
         let line = match self.cache.get(&ask.digest) {
             Cached::Holds(said, until) => return tell(ask.answer, &said, until),
-            Cached::Once => 0,
-            Cached::Nothing => 1,
+            Cached::Once => &mut self.lines.known,
+            Cached::Nothing => &mut self.lines.unknown,
         };
         if let Some(question) = self.questions.get_mut(&ask.digest) {
             if question.waiting.len() >= MAX_WAITING {
@@ -118,16 +132,12 @@ impl<S: Server> Asking<S> {
         if free {
             return self.put(ask.digest, question);
         }
-        let most = self.bounds.max_in_flight.saturating_mul(LINE);
-        match self.lines.get_mut(line) {
-            Some(line) if line.len() < most => {
-                self.questions.insert(ask.digest, question);
-                line.push_back(ask.digest);
-            }
-            Some(_) | None => {
-                let why = "too many tokens wait for the introspection server (see max_in_flight)";
-                question.waiting.into_iter().for_each(|waiting| unknown(waiting, why));
-            }
+        if line.len() < self.bounds.max_in_flight.saturating_mul(LINE) {
+            line.push_back(ask.digest);
+            self.questions.insert(ask.digest, question);
+        } else {
+            let why = "too many tokens wait for the introspection server (see max_in_flight)";
+            question.waiting.into_iter().for_each(|waiting| unknown(waiting, why));
         }
     }
 
@@ -192,7 +202,7 @@ impl<S: Server> Asking<S> {
     /// The next in line, if somebody still waits for it.
     fn next(&mut self) {
         while self.under_way.len() < self.bounds.max_in_flight {
-            let Some(digest) = self.lines.iter_mut().find_map(VecDeque::pop_front) else { return };
+            let Some(digest) = self.lines.next() else { return };
             let Some(question) = self.questions.remove(&digest) else { continue };
             if question.waiting.iter().any(|waiting| !waiting.is_closed()) {
                 self.put(digest, question);
@@ -203,7 +213,7 @@ impl<S: Server> Asking<S> {
     /// The server is away: nobody waits in vain.
     fn dismiss(&mut self) {
         let why = self.away.why();
-        for digest in self.lines.iter_mut().flat_map(|line| line.drain(..)) {
+        while let Some(digest) = self.lines.next() {
             let waiting = self.questions.remove(&digest).map(|question| question.waiting).unwrap_or_default();
             waiting.into_iter().for_each(|waiting| unknown(waiting, &why));
         }

@@ -1,21 +1,16 @@
 //! What was said of tokens not long ago, by their digests; the tokens themselves are not kept.
 
-use std::collections::HashMap;
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::super::digest::Digest;
+use super::super::generations::{Bounds, Generations};
 use super::super::identity::Identity;
 
-/// SHA-256 of a token.
-pub(super) type Digest = [u8; 32];
-
-/// Half of the tokens that are known, and half of those that were refused.
-const MAX_ENTRIES: usize = 16 * 1024;
-/// Half of the bytes of those that are known, about.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Half of the tokens that are known, and half of those that were refused, of which the bytes are not counted.
+const BOUNDS: Bounds = Bounds { entries: 16 * 1024, bytes: 16 * 1024 * 1024 };
 
 /// What is known of a token.
 #[derive(Clone, Debug)]
@@ -55,46 +50,21 @@ pub(super) enum Cached {
 }
 
 /// Refusals have a place of their own: inventions push out inventions, and nobody who was let in.
-#[derive(Default)]
 pub(super) struct Cache {
-    active: Generations,
-    refused: Generations,
+    active: Generations<Digest, Entry>,
+    refused: Generations<Digest, Entry>,
 }
 
-/// Entries age in two steps: when the young ones are many they become the old ones, and what was old is dropped.
-#[derive(Default)]
-struct Generations {
-    young: HashMap<Digest, Entry>,
-    old: HashMap<Digest, Entry>,
-    bytes: usize,
-}
-
-impl Generations {
-    fn get(&self, digest: &Digest) -> Option<&Entry> {
-        self.young.get(digest).or_else(|| self.old.get(digest))
-    }
-
-    fn put(&mut self, digest: Digest, entry: Entry, size: usize) {
-        if self.young.len() >= MAX_ENTRIES || self.bytes.saturating_add(size) > MAX_BYTES {
-            self.old = mem::take(&mut self.young);
-            self.bytes = 0;
-        }
-        self.bytes = self.bytes.saturating_add(size);
-        self.old.remove(&digest);
-        self.young.insert(digest, entry);
-    }
-
-    fn remove(&mut self, digest: &Digest) {
-        // The bytes are those of what was put: the young ones become old a little earlier.
-        self.young.remove(digest);
-        self.old.remove(digest);
+impl Default for Cache {
+    fn default() -> Self {
+        Cache { active: Generations::new(BOUNDS), refused: Generations::new(BOUNDS) }
     }
 }
 
 impl Cache {
     pub(super) fn get(&self, digest: &Digest) -> Cached {
-        let known = self.active.get(digest);
-        for entry in [known, self.refused.get(digest)].into_iter().flatten() {
+        let known = self.active.peek(digest);
+        for entry in [known, self.refused.peek(digest)].into_iter().flatten() {
             if entry.until.remaining().is_some() {
                 return Cached::Holds(entry.said.clone(), entry.until);
             }
@@ -124,7 +94,7 @@ impl Cache {
     /// Tokens of either kind.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        [&self.active, &self.refused].into_iter().map(|kind| kind.young.len() + kind.old.len()).sum()
+        self.active.count() + self.refused.count()
     }
 }
 
@@ -175,11 +145,11 @@ mod tests {
     async fn inventions_push_out_nobody_who_was_let_in() {
         let mut cache = Cache::default();
         cache.put(digest(0), active(), until(30));
-        for index in 1..5 * MAX_ENTRIES {
+        for index in 1..5 * BOUNDS.entries {
             cache.put(digest(index), Said::Refused("no"), until(30));
         }
-        assert!(cache.len() <= 2 * MAX_ENTRIES + 1);
+        assert!(cache.len() <= 2 * BOUNDS.entries + 1);
         assert!(matches!(cache.get(&digest(0)), Cached::Holds(Said::Active(_), _)));
-        assert!(matches!(cache.get(&digest(5 * MAX_ENTRIES - 1)), Cached::Holds(Said::Refused(_), _)));
+        assert!(matches!(cache.get(&digest(5 * BOUNDS.entries - 1)), Cached::Holds(Said::Refused(_), _)));
     }
 }

@@ -15,7 +15,6 @@ pub(in crate::admit) mod testing;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,17 +22,17 @@ use self::answer::{Failed, Outcome};
 use self::asking::{Ask, Asking, Bounds, Server};
 use self::cache::Said;
 use self::proof::Proof;
-use self::standing::Standing;
+pub use self::standing::Standing;
 use super::auth::{Building, Failure, Judged};
+use super::digest::{Digest, Digested};
 use super::identity::Identity;
+use super::jwt::token::MAX_TOKEN;
 use super::verified::{Holds, Prover};
 use crate::config::settings::IntrospectionSettings;
 use crate::config::source::Span;
 use crate::fetch::{Client, Question, Tls, What};
 use crate::worker::Worker;
 
-/// Bytes of a token, as of a JWT.
-const MAX_TOKEN: usize = 16 * 1024;
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 64 * 1024;
 /// Requests that the asking task has not seen yet.
@@ -49,7 +48,7 @@ struct Shared {
     settings: IntrospectionSettings,
     client: Arc<Client>,
     /// Differs where the private key does.
-    proves: Option<[u8; 32]>,
+    proves: Option<Digest>,
     prover: Prover,
     standing: Arc<Standing>,
     asks: mpsc::Sender<Ask>,
@@ -85,7 +84,7 @@ impl Introspection {
         let proof = Proof::build(settings, building.problems);
         let (client, (proof, proves)) = (client?, proof?);
         if let Some(before) = before
-            && before.settings.says_what(settings)
+            && before.settings == *settings
             && Arc::ptr_eq(&before.client, &client)
             && before.proves == proves
         {
@@ -124,18 +123,18 @@ impl Introspection {
     }
 
     /// Whoever showed this token not long ago.
-    pub fn known(&self, worker: &Worker, token: &[u8]) -> Option<Arc<Identity>> {
-        if token.len() > MAX_TOKEN {
+    pub fn known(&self, worker: &Worker, token: &Digested<'_>) -> Option<Arc<Identity>> {
+        if token.text().len() > MAX_TOKEN {
             return None;
         }
-        worker.admission.verified.get(self.shared.prover, 0, token)
+        worker.admission.verified.get(self.shared.prover, 0, token.digest())
     }
 
-    pub async fn judge(&self, worker: &Worker, token: &[u8]) -> Judged {
+    pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {
         // What is no token needs no answer.
-        let text = text(token).ok_or(Failure::Invalid("the token is malformed"))?;
+        let text = text(token.text()).ok_or(Failure::Invalid("the token is malformed"))?;
         let (answer, told) = oneshot::channel();
-        let ask = Ask { digest: of(token), token: Arc::from(text), answer };
+        let ask = Ask { digest: *token.digest(), token: Arc::from(text), answer };
         let full = |_| Failure::Unavailable("too many requests ask for the standing of their tokens".to_owned());
         self.shared.asks.try_send(ask).map_err(full)?;
         let timeout = self.shared.settings.timeout;
@@ -148,7 +147,7 @@ impl Introspection {
             Said::Active(identity) => {
                 if let Some(at_most) = until.remaining() {
                     let holds = Holds { until: until.wall, at_most };
-                    worker.admission.verified.put(self.shared.prover, 0, token, &identity, holds);
+                    worker.admission.verified.put(self.shared.prover, 0, token.digest(), &identity, holds);
                 }
                 Ok(identity)
             }
@@ -163,12 +162,6 @@ fn text(token: &[u8]) -> Option<&str> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
     let whole = (1..=MAX_TOKEN).contains(&token.len()) && token.iter().all(plain);
     std::str::from_utf8(token).ok().filter(|_| whole)
-}
-
-fn of(token: &[u8]) -> cache::Digest {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest(&SHA256, token).as_ref());
-    bytes
 }
 
 /// The server itself.
@@ -203,40 +196,6 @@ impl Server for Endpoint {
             Ok(answer) => answer::judge(&answer, &self.auth, &self.settings, SystemTime::now()),
             Err(error) => Outcome::Failed(Failed::of(&error)),
         }
-    }
-}
-
-impl IntrospectionSettings {
-    /// Whether they say the same, wherever in the file they say it.
-    fn says_what(&self, other: &IntrospectionSettings) -> bool {
-        use crate::config::settings::ClientProof;
-        let IntrospectionSettings {
-            url,
-            client_id,
-            client,
-            cache,
-            max_in_flight,
-            timeout,
-            issuer,
-            audience,
-            claims,
-            // What it holds is compared.
-            ca: _,
-        } = self;
-        let same_proof = match (client, &other.client) {
-            (ClientProof::Secret(one), ClientProof::Secret(two)) => one == two,
-            (
-                ClientProof::PrivateKey { algorithm, key_id, key: _ },
-                ClientProof::PrivateKey { algorithm: other_algorithm, key_id: other_id, key: _ },
-            ) => algorithm == other_algorithm && key_id == other_id,
-            (ClientProof::Secret(_) | ClientProof::PrivateKey { .. }, _) => false,
-        };
-        same_proof
-            && *url == other.url
-            && *client_id == other.client_id
-            && (*cache, *max_in_flight, *timeout) == (other.cache, other.max_in_flight, other.timeout)
-            && (issuer, audience) == (&other.issuer, &other.audience)
-            && *claims == other.claims
     }
 }
 

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
@@ -16,6 +15,7 @@ use http::HeaderValue;
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::json;
 
+use super::super::digest::{Digest, digest};
 use crate::config::problem::Problem;
 use crate::config::settings::{At, ClientProof, IntrospectionSettings, JwtAlgorithm};
 use crate::gateway::pem;
@@ -54,7 +54,7 @@ impl Proof {
     pub(super) fn build(
         settings: &IntrospectionSettings,
         problems: &mut Vec<Problem>,
-    ) -> Option<(Proof, Option<[u8; 32]>)> {
+    ) -> Option<(Proof, Option<Digest>)> {
         match &settings.client {
             ClientProof::Secret(secret) => {
                 // Both are encoded as forms are before the colon goes between them.
@@ -75,9 +75,7 @@ impl Proof {
                     client_id: settings.client_id.clone(),
                     audience: settings.issuer.clone().unwrap_or_else(|| settings.url.written()),
                 };
-                let mut known = [0; 32];
-                known.copy_from_slice(digest(&SHA256, der.secret_der()).as_ref());
-                Some((Proof::Assertion(Box::new(assertion)), Some(known)))
+                Some((Proof::Assertion(Box::new(assertion)), Some(digest([der.secret_der()]))))
             }
         }
     }

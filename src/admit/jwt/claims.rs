@@ -8,7 +8,7 @@ use super::token::Refusal;
 use crate::config::settings::{ClaimPath, ClaimSettings};
 
 /// Bytes of a subject; OpenID Connect allows 255.
-const MAX_SUBJECT: usize = 1024;
+pub const MAX_SUBJECT: usize = 1024;
 /// The last second of the year 9999: nobody means a later one.
 const LAST: u64 = 253_402_300_799;
 /// How far ahead a token may say that it was issued: no leeway, but clocks that are so wrong mean something.
@@ -45,7 +45,7 @@ impl Demanded<'_> {
         if claims.get("iss").and_then(Value::as_str) != Some(self.issuer) {
             return Err(ISSUER);
         }
-        if !self.is_for_us(claims.get("aud")) {
+        if !is_for(self.audience, claims.get("aud")) {
             return Err(AUDIENCE);
         }
         let until = time(claims, "exp", Round::Down)?.ok_or(NO_EXPIRY)?.checked_add(self.leeway).ok_or(BAD_TIME)?;
@@ -61,15 +61,15 @@ impl Demanded<'_> {
         }
         Ok(Fitting { subject, until })
     }
+}
 
-    /// One string, or a list (RFC 7519 section 4.1.3).
-    fn is_for_us(&self, audience: Option<&Value>) -> bool {
-        let fits = |value: &Value| value.as_str().is_some_and(|name| self.audience.iter().any(|ours| ours == name));
-        match audience {
-            Some(Value::Array(names)) => names.iter().any(fits),
-            Some(one) => fits(one),
-            None => false,
-        }
+/// Whether `aud`, one string or a list (RFC 7519 section 4.1.3), names any of ours.
+pub fn is_for(ours: &[String], audience: Option<&Value>) -> bool {
+    let fits = |value: &Value| value.as_str().is_some_and(|name| ours.iter().any(|ours| ours == name));
+    match audience {
+        Some(Value::Array(names)) => names.iter().any(fits),
+        Some(one) => fits(one),
+        None => false,
     }
 }
 

@@ -14,6 +14,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
 use super::json;
+use super::token::MAX_KEY_ID;
 use crate::config::settings::JwtAlgorithm;
 
 /// Members of one set, whatever they are good for.
@@ -23,7 +24,6 @@ const MAX_MEMBERS: usize = 256;
 const MAX_KEYS: usize = 64;
 /// RFC 7518 sections 3.3 and 3.5 demand 2048 bits; beyond 8192 a verification takes too long.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-const MAX_KEY_ID: usize = 1024;
 
 /// At least one key that can be used.
 #[derive(PartialEq, Eq)]

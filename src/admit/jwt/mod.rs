@@ -25,6 +25,7 @@ use self::keys::{Keys, Refetched};
 use self::keyset::{KeySet, Signature};
 use self::token::{MAX_TOKEN, Token, is_of_kind};
 use super::auth::{Building, Failure, Judged};
+use super::digest::Digested;
 use super::identity::{Identity, Method};
 use super::verified::{Holds, Prover};
 use crate::clock;
@@ -58,7 +59,7 @@ impl Jwt {
         building: &mut Building<'_>,
     ) -> Option<Jwt> {
         let keys_before = before.map(|before| &before.keys);
-        let before = before.filter(|before| same(&before.settings, settings));
+        let before = before.filter(|before| before.settings == *settings);
         let keys = match &settings.keys {
             JwtKeys::File(file) => {
                 let keys = read_file(file, &settings.algorithms, building.problems)?;
@@ -96,15 +97,15 @@ impl Jwt {
     }
 
     /// Whoever showed this token not long ago.
-    pub fn known(&self, worker: &Worker, token: &[u8]) -> Option<Arc<Identity>> {
-        if token.len() > MAX_TOKEN {
+    pub fn known(&self, worker: &Worker, token: &Digested<'_>) -> Option<Arc<Identity>> {
+        if token.text().len() > MAX_TOKEN {
             return None;
         }
-        worker.admission.verified.get(self.prover, self.keys.generation(), token)
+        worker.admission.verified.get(self.prover, self.keys.generation(), token.digest())
     }
 
-    pub async fn judge(&self, worker: &Worker, token: &[u8]) -> Judged {
-        let read = Token::parse(token, &self.settings.algorithms).map_err(Failure::Invalid)?;
+    pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {
+        let read = Token::parse(token.text(), &self.settings.algorithms).map_err(Failure::Invalid)?;
         if let Some(wanted) = &self.settings.token_type
             && !is_of_kind(read.kind.as_deref(), wanted)
         {
@@ -122,7 +123,7 @@ impl Jwt {
             claims::scopes(&read.claims, &self.settings.claims),
         ));
         let holds = Holds { until: Some(fitting.until), at_most: VERIFIED };
-        worker.admission.verified.put(self.prover, generation, token, &identity, holds);
+        worker.admission.verified.put(self.prover, generation, token.digest(), &identity, holds);
         Ok(identity)
     }
 
@@ -209,19 +210,4 @@ fn read_file(
     };
     problems.push(Problem::error(&file.span, message).help(help));
     None
-}
-
-/// Whether they say the same, wherever in the file they say it.
-fn same(one: &JwtSettings, other: &JwtSettings) -> bool {
-    let JwtSettings { issuer, audience, keys, algorithms, claims, leeway, token_from, token_type, max_stale, ca } = one;
-    let same_keys = match (keys, &other.keys) {
-        (JwtKeys::File(one), JwtKeys::File(other)) => one.value == other.value,
-        (one, other) => one == other,
-    };
-    let path = |ca: &Option<At<std::path::PathBuf>>| ca.as_ref().map(|ca| ca.value.clone());
-    same_keys
-        && path(ca) == path(&other.ca)
-        && (issuer, audience, algorithms, claims) == (&other.issuer, &other.audience, &other.algorithms, &other.claims)
-        && (leeway, token_from, token_type) == (&other.leeway, &other.token_from, &other.token_type)
-        && *max_stale == other.max_stale
 }

@@ -1,5 +1,6 @@
 //! An issuer of tokens, for tests and benches: it signs whatever it is told to. It knows nothing of the gateway, so
 //! that what is end to end can use it too.
+// Each of those takes this in as a file of its own, uses some of it, and may fail.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use aws_lc_rs::hmac;

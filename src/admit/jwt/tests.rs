@@ -11,6 +11,7 @@ use super::testing::{Signer, claims, compact, encode, jwks, now, with};
 use super::token::Token;
 use super::{claims as judged, token};
 use crate::admit::auth::{Auth, Failure, Judged, Kind};
+use crate::admit::digest::Digested;
 use crate::config::settings::JwtAlgorithm;
 use crate::server::testing;
 use crate::worker::Worker;
@@ -49,12 +50,12 @@ impl Gate {
     fn judge(&self, token: &str) -> Judged {
         let Kind::Jwt(jwt) = &self.staff.kind else { panic!("not a jwt") };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(jwt.judge(&self.worker, token.as_bytes()))
+        runtime.block_on(jwt.judge(&self.worker, &Digested::new(token.as_bytes())))
     }
 
     fn known(&self, token: &str) -> Option<String> {
         let Kind::Jwt(jwt) = &self.staff.kind else { panic!("not a jwt") };
-        jwt.known(&self.worker, token.as_bytes()).map(|identity| identity.subject().to_owned())
+        jwt.known(&self.worker, &Digested::new(token.as_bytes())).map(|identity| identity.subject().to_owned())
     }
 
     fn subject(&self, token: &str) -> Result<String, Failure> {

@@ -12,7 +12,8 @@ use crate::config::settings::JwtAlgorithm;
 
 /// Bytes of a token: more than the head of a request has room for, by default.
 pub const MAX_TOKEN: usize = 16 * 1024;
-const MAX_KEY_ID: usize = 1024;
+/// Bytes of a `kid`.
+pub const MAX_KEY_ID: usize = 1024;
 
 /// Members of a header that bring keys along, or say where there are some.
 const KEYS_OF_ITS_OWN: [&str; 4] = ["jwk", "jku", "x5u", "x5c"];
