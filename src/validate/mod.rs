@@ -20,7 +20,7 @@ mod tally;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use self::content::Types;
 use self::openapi::OpenApi;
@@ -62,11 +62,20 @@ pub struct Judging<'a> {
     pub path: &'a str,
     pub query: Option<&'a [u8]>,
     pub headers: &'a HeaderMap,
+    pub reserved: &'a Reserved<'a>,
     pub caller: &'a Caller,
     /// The route's.
     pub gate: &'a Gate,
     /// For its record.
     pub journey: &'a Journey,
+}
+
+/// What the upstream never gets as the client sent it: the gateway writes it, or takes it away.
+pub struct Reserved<'a> {
+    /// Whether a field is.
+    pub field: &'a dyn Fn(&HeaderName) -> bool,
+    /// The cookie that is.
+    pub cookie: Option<&'a str>,
 }
 
 impl Validation {

@@ -13,6 +13,7 @@ use super::schema::{Gathering, Schemas};
 use super::security::Security;
 use crate::admit::identity::Identity;
 use crate::request::violation::Violations;
+use crate::validate::Reserved;
 use crate::validate::content::MediaType;
 use crate::validate::memory::Full;
 
@@ -227,12 +228,18 @@ impl Found<'_> {
     }
 
     /// Adds what is wrong with the parameters.
-    pub(super) fn judge_parameters(&self, query: Option<&[u8]>, headers: &HeaderMap, violations: &mut Violations) {
+    pub(super) fn judge_parameters(
+        &self,
+        query: Option<&[u8]>,
+        headers: &HeaderMap,
+        reserved: &Reserved<'_>,
+        violations: &mut Violations,
+    ) {
         if self.operation.parameters.is_empty() {
             return;
         }
         let captures = self.api.paths.captures(self.template, self.path);
-        let sources = Sources { captures: &captures, query, headers };
+        let sources = Sources { captures: &captures, query, headers, reserved };
         self.operation.parameters.judge(&self.api.schemas, &sources, violations);
     }
 }

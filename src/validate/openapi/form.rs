@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::document::{At, Unusable};
+use super::found::typed;
 use super::multipart::Part;
-use super::parameters::{is_json, typed};
+use super::parameters::is_json;
 use super::schema::{Gathering, SchemaId, Schemas};
 use super::shape::{Reading, Shape, Types, scalar};
 use super::style::{self, Miswritten, Raw, Style, Want};

@@ -13,6 +13,7 @@ mod api;
 mod bodies;
 mod document;
 mod form;
+mod found;
 mod multipart;
 mod operations;
 mod parameters;
@@ -24,6 +25,7 @@ mod shape;
 mod style;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -191,7 +193,7 @@ impl OpenApi {
             });
         }
         let mut violations = Violations::default();
-        found.judge_parameters(judging.query, judging.headers, &mut violations);
+        found.judge_parameters(judging.query, judging.headers, judging.reserved, &mut violations);
         let id = found.id;
         Ok(Operation { found: Some((api, id)), max_depth: self.max_depth, violations })
     }
