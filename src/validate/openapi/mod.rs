@@ -17,6 +17,7 @@ mod found;
 mod multipart;
 mod operations;
 mod parameters;
+mod parts;
 mod pattern;
 pub mod published;
 mod schema;
@@ -232,6 +233,11 @@ impl Operation {
         match api.body(id, media_type) {
             BodyRule::Free => Ok(BodyJudge::Any),
             BodyRule::Json(id) => Ok(BodyJudge::Json(JsonBody { api, id })),
+            // Some frameworks heed its charset, and would read another text than was judged.
+            BodyRule::Bytes(_) if media_type.is_some_and(|stated| !stated.is_utf8()) => {
+                let why = "text is taken in UTF-8 only";
+                Err(Rejection::from(Cause::UnsupportedMediaType).with_detail(why.to_owned()))
+            }
             BodyRule::Bytes(id) => {
                 let boundary = media_type.and_then(|stated| stated.parameter("boundary")).map(|text| text.into_owned());
                 Ok(BodyJudge::Bytes(BytesBody { api, id, boundary, max_depth: self.max_depth }))
