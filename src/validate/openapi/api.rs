@@ -127,9 +127,9 @@ impl Api {
     /// There is none.
     pub(super) fn find<'a>(&'a self, method: &Method, path: &'a [u8]) -> Result<Found<'a>, Missing> {
         let mut allow = Vec::new();
-        let found = self.ways(path).find_map(|path| {
+        let found = self.ways(path).find_map(|(path, only_literal)| {
             let found = self.paths.find(path, |template| {
-                let item = self.items.get(template)?;
+                let item = self.items.get(template).filter(|_| !only_literal || self.paths.is_literal(template))?;
                 let id = item.operation(method);
                 if id.is_none() {
                     allow.extend(item.methods.iter().map(|(method, _)| method.as_str()));
@@ -198,8 +198,9 @@ impl Api {
         self.operations.get(id.0).and_then(|operation| operation.body.as_ref())
     }
 
-    /// The path without what `servers` puts before it, and as it is.
-    fn ways<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    /// The ways to read a path: as one that the document has just so (`true`), without what `servers` puts before it,
+    /// and as it is.
+    fn ways<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a [u8], bool)> {
         let stripped = self.bases.iter().filter_map(move |base| {
             let rest = path.strip_prefix(base.as_bytes())?;
             match rest.first() {
@@ -208,7 +209,8 @@ impl Api {
                 Some(_) => None,
             }
         });
-        stripped.chain(std::iter::once(path))
+        let literal = (!self.bases.is_empty()).then_some((path, true));
+        literal.into_iter().chain(stripped.chain(std::iter::once(path)).map(|path| (path, false)))
     }
 }
 

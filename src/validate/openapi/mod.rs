@@ -32,7 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN};
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
 
 pub use self::alone::Alone;
@@ -167,7 +167,7 @@ impl OpenApi {
                 .ok_or_else(|| Rejection::from(Cause::DocumentUnavailable).with_detail(document.why_there_is_none()))?,
         };
         let path = Api::decoded(judging.path);
-        let (method, preflight) = asked_for(judging);
+        let (method, preflight) = asked_for(&api, judging.method, &path, judging.headers);
         let found = match api.find(method, &path) {
             Ok(found) => found,
             Err(missing) => {
@@ -201,15 +201,16 @@ impl OpenApi {
 }
 
 /// A browser that asks whether it may make a request (the Fetch standard's CORS preflight) asks for that request's
-/// operation. Documents do not list what answers it.
-fn asked_for<'a>(judging: &Judging<'a>) -> (&'a Method, bool) {
+/// operation. Documents do not list what answers it; where one does, the service answers by its own code what anybody
+/// could dress up as a preflight.
+fn asked_for<'a>(api: &Api, method: &'a Method, path: &[u8], headers: &HeaderMap) -> (&'a Method, bool) {
     static KNOWN: [Method; 7] =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-    let asked = judging.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| judging.headers.contains_key(ORIGIN));
-    let asked = asked.filter(|_| *judging.method == Method::OPTIONS);
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| headers.contains_key(ORIGIN));
+    let asked = asked.filter(|_| *method == Method::OPTIONS && api.find(method, path).is_err());
     match asked.and_then(|asked| KNOWN.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())) {
         Some(method) => (method, true),
-        None => (judging.method, false),
+        None => (method, false),
     }
 }
 

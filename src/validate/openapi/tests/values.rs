@@ -6,9 +6,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 
-use super::super::Operation;
 use super::super::api::Api;
-use super::{FINE, api, body, form, operation, request, request_with, wrong};
+use super::super::{Operation, asked_for};
+use super::{FINE, api, body, fields, form, operation, request, request_with, wrong};
 use crate::request::rejection::Cause;
 use crate::request::violation::Violations;
 use crate::validate::Reserved;
@@ -219,6 +219,36 @@ fn fields_that_come_twice_are_judged_in_each_reading() {
     assert_eq!(with(&[("Cookie", "session=\"\\141bc\"")]), FINE);
     assert_eq!(with(&[("Cookie", "session=\"\\074script\\076\"")]), wrong(&["cookie /session pattern"]));
     assert_eq!(with(&[("Cookie", "a=b"), ("Cookie", "session=abc")]), wrong(&["cookie /session style"]));
+}
+
+#[test]
+fn what_the_document_declares_is_no_preflight() {
+    let api = api(&json!({"openapi": "3.1.0", "paths": {"/x": {"get": {}, "options": {}}, "/y": {"get": {}}}}));
+    let headers = fields(&[("Origin", "https://a.example"), ("Access-Control-Request-Method", "GET")]);
+    let asked = |path: &[u8], headers: &HeaderMap| {
+        let (method, preflight) = asked_for(&api, &Method::OPTIONS, path, headers);
+        (method.clone(), preflight)
+    };
+    assert_eq!(asked(b"/x", &headers), (Method::OPTIONS, false));
+    assert_eq!(asked(b"/y", &headers), (Method::GET, true));
+    assert_eq!(asked(b"/y", &HeaderMap::new()), (Method::OPTIONS, false));
+}
+
+#[test]
+fn a_path_that_is_there_just_so_goes_before_one_behind_a_server() {
+    let id = |kind: &str| json!([{"name": "id", "in": "path", "required": true, "schema": {"type": kind}}]);
+    let api = api(&json!({
+        "openapi": "3.1.0",
+        "servers": [{"url": "/api"}],
+        "paths": {
+            "/api/items": {"get": {}},
+            "/{id}": {"parameters": id("integer"), "get": {}, "put": {}},
+            "/api/{id}": {"parameters": id("boolean"), "get": {}},
+        },
+    }));
+    assert_eq!(request(&api, "GET", "/api/items", &[]), FINE);
+    assert_eq!(request(&api, "PUT", "/api/items", &[]), wrong(&["path /id type"]));
+    assert_eq!(request(&api, "GET", "/api/7", &[]), FINE);
 }
 
 #[test]
