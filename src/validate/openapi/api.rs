@@ -29,6 +29,8 @@ pub(super) struct Api {
     schemas: Schemas,
     /// Places of patterns that cannot be used.
     pub(super) left_out: Vec<String>,
+    /// Places of `security` that demands scopes only of some: another way in needs none.
+    pub(super) unscoped: Vec<String>,
     /// What may stand before a path, without a last slash; the longest first.
     bases: Vec<String>,
 }
@@ -93,10 +95,9 @@ impl Api {
     pub(super) fn compile(document: &Document) -> Result<Api, Unusable> {
         let mut gathering = Gathering::new(document);
         let (at, root) = document.root();
-        let mut compiling =
-            Compiling { paths: Paths::default(), items: Vec::new(), operations: Vec::new(), security: None };
+        let mut compiling = Compiling::default();
         if let Some(security) = root.get("security") {
-            compiling.security = Some(Security::read(document, &at.child("security"), security)?);
+            compiling.security = Some(compiling.security(document, &at.child("security"), security)?);
         }
         if let Some(paths) = root.get("paths") {
             let at = at.child("paths");
@@ -106,9 +107,9 @@ impl Api {
                 }
             }
         }
-        let Compiling { paths, items, operations, .. } = compiling;
+        let Compiling { paths, items, operations, unscoped, .. } = compiling;
         let left_out = gathering.left_out();
-        Ok(Api { paths, items, operations, schemas: gathering.compile()?, left_out, bases: bases(root) })
+        Ok(Api { paths, items, operations, schemas: gathering.compile()?, left_out, unscoped, bases: bases(root) })
     }
 
     /// How many operations there are.
@@ -247,15 +248,25 @@ impl Found<'_> {
 }
 
 /// A document on its way to an [`Api`].
+#[derive(Default)]
 struct Compiling {
     paths: Paths,
     items: Vec<Item>,
     operations: Vec<Operation>,
     /// The document's own.
     security: Option<Security>,
+    unscoped: Vec<String>,
 }
 
 impl Compiling {
+    fn security(&mut self, document: &Document, at: &At, security: &Value) -> Result<Security, Unusable> {
+        let security = Security::read(document, at, security)?;
+        if security.demands_scopes_of_some() {
+            self.unscoped.push(document.place(at));
+        }
+        Ok(security)
+    }
+
     fn path<'d>(
         &mut self,
         gathering: &mut Gathering<'d>,
@@ -293,7 +304,7 @@ impl Compiling {
     }
 
     fn operation<'d>(
-        &self,
+        &mut self,
         gathering: &mut Gathering<'d>,
         at: &At,
         operation: &'d Value,
@@ -305,7 +316,7 @@ impl Compiling {
         let parameters = Parameters::take(gathering, [shared, own])?;
         let body = operation.get("requestBody").map(|body| Body::take(gathering, at.child("requestBody"), body));
         let security = match operation.get("security") {
-            Some(security) => Security::read(document, &at.child("security"), security)?,
+            Some(security) => self.security(document, &at.child("security"), security)?,
             None => self.security.clone().unwrap_or_default(),
         };
         Ok(Operation { parameters, body: body.transpose()?, security })

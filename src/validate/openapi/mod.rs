@@ -128,7 +128,9 @@ impl OpenApi {
         building: &mut Building<'_>,
     ) -> Option<OpenApi> {
         let source = match &settings.source {
-            OpenApiSource::File(file) => Source::File(read_files(file, &validate.schemas, building.problems)?),
+            OpenApiSource::File(file) => {
+                Source::File(read_files(file, &validate.schemas, settings.security, building.problems)?)
+            }
             OpenApiSource::Upstream(path) => {
                 // A route without an upstream was refused when the configuration was read.
                 let upstream = upstream?;
@@ -141,7 +143,9 @@ impl OpenApi {
                     Source::Published { .. } | Source::File(_) => None,
                 });
                 let new = || Arc::new(Published::new(route, path, building.metrics));
-                Source::Published { document: before.unwrap_or_else(new), upstream: Arc::clone(upstream) }
+                let document = before.unwrap_or_else(new);
+                document.demand_scopes(settings.security);
+                Source::Published { document, upstream: Arc::clone(upstream) }
             }
         };
         Some(OpenApi { source, security: settings.security, max_depth: validate.max_depth })
@@ -259,6 +263,7 @@ impl Operation {
 fn read_files(
     main: &At<std::path::PathBuf>,
     others: &[At<std::path::PathBuf>],
+    demands_scopes: bool,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Api>> {
     let name = |path: &Path| path.to_string_lossy().into_owned();
@@ -278,6 +283,15 @@ fn read_files(
             if !api.left_out.is_empty() {
                 let message = format!("patterns of `{}` are left out: {}", main.value.display(), told(&api.left_out));
                 let help = "they cannot be matched in linear time, for they look ahead, look back or refer back";
+                problems.push(Problem::warning(&main.span, message).help(help));
+            }
+            if demands_scopes && !api.unscoped.is_empty() {
+                let message = format!(
+                    "`{}` has ways in that demand no scopes beside those that do: {}",
+                    main.value.display(),
+                    told(&api.unscoped)
+                );
+                let help = "of the alternatives in `security` any one is enough: write them as one, or name `scopes` in the route";
                 problems.push(Problem::warning(&main.span, message).help(help));
             }
             Some(Arc::new(api))

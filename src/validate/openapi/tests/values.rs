@@ -261,3 +261,14 @@ fn items_that_share_a_text_are_charged_for() {
     let judged = form.judge_bytes(id, None, text.as_bytes(), 64, &mut Violations::default());
     assert!(judged.is_err(), "{judged:?}");
 }
+
+#[test]
+fn ways_in_without_scopes_are_told() {
+    let security = json!([{"oauth": ["a"]}, {"key": []}]);
+    let api = api(&json!({
+        "openapi": "3.1.0",
+        "paths": {"/x": {"get": {"security": security}, "put": {"security": [{"oauth": ["a"]}]}}},
+        "components": {"securitySchemes": {"oauth": {"type": "oauth2"}, "key": {"type": "apiKey"}}},
+    }));
+    assert_eq!(api.unscoped, ["#/paths/~1x/get/security"]);
+}
