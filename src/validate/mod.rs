@@ -5,6 +5,7 @@
 
 pub mod background;
 pub mod content;
+mod duration;
 mod explain;
 mod extent;
 mod files;

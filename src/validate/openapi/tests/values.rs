@@ -252,6 +252,16 @@ fn a_path_that_is_there_just_so_goes_before_one_behind_a_server() {
 }
 
 #[test]
+fn durations_are_what_python_writes() {
+    let api =
+        api(&operation(json!([{"name": "d", "in": "query", "schema": {"type": "string", "format": "duration"}}])));
+    for duration in ["PT0.5S", "-PT1S", "P3DT2H5.5S"] {
+        assert_eq!(request(&api, "GET", &format!("/x?d={duration}"), &[]), FINE, "{duration}");
+    }
+    assert_eq!(request(&api, "GET", "/x?d=5", &[]), wrong(&["query /d format"]));
+}
+
+#[test]
 fn items_that_share_a_text_are_charged_for() {
     let form = form("application/x-www-form-urlencoded", json!({"numbers": {"style": "pipeDelimited"}}));
     let id = form.find(&Method::POST, b"/x").ok().unwrap().id;
