@@ -15,14 +15,14 @@ use super::cors::preflight_method;
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::names::X_REQUEST_ID;
-use super::outgoing::{Outgoing, end_to_end, sent_framing, switched_to, wanted_upgrade};
+use super::outgoing::{Outgoing, end_to_end, is_reserved, sent_framing, switched_to, wanted_upgrade};
 use super::record::Record;
 use super::refusal;
 use super::rejection::{Cause, Rejection};
 use super::route::{Action, NoRoute, Route, location};
 use super::target::{Host, NormalPath, Path, Target};
 use crate::admit::Caller;
-use crate::admit::credential::{cookies, without_parameters};
+use crate::admit::credential::{Withheld, cookies, without_parameters};
 use crate::admit::gate::{Admitted, Asking};
 use crate::admit::limit::Counting;
 use crate::body::{Content, RequestBody, ResponseBody};
@@ -35,7 +35,7 @@ use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
 use crate::upstream::upgrade::Upgraded;
 use crate::upstream::{ChooseBy, Server, Upstream};
-use crate::validate::{Judging, Validation};
+use crate::validate::{Judging, Reserved, Validation};
 use crate::worker::Worker;
 
 /// Methods that are served where nothing narrower is said.
@@ -280,6 +280,37 @@ impl<'a> Passage<'a> {
         admitted.map_err(|refused| refused.rejection)
     }
 
+    /// Step 4: what the request must look like.
+    async fn validate(
+        &self,
+        validation: &Validation,
+        inbound: &Inbound,
+        way: &Way<'_>,
+        body: RequestBody,
+    ) -> Result<RequestBody, Rejection> {
+        let Way { route, path, query, admitted, .. } = *way;
+        let (changes, identity_fields) = (&route.settings.request_headers, &self.gateway.routes.identity_fields);
+        let reserved = Reserved {
+            field: &|name| is_reserved(name, changes, identity_fields, &admitted.withheld),
+            cookie: match &admitted.withheld {
+                Withheld::Cookie(cookie) => Some(cookie),
+                Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) => None,
+            },
+        };
+        let judging = Judging {
+            worker: self.worker,
+            method: &inbound.method,
+            path: path.behind(route.settings.strip_prefix.as_deref()),
+            query,
+            headers: &end_to_end(&inbound.headers, inbound.seen),
+            reserved: &reserved,
+            caller: &admitted.caller,
+            gate: &route.gate,
+            journey: &self.record.journey,
+        };
+        validation.judge(&judging, body).await
+    }
+
     /// Steps 4 to 6: the body's bounds, a server, the answer.
     async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: Way<'_>) -> Result<Passed, Rejection> {
         let Way { route, upstream, timeouts, path, query, admitted } = way;
@@ -291,18 +322,8 @@ impl<'a> Passage<'a> {
             }
         })?;
         if let Some(validation) = &route.validation {
-            let judging = Judging {
-                worker: self.worker,
-                method: &inbound.method,
-                path: path.behind(route.settings.strip_prefix.as_deref()),
-                query,
-                headers: &end_to_end(&inbound.headers, inbound.seen),
-                caller: &admitted.caller,
-                gate: &route.gate,
-                journey: &self.record.journey,
-            };
             // On the heap: most routes have none.
-            body = Box::pin(validation.judge(&judging, body)).await?;
+            body = Box::pin(self.validate(validation, inbound, &way, body)).await?;
         }
         let framing = sent_framing(&inbound.method, inbound.seen.has(Notable::ContentLength), body.length());
         let upgrade = wanted_upgrade(inbound, &body);

@@ -13,7 +13,7 @@ use super::target::{Host, NormalPath};
 use crate::admit::credential::{Withheld, without_cookie};
 use crate::admit::identity::Identity;
 use crate::body::RequestBody;
-use crate::config::settings::{HostHeader, IdentityHeaders};
+use crate::config::settings::{HeaderChanges, HostHeader, IdentityHeaders};
 use crate::http1::connection::{is_hop_by_hop, options, remove_hop_by_hop, tokens};
 use crate::http1::encode::{content_length, field};
 use crate::http1::head::{Notable, Seen};
@@ -148,26 +148,8 @@ impl Outgoing<'_> {
 
     /// `listed`: what the request's `Connection` lists.
     fn goes_on(&self, name: &HeaderName, listed: &[&[u8]]) -> bool {
-        let text = name.as_str();
-        let changes = &self.route.settings.request_headers;
-        // Python servers turn both dashes and underscores into underscores: what one guards, the other could forge.
-        // `Proxy` becomes HTTP_PROXY there.
-        let dropped = matches!(text, "host" | "content-length" | "expect" | "via" | "x-request-id" | "proxy")
-            || is_hop_by_hop(name)
-            || is_forwarding_field(name)
-            || text.contains('_')
-            || self.identity_fields.contains(name)
-            || self.is_withheld(name)
-            || listed.iter().any(|option| option.eq_ignore_ascii_case(text.as_bytes()));
-        !dropped && !changes.remove.contains(name) && !changes.set.iter().any(|(set, _)| set == name)
-    }
-
-    fn is_withheld(&self, name: &HeaderName) -> bool {
-        match self.withheld {
-            Withheld::Nothing | Withheld::Cookie(_) => false,
-            Withheld::Authorization => *name == AUTHORIZATION,
-            Withheld::Header(header) => name == header,
-        }
+        !is_reserved(name, &self.route.settings.request_headers, self.identity_fields, self.withheld)
+            && !listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
     }
 
     /// RFC 9110 section 7.6.3.
@@ -191,6 +173,32 @@ impl Outgoing<'_> {
     }
 }
 
+/// Whether the gateway writes the field itself or takes it away, so that nothing that a client sends under this name
+/// goes on.
+pub fn is_reserved(
+    name: &HeaderName,
+    changes: &HeaderChanges,
+    identity_fields: &[HeaderName],
+    withheld: &Withheld,
+) -> bool {
+    let text = name.as_str();
+    let is_withheld = match withheld {
+        Withheld::Nothing | Withheld::Cookie(_) => false,
+        Withheld::Authorization => *name == AUTHORIZATION,
+        Withheld::Header(header) => name == header,
+    };
+    // Python servers turn both dashes and underscores into underscores: what one guards, the other could forge.
+    // `Proxy` becomes HTTP_PROXY there.
+    matches!(text, "host" | "content-length" | "expect" | "via" | "x-request-id" | "proxy")
+        || is_hop_by_hop(name)
+        || is_forwarding_field(name)
+        || text.contains('_')
+        || identity_fields.contains(name)
+        || is_withheld
+        || changes.remove.contains(name)
+        || changes.set.iter().any(|(set, _)| set == name)
+}
+
 fn write_without_cookie(out: &mut BytesMut, value: &HeaderValue, cookie: &str) {
     if let Some(rest) = without_cookie(value.as_bytes(), cookie) {
         field(out, b"cookie", &rest);
@@ -210,6 +218,35 @@ pub fn sent_framing(method: &Method, stated: bool, length: Option<u64>) -> SentF
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_gateway_writes_or_takes_away_is_not_the_clients() {
+        let name = |text: &str| text.parse::<HeaderName>().unwrap();
+        let changes = HeaderChanges {
+            set: vec![(name("x-tenant"), HeaderValue::from_static("a"))],
+            remove: vec![name("x-debug")],
+        };
+        let reserved =
+            |text: &str, withheld: &Withheld| is_reserved(&name(text), &changes, &[name("x-auth-subject")], withheld);
+        for ours in [
+            "X-Auth-Subject",
+            "X-Tenant",
+            "X-Debug",
+            "X-Request-Id",
+            "X-Forwarded-For",
+            "Forwarded",
+            "X-Real-IP",
+            "Via",
+            "Host",
+            "a_b",
+        ] {
+            assert!(reserved(ours, &Withheld::Nothing), "{ours}");
+        }
+        assert!(!reserved("X-Page", &Withheld::Nothing) && !reserved("X-Key", &Withheld::Cookie("x-key".to_owned())));
+        assert!(
+            reserved("X-Key", &Withheld::Header(name("x-key"))) && reserved("Authorization", &Withheld::Authorization)
+        );
+    }
 
     #[test]
     fn only_what_was_asked_for_is_switched_to() {

@@ -54,6 +54,12 @@ impl<'a> MediaType<'a> {
         self.is("application/x-www-form-urlencoded") || self.is("multipart/form-data")
     }
 
+    /// Whether its text is UTF-8, or says nothing of what it is.
+    pub fn is_utf8(&self) -> bool {
+        let known = |charset: &str| ["utf-8", "utf8", "us-ascii"].iter().any(|name| charset.eq_ignore_ascii_case(name));
+        self.parameter("charset").is_none_or(|charset| known(&charset))
+    }
+
     /// The value of a parameter, unquoted.
     pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         let mut found = None;
@@ -85,7 +91,7 @@ impl<'a> MediaType<'a> {
                 return false;
             }
             let (value, after) = match after.strip_prefix('"') {
-                Some(quoted) => match unquote(quoted) {
+                Some(quoted) => match unquote(quoted, name.eq_ignore_ascii_case("filename")) {
                     Some(read) => read,
                     None => return false,
                 },
@@ -121,15 +127,21 @@ fn are_clear(names: Vec<&str>) -> bool {
 }
 
 /// What stands up to the closing quote, and what follows it (RFC 9110 section 5.6.4). No backslash stands before that
-/// quote: Python's `email`, which many frameworks read this with, would look for the end further on.
-fn unquote(text: &str) -> Option<(Cow<'_, str>, &str)> {
+/// quote: Python's `email`, which many frameworks read this with, would look for the end further on. To it, a backslash
+/// before anything but a quote and itself is one that stays, so there is none, unless the text is `loose`: names of
+/// files may have some, and nothing is judged by them.
+fn unquote(text: &str, loose: bool) -> Option<(Cow<'_, str>, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
     while let Some((at, character)) = characters.next() {
         match character {
             '"' if at.checked_sub(1).and_then(|before| text.as_bytes().get(before)) == Some(&b'\\') => return None,
             '"' => return Some((Cow::Owned(value), text.get(at.checked_add(1)?..)?)),
-            '\\' => value.push(characters.next()?.1),
+            '\\' => match characters.next()?.1 {
+                escaped @ ('"' | '\\') => value.push(escaped),
+                escaped if loose => value.push(escaped),
+                _ => return None,
+            },
             '\t' => value.push('\t'),
             character if character.is_ascii_control() => return None,
             character => value.push(character),
@@ -257,11 +269,13 @@ mod tests {
             "a/b;c*=utf-8''d",
             "a/b;c*0=d;c*1=e",
             "a/b;c=\"d\\\\\"",
+            "a/b;c=\"d\\e\"",
         ] {
             assert_eq!(MediaType::parse(text), None, "{text}");
         }
         let parsed = MediaType::parse("multipart/form-data; Boundary=\"a\\\"b\"; x=y").expect("a type");
         assert_eq!(parsed.parameter("boundary").as_deref(), Some("a\"b"));
+        assert!(MediaType::parse("a/b;filename=\"C:\\d\\e\"").is_some());
         assert_eq!((parsed.parameter("x").as_deref(), parsed.parameter("z")), (Some("y"), None));
         assert_eq!(MediaType::parse("Image/PNG;a=b").expect("a type").essence(), "image/png");
     }

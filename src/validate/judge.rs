@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::content::{self, MediaType, Stated};
+use super::content::{self, Stated};
 use super::json::{self, Unreadable};
 use super::memory::{Full, Held};
 use super::openapi::BodyJudge;
@@ -160,9 +160,9 @@ impl Validation {
             (Stated::Nothing, Some(_)) => refuse("it has no Content-Type"),
             (Stated::Nothing, None) => None,
             (Stated::Type(found), Some(types)) if !types.take(found) => refuse("its Content-Type is not listed"),
-            (Stated::Type(found), _) if found.is_json() && !is_utf8(found) => refuse("JSON is taken in UTF-8 only"),
+            (Stated::Type(found), _) if found.is_json() && !found.is_utf8() => refuse("JSON is taken in UTF-8 only"),
             // Some frameworks heed the charset of a form, and would read another one than was judged.
-            (Stated::Type(found), _) if self.openapi.is_some() && found.is_form() && !is_utf8(found) => {
+            (Stated::Type(found), _) if self.openapi.is_some() && found.is_form() && !found.is_utf8() => {
                 refuse("forms are taken in UTF-8 only")
             }
             (Stated::Type(_), _) => None,
@@ -261,12 +261,6 @@ impl Work {
         drop(value);
         Ok(violations)
     }
-}
-
-fn is_utf8(found: &MediaType<'_>) -> bool {
-    found
-        .parameter("charset")
-        .is_none_or(|charset| ["utf-8", "utf8", "us-ascii"].iter().any(|name| charset.eq_ignore_ascii_case(name)))
 }
 
 /// For the log: the first violations, nothing of values.

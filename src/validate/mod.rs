@@ -5,6 +5,7 @@
 
 pub mod background;
 pub mod content;
+mod duration;
 mod explain;
 mod extent;
 mod files;
@@ -21,7 +22,7 @@ mod unusable;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use self::content::Types;
 use self::openapi::OpenApi;
@@ -63,11 +64,20 @@ pub struct Judging<'a> {
     pub path: &'a str,
     pub query: Option<&'a [u8]>,
     pub headers: &'a HeaderMap,
+    pub reserved: &'a Reserved<'a>,
     pub caller: &'a Caller,
     /// The route's.
     pub gate: &'a Gate,
     /// For its record.
     pub journey: &'a Journey,
+}
+
+/// What the upstream never gets as the client sent it: the gateway writes it, or takes it away.
+pub struct Reserved<'a> {
+    /// Whether a field is.
+    pub field: &'a dyn Fn(&HeaderName) -> bool,
+    /// The cookie that is.
+    pub cookie: Option<&'a str>,
 }
 
 impl Validation {

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use jsonschema::{Draft, PatternOptions, Registry, RegistryBuilder, Retrieve, ValidationOptions, Validator};
 use serde_json::Value;
 
+use super::duration::is_duration;
 use super::explain;
 use super::extent::{Extents, TooFar};
 use super::metered::{Meter, Metered, MeteredNode, is_genuine};
@@ -40,7 +41,8 @@ pub struct Schema {
 pub enum Formats {
     /// It is a rule; formats that are not known are none.
     Assert,
-    /// Likewise, but `date-time` and `time` may lack their offset: Python writes such, and takes them.
+    /// Likewise, but `date-time` and `time` may lack their offset, and a `duration` may have a sign and a fraction:
+    /// Python writes such, and takes them.
     AssertLocal,
     /// It is a remark.
     Ignore,
@@ -166,6 +168,7 @@ fn options<'i>(formats: Formats) -> ValidationOptions<'i, Arc<dyn Retrieve>, Met
         Formats::Assert => options.should_validate_formats(true),
         Formats::AssertLocal => options
             .should_validate_formats(true)
+            .with_format("duration", is_duration)
             .with_format("date-time", |text: &str| is_time(&DATE_TIME, text))
             .with_format("time", |text: &str| is_time(&TIME, text)),
         Formats::Ignore => options.should_validate_formats(false),

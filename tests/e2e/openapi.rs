@@ -280,6 +280,47 @@ fn a_document_may_be_a_file_and_is_read_again_when_it_changes() {
     assert!(status.success() && text.contains("linear time") && text.contains("/id/schema/pattern"), "{text}");
 }
 
+#[test]
+fn what_the_gateway_writes_is_not_asked_of_clients() {
+    let fake = Fake::ok();
+    let names = ["x-auth-subject", "X-Auth-Roles", "X-Request-Id", "X-Forwarded-For", "X-Real-Ip", "Via", "X-Tenant"];
+    let header =
+        |name| json!({"name": name, "in": "header", "required": true, "schema": {"type": "string", "pattern": "^a$"}});
+    let mut parameters: Vec<_> = names.iter().map(header).collect();
+    parameters.push(json!({"name": "X-Page", "in": "header", "schema": {"type": "integer"}}));
+    let security = json!([{"oauth": ["a"]}, {"key": []}]);
+    let document = json!({
+        "openapi": "3.1.0",
+        "paths": {"/x": {"get": {"parameters": parameters, "security": security}}},
+        "components": {"securitySchemes": {"oauth": {"type": "oauth2"}, "key": {"type": "apiKey"}}},
+    });
+    let validate = "[route.all.headers.request]\nset = { X-Tenant = \"b\" }\n\
+                    [route.all.validate]\nopenapi = \"api.json\"\nopenapi_security = true\n\
+                    [auth.staff]\nkind = \"jwt\"\nissuer = \"shop\"\naudience = \"shop\"\n\
+                    secret = \"${file:secret}\"\nalgorithms = [\"HS256\"]\n";
+    let secret = "a secret of 32 bytes at the least";
+    let setup = Setup::before([fake.url()]).route("auth = [\"staff\"]").rest(validate);
+    let gateway = Gateway::start_with(&setup.text(), |directory, _| {
+        std::fs::write(directory.join("api.json"), document.to_string()).unwrap();
+        std::fs::write(directory.join("secret"), secret).unwrap();
+    });
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({"iss": "shop", "aud": "shop", "sub": "a", "exp": now + 60});
+    let token = format!("Bearer {}", Signer::of_secret("HS256", secret.as_bytes()).sign(&claims));
+    let ask = |name: &str, value: &str| {
+        let headers = [("Authorization", token.as_str()), (name, value)];
+        Client::connect(gateway.port("http")).ask("GET", "/x", &headers)
+    };
+    assert_eq!(ask("X-Page", "1").status, 200);
+    for name in names {
+        assert_eq!(ask(name, "EVIL").status, 200, "{name}");
+    }
+    assert_eq!(violations(&ask("X-Page", "x")), ["header /X-Page type"]);
+    // And whoever demands scopes is told of the way in that has none.
+    let (status, text) = passerelle(&["check", "--config", gateway.config_path().to_str().unwrap()]);
+    assert!(status.success() && text.contains("demand no scopes") && text.contains("/get/security"), "{text}");
+}
+
 /// What is no document does not push a good one out; what has not changed is not sent again.
 #[test]
 fn only_what_can_be_used_is_put_in_force() {

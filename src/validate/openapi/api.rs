@@ -13,6 +13,7 @@ use super::schema::{Gathering, Schemas};
 use super::security::Security;
 use crate::admit::identity::Identity;
 use crate::request::violation::Violations;
+use crate::validate::Reserved;
 use crate::validate::content::MediaType;
 use crate::validate::memory::Full;
 
@@ -28,6 +29,8 @@ pub(super) struct Api {
     schemas: Schemas,
     /// Places of patterns that cannot be used.
     pub(super) left_out: Vec<String>,
+    /// Places of `security` that demands scopes only of some: another way in needs none.
+    pub(super) unscoped: Vec<String>,
     /// What may stand before a path, without a last slash; the longest first.
     bases: Vec<String>,
 }
@@ -92,10 +95,9 @@ impl Api {
     pub(super) fn compile(document: &Document) -> Result<Api, Unusable> {
         let mut gathering = Gathering::new(document);
         let (at, root) = document.root();
-        let mut compiling =
-            Compiling { paths: Paths::default(), items: Vec::new(), operations: Vec::new(), security: None };
+        let mut compiling = Compiling::default();
         if let Some(security) = root.get("security") {
-            compiling.security = Some(Security::read(document, &at.child("security"), security)?);
+            compiling.security = Some(compiling.security(document, &at.child("security"), security)?);
         }
         if let Some(paths) = root.get("paths") {
             let at = at.child("paths");
@@ -105,9 +107,9 @@ impl Api {
                 }
             }
         }
-        let Compiling { paths, items, operations, .. } = compiling;
+        let Compiling { paths, items, operations, unscoped, .. } = compiling;
         let left_out = gathering.left_out();
-        Ok(Api { paths, items, operations, schemas: gathering.compile()?, left_out, bases: bases(root) })
+        Ok(Api { paths, items, operations, schemas: gathering.compile()?, left_out, unscoped, bases: bases(root) })
     }
 
     /// How many operations there are.
@@ -126,9 +128,9 @@ impl Api {
     /// There is none.
     pub(super) fn find<'a>(&'a self, method: &Method, path: &'a [u8]) -> Result<Found<'a>, Missing> {
         let mut allow = Vec::new();
-        let found = self.ways(path).find_map(|path| {
+        let found = self.ways(path).find_map(|(path, only_literal)| {
             let found = self.paths.find(path, |template| {
-                let item = self.items.get(template)?;
+                let item = self.items.get(template).filter(|_| !only_literal || self.paths.is_literal(template))?;
                 let id = item.operation(method);
                 if id.is_none() {
                     allow.extend(item.methods.iter().map(|(method, _)| method.as_str()));
@@ -197,8 +199,9 @@ impl Api {
         self.operations.get(id.0).and_then(|operation| operation.body.as_ref())
     }
 
-    /// The path without what `servers` puts before it, and as it is.
-    fn ways<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    /// The ways to read a path: as one that the document has just so (`true`), without what `servers` puts before it,
+    /// and as it is.
+    fn ways<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a [u8], bool)> {
         let stripped = self.bases.iter().filter_map(move |base| {
             let rest = path.strip_prefix(base.as_bytes())?;
             match rest.first() {
@@ -207,7 +210,8 @@ impl Api {
                 Some(_) => None,
             }
         });
-        stripped.chain(std::iter::once(path))
+        let literal = (!self.bases.is_empty()).then_some((path, true));
+        literal.into_iter().chain(stripped.chain(std::iter::once(path)).map(|path| (path, false)))
     }
 }
 
@@ -227,26 +231,42 @@ impl Found<'_> {
     }
 
     /// Adds what is wrong with the parameters.
-    pub(super) fn judge_parameters(&self, query: Option<&[u8]>, headers: &HeaderMap, violations: &mut Violations) {
+    pub(super) fn judge_parameters(
+        &self,
+        query: Option<&[u8]>,
+        headers: &HeaderMap,
+        reserved: &Reserved<'_>,
+        violations: &mut Violations,
+    ) {
         if self.operation.parameters.is_empty() {
             return;
         }
         let captures = self.api.paths.captures(self.template, self.path);
-        let sources = Sources { captures: &captures, query, headers };
+        let sources = Sources { captures: &captures, query, headers, reserved };
         self.operation.parameters.judge(&self.api.schemas, &sources, violations);
     }
 }
 
 /// A document on its way to an [`Api`].
+#[derive(Default)]
 struct Compiling {
     paths: Paths,
     items: Vec<Item>,
     operations: Vec<Operation>,
     /// The document's own.
     security: Option<Security>,
+    unscoped: Vec<String>,
 }
 
 impl Compiling {
+    fn security(&mut self, document: &Document, at: &At, security: &Value) -> Result<Security, Unusable> {
+        let security = Security::read(document, at, security)?;
+        if security.demands_scopes_of_some() {
+            self.unscoped.push(document.place(at));
+        }
+        Ok(security)
+    }
+
     fn path<'d>(
         &mut self,
         gathering: &mut Gathering<'d>,
@@ -284,7 +304,7 @@ impl Compiling {
     }
 
     fn operation<'d>(
-        &self,
+        &mut self,
         gathering: &mut Gathering<'d>,
         at: &At,
         operation: &'d Value,
@@ -296,7 +316,7 @@ impl Compiling {
         let parameters = Parameters::take(gathering, [shared, own])?;
         let body = operation.get("requestBody").map(|body| Body::take(gathering, at.child("requestBody"), body));
         let security = match operation.get("security") {
-            Some(security) => Security::read(document, &at.child("security"), security)?,
+            Some(security) => self.security(document, &at.child("security"), security)?,
             None => self.security.clone().unwrap_or_default(),
         };
         Ok(Operation { parameters, body: body.transpose()?, security })

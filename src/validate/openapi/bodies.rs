@@ -7,6 +7,7 @@ use super::form::{self, Form, MOST_FIELDS};
 use super::multipart;
 use super::parameters::is_json;
 use super::schema::{Gathering, SchemaId, Schemas};
+use super::texts::urlencoded;
 use crate::request::violation::{Place, Violation, Violations};
 use crate::validate::content::MediaType;
 use crate::validate::memory::{Full, Held};
@@ -105,8 +106,8 @@ impl Body {
             Content::UrlEncoded(form) => {
                 // What is taken apart is held as often again.
                 held.grow(text.len().saturating_mul(8))?;
-                let fields = form_urlencoded::parse(text).take(MOST_FIELDS.saturating_add(1));
-                let fields: Vec<_> = fields.map(|(name, text)| form::Field::text(name, text)).collect();
+                let fields = urlencoded(text).take(MOST_FIELDS.saturating_add(1));
+                let fields: Vec<_> = fields.map(|(name, text)| form::Field::pair(name, text)).collect();
                 if fields.len() > MOST_FIELDS {
                     let message = format!("has more than {MOST_FIELDS} fields");
                     violations.push(Violation::new(Place::Body, "", "form", message));
@@ -163,8 +164,12 @@ fn judge(schemas: &Schemas, schema: SchemaId, value: &Value, violations: &mut Vi
 
 impl Content {
     fn take<'d>(gathering: &mut Gathering<'d>, at: &At, range: &Range, media: &'d Value) -> Result<Content, Unusable> {
-        let schema = media.get("schema").map(|schema| gathering.add(&at.child("schema"), schema)).transpose()?;
         let name = range.to_string();
+        let add = |schema| match name.as_str() {
+            "multipart/form-data" => gathering.add_multipart(&at.child("schema"), schema),
+            _ => gathering.add(&at.child("schema"), schema),
+        };
+        let schema = media.get("schema").map(add).transpose()?;
         Ok(match name.as_str() {
             "application/x-www-form-urlencoded" => Content::UrlEncoded(Form::take(gathering, at, media, schema)?),
             "multipart/form-data" => Content::Multipart(Form::take(gathering, at, media, schema)?),

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::document::{At, Unusable};
+use super::found::typed;
 use super::multipart::Part;
-use super::parameters::{is_json, typed};
+use super::parameters::is_json;
 use super::schema::{Gathering, SchemaId, Schemas};
 use super::shape::{Reading, Shape, Types, scalar};
 use super::style::{self, Miswritten, Raw, Style, Want};
@@ -18,6 +19,9 @@ use crate::validate::memory::{Full, Held};
 
 /// Fields of a form, parts of one that is multipart; Starlette ends at a thousand fields and a thousand files.
 pub(super) const MOST_FIELDS: usize = 2000;
+
+/// Bytes that an item takes which shares its text with others: where it stands, and as a value.
+const ITEM: usize = 128;
 
 /// What a document says of a form.
 pub(super) struct Form {
@@ -40,22 +44,51 @@ pub(super) struct Field<'t> {
     name: Cow<'t, str>,
     content: Content<'t>,
     content_type: Option<Cow<'t, str>>,
+    carrier: Carrier,
+}
+
+/// What a field came as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    /// `name=value`
+    Pair,
+    /// A part without a file's name.
+    Part,
+    File,
 }
 
 enum Content<'t> {
     Text(Cow<'t, str>),
-    /// No text that could be judged.
+    /// It is not UTF-8: no text that could be judged.
     Binary,
 }
 
 impl<'t> Field<'t> {
-    pub(super) fn text(name: Cow<'t, str>, text: Cow<'t, str>) -> Field<'t> {
-        Field { name, content: Content::Text(text), content_type: None }
+    /// `text`: `None` where it is not UTF-8.
+    pub(super) fn pair(name: Cow<'t, str>, text: Option<Cow<'t, str>>) -> Field<'t> {
+        let content = text.map_or(Content::Binary, Content::Text);
+        Field { name, content, content_type: None, carrier: Carrier::Pair }
     }
 
     pub(super) fn part(part: Part<'t>) -> Field<'t> {
         let content = std::str::from_utf8(part.content).map_or(Content::Binary, |text| Content::Text(text.into()));
-        Field { name: Cow::Owned(part.name), content, content_type: part.content_type.map(Cow::Owned) }
+        let carrier = if part.is_file { Carrier::File } else { Carrier::Part };
+        Field { name: Cow::Owned(part.name), content, content_type: part.content_type.map(Cow::Owned), carrier }
+    }
+
+    /// What is wrong with how it came, where the form knows such a field.
+    fn misfit(&self, shape: &Shape) -> Option<(&'static str, &'static str)> {
+        match self.carrier {
+            Carrier::File if shape.may_be_binary() => return None,
+            // Scripts in browsers can give a part a type only with a file's name.
+            Carrier::File if shape.types.has_scalar() => return Some(("file", "must be sent without a filename")),
+            Carrier::Part if shape.must_be_file() => return Some(("file", "must be a file, with a filename")),
+            Carrier::Pair | Carrier::Part | Carrier::File => {}
+        }
+        // Some frameworks heed the charset of a part.
+        let stated = self.content_type.as_deref()?;
+        let is_utf8 = MediaType::parse(stated).is_some_and(|stated| stated.is_utf8());
+        (!is_utf8).then_some(("encoding", "must be UTF-8"))
     }
 }
 
@@ -137,13 +170,18 @@ struct Assembly<'a> {
 
 impl<'a> Assembly<'a> {
     fn object(&mut self, shape: &Shape, fields: &[Field<'_>]) -> Result<Value, Wrong> {
+        for field in fields.iter().filter(|field| shape.has(&field.name)) {
+            if let Some((rule, message)) = field.misfit(one(shape.property(&field.name))) {
+                return Err(Wrong::Violation(violation(&field.name, rule, message)));
+            }
+        }
         let mut object = Map::new();
         let styled = self.styled(shape, fields, &mut object)?;
         let mut named: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         for field in fields.iter().filter(|field| !styled.iter().any(|style| style.covers(&field.name))) {
             let property = shape.property(&field.name);
             self.check_type(field)?;
-            let value = self.value(field, if is_list(property) { property.item() } else { property })?;
+            let value = self.value(field, one(property))?;
             // A form sends every field, filled in or not.
             if let Some(value) = value {
                 named.entry(&field.name).or_default().push(value);
@@ -165,7 +203,7 @@ impl<'a> Assembly<'a> {
 
     /// Reads the fields for which the document names a style, as parameters of a query are.
     fn styled(
-        &self,
+        &mut self,
         shape: &Shape,
         fields: &[Field<'_>],
         object: &mut Map<String, Value>,
@@ -188,6 +226,9 @@ impl<'a> Assembly<'a> {
                     Content::Binary => None,
                 })
                 .collect();
+            let own = list.iter().filter(|(key, _)| key == name && !explode);
+            let items: usize = own.map(|(_, text)| text.matches(style.delimiter()).count()).sum();
+            self.held.grow(items.saturating_mul(ITEM)).map_err(Wrong::Full)?;
             let names = property.names().map(str::to_owned).collect::<Vec<_>>();
             let mine = |key: &str| property.has(key);
             let raws = style::read_listed(style, explode, name, &list, want, mine).map_err(|Miswritten| {
@@ -210,13 +251,21 @@ impl<'a> Assembly<'a> {
     /// `None`: it is empty, where nothing that is empty is taken.
     fn value(&mut self, field: &Field<'_>, shape: &Shape) -> Result<Option<Value>, Wrong> {
         let text = match &field.content {
+            _ if field.carrier == Carrier::File && shape.binary => return Ok(Some(Value::String(String::new()))),
             Content::Text(text) => text,
-            Content::Binary if shape.may_be_binary() => return Ok(Some(Value::String(String::new()))),
+            Content::Binary if field.carrier != Carrier::Pair && shape.may_be_anything() => {
+                return Ok(Some(Value::String(String::new())));
+            }
             // Whoever takes it for a string reads it by some other code, as what was never judged.
             Content::Binary => return Err(Wrong::Violation(violation(&field.name, "encoding", "must be UTF-8"))),
         };
-        let json = field.content_type.as_deref().is_some_and(is_json)
-            || (!shape.types.has_scalar() && (shape.types.has(Types::OBJECT) || shape.types.has(Types::ARRAY)));
+        let is_structure = shape.types.has(Types::OBJECT) || shape.types.has(Types::ARRAY);
+        let says_json = field.content_type.as_deref().is_some_and(is_json);
+        let encoding = self.form.encodings.get(&*field.name);
+        let is_encoded = encoding.is_some_and(|encoding| encoding.content_types.iter().any(|one| is_json(one)));
+        // Of what is to be text frameworks read the text, whatever type it says that it is of.
+        let json = (is_structure && !shape.types.has_scalar())
+            || (says_json && (is_encoded || shape.types.has(Types::OBJECT)));
         if json {
             return match json::read(text.as_bytes(), self.max_depth, self.held) {
                 Ok(value) => Ok(Some(value)),
@@ -227,7 +276,7 @@ impl<'a> Assembly<'a> {
         if text.is_empty() && !shape.types.has(Types::STRING) && !shape.types.has(Types::NULL) {
             return Ok(None);
         }
-        Ok(Some(scalar(if shape.binary { "" } else { text }, shape, self.reading)))
+        Ok(Some(scalar(text, shape, self.reading)))
     }
 
     /// Whether a part is of a type that the document wants; one that states none is taken to be.
@@ -246,6 +295,11 @@ impl<'a> Assembly<'a> {
         let message = format!("must be of the type {}", encoding.content_types.join(" or "));
         Err(Wrong::Violation(violation(&field.name, "contentType", message)))
     }
+}
+
+/// What one field of a property is.
+fn one(property: &Shape) -> &Shape {
+    if is_list(property) { property.item() } else { property }
 }
 
 /// Whether each field of this name is an item.

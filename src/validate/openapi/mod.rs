@@ -13,9 +13,11 @@ mod api;
 mod bodies;
 mod document;
 mod form;
+mod found;
 mod multipart;
 mod operations;
 mod parameters;
+mod parts;
 mod pattern;
 pub mod published;
 mod schema;
@@ -24,12 +26,13 @@ mod shape;
 mod style;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN};
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
 
 pub use self::alone::Alone;
@@ -125,7 +128,9 @@ impl OpenApi {
         building: &mut Building<'_>,
     ) -> Option<OpenApi> {
         let source = match &settings.source {
-            OpenApiSource::File(file) => Source::File(read_files(file, &validate.schemas, building.problems)?),
+            OpenApiSource::File(file) => {
+                Source::File(read_files(file, &validate.schemas, settings.security, building.problems)?)
+            }
             OpenApiSource::Upstream(path) => {
                 // A route without an upstream was refused when the configuration was read.
                 let upstream = upstream?;
@@ -138,7 +143,9 @@ impl OpenApi {
                     Source::Published { .. } | Source::File(_) => None,
                 });
                 let new = || Arc::new(Published::new(route, path, building.metrics));
-                Source::Published { document: before.unwrap_or_else(new), upstream: Arc::clone(upstream) }
+                let document = before.unwrap_or_else(new);
+                document.demand_scopes(settings.security);
+                Source::Published { document, upstream: Arc::clone(upstream) }
             }
         };
         Some(OpenApi { source, security: settings.security, max_depth: validate.max_depth })
@@ -164,7 +171,7 @@ impl OpenApi {
                 .ok_or_else(|| Rejection::from(Cause::DocumentUnavailable).with_detail(document.why_there_is_none()))?,
         };
         let path = Api::decoded(judging.path);
-        let (method, preflight) = asked_for(judging);
+        let (method, preflight) = asked_for(&api, judging.method, &path, judging.headers);
         let found = match api.find(method, &path) {
             Ok(found) => found,
             Err(missing) => {
@@ -191,22 +198,23 @@ impl OpenApi {
             });
         }
         let mut violations = Violations::default();
-        found.judge_parameters(judging.query, judging.headers, &mut violations);
+        found.judge_parameters(judging.query, judging.headers, judging.reserved, &mut violations);
         let id = found.id;
         Ok(Operation { found: Some((api, id)), max_depth: self.max_depth, violations })
     }
 }
 
 /// A browser that asks whether it may make a request (the Fetch standard's CORS preflight) asks for that request's
-/// operation. Documents do not list what answers it.
-fn asked_for<'a>(judging: &Judging<'a>) -> (&'a Method, bool) {
+/// operation. Documents do not list what answers it; where one does, the service answers by its own code what anybody
+/// could dress up as a preflight.
+fn asked_for<'a>(api: &Api, method: &'a Method, path: &[u8], headers: &HeaderMap) -> (&'a Method, bool) {
     static KNOWN: [Method; 7] =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-    let asked = judging.headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| judging.headers.contains_key(ORIGIN));
-    let asked = asked.filter(|_| *judging.method == Method::OPTIONS);
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| headers.contains_key(ORIGIN));
+    let asked = asked.filter(|_| *method == Method::OPTIONS && api.find(method, path).is_err());
     match asked.and_then(|asked| KNOWN.iter().find(|method| method.as_str().as_bytes() == asked.as_bytes())) {
         Some(method) => (method, true),
-        None => (judging.method, false),
+        None => (method, false),
     }
 }
 
@@ -230,6 +238,11 @@ impl Operation {
         match api.body(id, media_type) {
             BodyRule::Free => Ok(BodyJudge::Any),
             BodyRule::Json(id) => Ok(BodyJudge::Json(JsonBody { api, id })),
+            // Some frameworks heed its charset, and would read another text than was judged.
+            BodyRule::Bytes(_) if media_type.is_some_and(|stated| !stated.is_utf8()) => {
+                let why = "text is taken in UTF-8 only";
+                Err(Rejection::from(Cause::UnsupportedMediaType).with_detail(why.to_owned()))
+            }
             BodyRule::Bytes(id) => {
                 let boundary = media_type.and_then(|stated| stated.parameter("boundary")).map(|text| text.into_owned());
                 Ok(BodyJudge::Bytes(BytesBody { api, id, boundary, max_depth: self.max_depth }))
@@ -250,6 +263,7 @@ impl Operation {
 fn read_files(
     main: &At<std::path::PathBuf>,
     others: &[At<std::path::PathBuf>],
+    demands_scopes: bool,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Api>> {
     let name = |path: &Path| path.to_string_lossy().into_owned();
@@ -269,6 +283,15 @@ fn read_files(
             if !api.left_out.is_empty() {
                 let message = format!("patterns of `{}` are left out: {}", main.value.display(), told(&api.left_out));
                 let help = "they cannot be matched in linear time, for they look ahead, look back or refer back";
+                problems.push(Problem::warning(&main.span, message).help(help));
+            }
+            if demands_scopes && !api.unscoped.is_empty() {
+                let message = format!(
+                    "`{}` has ways in that demand no scopes beside those that do: {}",
+                    main.value.display(),
+                    told(&api.unscoped)
+                );
+                let help = "of the alternatives in `security` any one is enough: write them as one, or name `scopes` in the route";
                 problems.push(Problem::warning(&main.span, message).help(help));
             }
             Some(Arc::new(api))

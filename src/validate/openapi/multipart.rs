@@ -14,6 +14,8 @@ const MAX_HEAD: usize = 16 * 1024;
 pub(super) struct Part<'t> {
     pub(super) name: String,
     pub(super) content_type: Option<String>,
+    /// Whether it has a file's name: frameworks put it among the files then, and nowhere else.
+    pub(super) is_file: bool,
     pub(super) content: &'t [u8],
 }
 
@@ -85,17 +87,22 @@ fn part<'t>(head: &[u8], content: &'t [u8]) -> Result<Part<'t>, &'static str> {
     {
         return Err("has a part with a Content-Transfer-Encoding");
     }
-    let name = name(disposition).ok_or("has a part without a name")?;
-    Ok(Part { name, content_type: only("content-type")?.map(str::to_owned), content })
+    let (name, is_file) = name(disposition)?;
+    Ok(Part { name, content_type: only("content-type")?.map(str::to_owned), is_file, content })
 }
 
-/// The name in `form-data; name="x"; filename="y"`.
-fn name(disposition: &str) -> Option<String> {
-    let parameters = disposition.trim().strip_prefix("form-data")?;
+/// The name in `form-data; name="x"; filename="y"`, and whether a file's stands beside it.
+fn name(disposition: &str) -> Result<(String, bool), &'static str> {
+    const NAMELESS: &str = "has a part without a name";
+    let parameters = disposition.trim().strip_prefix("form-data").ok_or(NAMELESS)?;
     // Of the same form as those of a media type.
     let text = format!("form/data{parameters}");
-    let parsed = MediaType::parse(&text)?;
-    parsed.parameter("name").map(|name| name.into_owned())
+    let parsed = MediaType::parse(&text).ok_or(NAMELESS)?;
+    let is_file = parsed.parameter("filename").is_some();
+    if !is_file && parsed.parameter("filename*").is_some() {
+        return Err("has a part with a file's name that only some would see");
+    }
+    Ok((parsed.parameter("name").ok_or(NAMELESS)?.into_owned(), is_file))
 }
 
 #[cfg(test)]
@@ -112,8 +119,13 @@ mod tests {
                     content-disposition: form-data; name=b; filename=\"x \\\"y\\\".png\"\r\nContent-Type: image/png\r\n\r\n\
                     \r\n--X-2\r\n\0\r\n--X-1--\r\n";
         let expected = [
-            Part { name: "a".to_owned(), content_type: None, content: b"one" },
-            Part { name: "b".to_owned(), content_type: Some("image/png".to_owned()), content: b"\r\n--X-2\r\n\0" },
+            Part { name: "a".to_owned(), content_type: None, is_file: false, content: b"one" },
+            Part {
+                name: "b".to_owned(),
+                content_type: Some("image/png".to_owned()),
+                is_file: true,
+                content: b"\r\n--X-2\r\n\0",
+            },
         ];
         assert_eq!(parts(text).unwrap(), expected);
         assert_eq!(parts("--X-1--"), Ok(Vec::new()));
@@ -132,6 +144,8 @@ mod tests {
             "Content-Disposition: form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"b\"",
             "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: base64",
             "Content-Disposition: form-data; name=\"a",
+            "Content-Disposition: form-data; name=\"a\\b\"",
+            "Content-Disposition: form-data; name=\"a\"; filename*=utf-8''b",
             "Content-Disposition: form-data; name=\"a\"; name=\"b\"",
             "Content-Disposition: form-data; name=\"a\"; name*0=\"b\"",
             "Content-Disposition: form-data; x=\"\\\\\"; name=\"a\"; y=\"; name=b;\"",

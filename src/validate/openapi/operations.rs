@@ -75,6 +75,12 @@ impl Paths {
         self.root.find(&segments, &mut take)
     }
 
+    /// Whether a template has no names.
+    pub(super) fn is_literal(&self, template: usize) -> bool {
+        let segments = self.templates.get(template);
+        segments.is_some_and(|segments| segments.iter().all(|segment| matches!(segment, Segment::Literal(_))))
+    }
+
     /// What stands in the places of the names of a template that fits `path`.
     pub(super) fn captures<'r>(&'r self, template: usize, path: &'r [u8]) -> Captures<'r> {
         let mut captures = Captures::new();

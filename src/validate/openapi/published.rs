@@ -1,5 +1,6 @@
 //! A document that an upstream publishes: the last good one, and how its fetching fares.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -22,6 +23,8 @@ pub struct Published {
     /// The path as people may see it.
     pub shown: String,
     newest: ArcSwapOption<Api>,
+    /// Whether the route demands the scopes that it names; for the log.
+    demands_scopes: AtomicBool,
     /// Told when a request hints at a newer document.
     changed: Notify,
     /// Not looked at by requests, unless there is no document.
@@ -50,10 +53,15 @@ impl Published {
             path: path.value.clone(),
             shown,
             newest: ArcSwapOption::empty(),
+            demands_scopes: AtomicBool::new(false),
             changed: Notify::new(),
             standing: Mutex::default(),
             metrics: metrics.document(route),
         }
+    }
+
+    pub(super) fn demand_scopes(&self, demands: bool) {
+        self.demands_scopes.store(demands, Ordering::Relaxed);
     }
 
     /// Whether it is that of the next snapshot too: the same path of an upstream that still has one of its servers.
@@ -120,7 +128,7 @@ impl Published {
         match compiled {
             Ok(Ok(api)) => {
                 let operations = api.operations();
-                let left_out = api.left_out.clone();
+                let (left_out, unscoped) = (api.left_out.clone(), api.unscoped.clone());
                 self.newest.store(Some(Arc::new(api)));
                 let before = self.note(DocumentFetch::Success, |standing| {
                     *standing =
@@ -128,19 +136,28 @@ impl Published {
                 });
                 let new = if before.text.is_none() { "fetched" } else { "changed" };
                 tracing::info!(route = &*self.route, path = self.shown, operations, "OpenAPI document {new}");
-                if !left_out.is_empty() {
-                    let patterns = told(&left_out);
-                    let (route, path) = (&*self.route, &self.shown);
-                    tracing::warn!(
-                        route,
-                        path,
-                        patterns,
-                        "patterns that cannot be matched in linear time are left out"
-                    );
-                }
+                self.warn(&left_out, &unscoped);
             }
             Ok(Err(unusable)) => self.failed(DocumentFetch::Unusable, &unusable.to_string()),
             Err(_) => self.failed(DocumentFetch::Unusable, "it could not be read: this is a defect of the gateway"),
+        }
+    }
+
+    /// Of what a document says and that does not hold as it may be meant.
+    fn warn(&self, left_out: &[String], unscoped: &[String]) {
+        let (route, path) = (&*self.route, &self.shown);
+        if !left_out.is_empty() {
+            let patterns = told(left_out);
+            tracing::warn!(route, path, patterns, "patterns that cannot be matched in linear time are left out");
+        }
+        if !unscoped.is_empty() && self.demands_scopes.load(Ordering::Relaxed) {
+            let places = told(unscoped);
+            tracing::warn!(
+                route,
+                path,
+                places,
+                "beside the ways in that demand scopes there are some that demand none"
+            );
         }
     }
 

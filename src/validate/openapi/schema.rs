@@ -11,6 +11,7 @@ use jsonschema::{Draft, Registry, RegistryBuilder};
 use serde_json::{Map, Value, json};
 
 use super::document::{At, Document, Unusable, Version};
+use super::parts::{Medium, Parts, TEXT_OR_FILE};
 use super::pattern::{self, Pattern};
 use super::shape::Shape;
 use crate::validate::extent::Extents;
@@ -42,6 +43,7 @@ pub(super) struct Gathering<'d> {
     known: HashMap<At, usize>,
     /// Definitions that are not taken over yet.
     waiting: Vec<(usize, At, &'d Value)>,
+    parts: Parts,
     /// The definitions that requests are judged by.
     roots: Vec<(At, usize)>,
     root_ids: HashMap<usize, SchemaId>,
@@ -76,6 +78,7 @@ impl<'d> Gathering<'d> {
             definitions: Vec::new(),
             known: HashMap::new(),
             waiting: Vec::new(),
+            parts: Parts::default(),
             roots: Vec::new(),
             root_ids: HashMap::new(),
             count: 0,
@@ -95,13 +98,28 @@ impl<'d> Gathering<'d> {
     pub(super) fn add(&mut self, at: &At, schema: &'d Value) -> Result<SchemaId, Unusable> {
         let definition = self.define(at, schema);
         self.take_what_waits()?;
+        Ok(self.root(at, definition))
+    }
+
+    /// The same of one that the fields of a multipart form are judged by: there may be files among them.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(super) fn add_multipart(&mut self, at: &At, schema: &'d Value) -> Result<SchemaId, Unusable> {
+        let definition = self.define(at, schema);
+        self.take_what_waits()?;
+        let definition = self.parts.form(definition, &mut self.definitions);
+        Ok(self.root(at, definition))
+    }
+
+    fn root(&mut self, at: &At, definition: usize) -> SchemaId {
         if let Some(id) = self.root_ids.get(&definition) {
-            return Ok(*id);
+            return *id;
         }
         let id = SchemaId(self.roots.len());
         self.roots.push((at.clone(), definition));
         self.root_ids.insert(definition, id);
-        Ok(id)
+        id
     }
 
     /// Where patterns stand that cannot be used.
@@ -189,11 +207,11 @@ impl<'d> Gathering<'d> {
             self.keyword(&mut taken, &at.child(key), key, value, depth + 1)?;
         }
         self.demand_only_what_clients_send(at, object, &mut taken);
-        if is_binary(object) {
-            for bound in ["pattern", "minLength", "maxLength"] {
-                taken.remove(bound);
-            }
-            taken.insert("format".to_owned(), Value::String("binary".to_owned()));
+        match Medium::of(object) {
+            Medium::Text => {}
+            Medium::Binary => drop(taken.insert("format".to_owned(), json!("binary"))),
+            Medium::Either if taken.contains_key("format") => {}
+            Medium::Either => drop(taken.insert("format".to_owned(), json!(TEXT_OR_FILE))),
         }
         match self.document.version {
             Version::V30 => {
@@ -307,11 +325,6 @@ impl<'d> Gathering<'d> {
         }
         false
     }
-}
-
-/// A file, whose bytes are no text that could be judged.
-fn is_binary(schema: &Map<String, Value>) -> bool {
-    schema.get("format").is_some_and(|format| format == "binary") || schema.contains_key("contentMediaType")
 }
 
 /// `exclusiveMinimum: true` as OpenAPI 3.0 has it from draft 4.

@@ -41,6 +41,13 @@ impl Security {
         Ok(Security { alternatives })
     }
 
+    /// Whether some alternatives have scopes and others none: whoever has none of those scopes may take the others.
+    pub(super) fn demands_scopes_of_some(&self) -> bool {
+        let (open, scoped) =
+            (self.alternatives.iter().any(Vec::is_empty), self.alternatives.iter().any(|one| !one.is_empty()));
+        open && scoped
+    }
+
     /// # Errors
     /// The scopes that would be enough, of the alternative that lacks the fewest.
     pub(super) fn allows(&self, has: impl Fn(&str) -> bool) -> Result<(), &[String]> {
@@ -65,7 +72,7 @@ fn has_scopes(document: &Document, at: &At, scheme: &str) -> Result<bool, Unusab
 mod tests {
     use super::*;
 
-    fn allowed(security: &str, scopes: &[&str]) -> Result<(), Vec<String>> {
+    fn security(security: &str) -> Security {
         let text = format!(
             r#"{{"openapi": "3.1.0", "security": {security}, "components": {{"securitySchemes": {{
                 "oauth": {{"type": "oauth2"}}, "oidc": {{"type": "openIdConnect"}},
@@ -73,8 +80,11 @@ mod tests {
         );
         let document = Document::read("a", text.as_bytes(), &[]).unwrap();
         let (at, root) = document.root();
-        let security = Security::read(&document, &at, root.get("security").unwrap()).unwrap();
-        security.allows(|scope| scopes.contains(&scope)).map_err(<[String]>::to_vec)
+        Security::read(&document, &at, root.get("security").unwrap()).unwrap()
+    }
+
+    fn allowed(text: &str, scopes: &[&str]) -> Result<(), Vec<String>> {
+        security(text).allows(|scope| scopes.contains(&scope)).map_err(<[String]>::to_vec)
     }
 
     #[test]
@@ -86,6 +96,16 @@ mod tests {
         assert_eq!(allowed(r#"[{"oauth": ["a"], "oidc": ["c"]}]"#, &["a"]), Err(vec!["a".to_owned(), "c".to_owned()]));
         for open in ["[]", "[{}]", r#"[{"key": []}]"#, r#"[{"bearer": ["x"]}]"#, r#"[{"oauth": ["a"]}, {}]"#] {
             assert_eq!(allowed(open, &[]), Ok(()), "{open}");
+        }
+    }
+
+    #[test]
+    fn a_way_in_beside_the_one_with_scopes_is_noticed() {
+        for text in [r#"[{"oauth": ["a"]}, {"key": []}]"#, r#"[{}, {"oauth": ["a"]}]"#] {
+            assert!(security(text).demands_scopes_of_some(), "{text}");
+        }
+        for text in [r#"[{"oauth": ["a"], "key": []}]"#, r#"[{"key": []}, {"bearer": []}]"#, "[]"] {
+            assert!(!security(text).demands_scopes_of_some(), "{text}");
         }
     }
 

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
+use super::parts::FILE;
+
 /// Types of JSON, as a set.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Types(u8);
@@ -67,8 +69,10 @@ impl Types {
 #[derive(Clone)]
 pub(super) struct Shape {
     pub(super) types: Types,
-    /// The bytes of a file.
+    /// It may be a file; only schemas of multipart forms know such.
     pub(super) binary: bool,
+    /// It may be something other than a file.
+    text: bool,
     /// Of an array's items.
     items: Option<Box<Shape>>,
     properties: BTreeMap<String, Shape>,
@@ -84,7 +88,8 @@ const MAX_LEVEL: usize = 2;
 /// How many schemas are looked at for one shape: choices in the properties of choices multiply. Beyond them, anything fits.
 const MOST_LOOKS: u32 = 100_000;
 
-static ANY: Shape = Shape { types: Types::ALL, binary: false, items: None, properties: BTreeMap::new(), others: None };
+static ANY: Shape =
+    Shape { types: Types::ALL, binary: false, text: true, items: None, properties: BTreeMap::new(), others: None };
 
 impl Shape {
     /// The shape of a definition.
@@ -95,7 +100,16 @@ impl Shape {
 
     /// Whether bytes that are no text fit: of a file, or where nothing is said of the type.
     pub(super) fn may_be_binary(&self) -> bool {
-        self.binary || self.types == Types::ALL
+        self.binary || self.may_be_anything()
+    }
+
+    pub(super) fn may_be_anything(&self) -> bool {
+        self.types == Types::ALL
+    }
+
+    /// Whether it can be nothing but a file.
+    pub(super) fn must_be_file(&self) -> bool {
+        self.binary && !self.text
     }
 
     /// Of each item of an array.
@@ -139,6 +153,7 @@ impl Shape {
 
     fn widen(&mut self, other: Shape) {
         self.types = self.types.or(other.types);
+        self.text |= other.text;
         self.learn(other);
     }
 }
@@ -160,7 +175,8 @@ impl<'a> Look<'a> {
         let Some(left) = self.left.get().checked_sub(1).filter(|_| depth <= MAX_DEPTH) else { return shape };
         self.left.set(left);
         shape.types = own_types(object);
-        shape.binary = object.get("format").is_some_and(|format| format == "binary");
+        shape.binary = object.get("format").is_some_and(|format| format == FILE);
+        shape.text = !shape.binary && shape.types != Types::NULL;
         if level < MAX_LEVEL {
             self.inside(object, &mut shape, level + 1);
         }
@@ -169,22 +185,26 @@ impl<'a> Look<'a> {
         {
             let target = self.at(target, depth + 1, level);
             shape.types = shape.types.and(target.types);
+            shape.text &= target.text;
             shape.learn(target);
         }
         for part in object.get("allOf").and_then(Value::as_array).into_iter().flatten() {
             let part = self.at(part, depth + 1, level);
             shape.types = shape.types.and(part.types);
+            shape.text &= part.text;
             shape.learn(part);
         }
         for alternatives in ["anyOf", "oneOf"] {
             let Some(alternatives) = object.get(alternatives).and_then(Value::as_array) else { continue };
-            let mut either = Types::NONE;
+            let (mut either, mut text) = (Types::NONE, false);
             for alternative in alternatives {
                 let alternative = self.at(alternative, depth + 1, level);
                 either = either.or(alternative.types);
+                text |= alternative.text;
                 shape.learn(alternative);
             }
             shape.types = shape.types.and(either);
+            shape.text &= text;
         }
         shape
     }

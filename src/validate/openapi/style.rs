@@ -31,7 +31,7 @@ impl Style {
     }
 
     /// What stands between the items where they share one value.
-    fn delimiter(self) -> char {
+    pub(super) fn delimiter(self) -> char {
         match self {
             Style::Simple | Style::Label | Style::Matrix | Style::Form | Style::DeepObject => ',',
             Style::SpaceDelimited => ' ',

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use super::api::{Api, BodyRule, Missing};
 use super::compile;
 use crate::request::violation::Violations;
+use crate::validate::Reserved;
 use crate::validate::content::MediaType;
 
 mod deep;
+mod values;
 
 fn api(document: &Value) -> Api {
     compile("", document.to_string().as_bytes(), &[]).unwrap_or_else(|unusable| panic!("{unusable}"))
@@ -32,11 +34,21 @@ fn fields(fields: &[(&str, &str)]) -> HeaderMap {
 
 /// What is wrong with the parameters of a request.
 fn request(api: &Api, method: &str, target: &str, headers: &[(&str, &str)]) -> Result<Vec<String>, Missing> {
+    request_with(api, method, target, headers, &Reserved { field: &|_| false, cookie: None })
+}
+
+fn request_with(
+    api: &Api,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    reserved: &Reserved<'_>,
+) -> Result<Vec<String>, Missing> {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let path = Api::decoded(path);
     let found = api.find(&Method::from_bytes(method.as_bytes()).unwrap(), &path)?;
     let mut violations = Violations::default();
-    found.judge_parameters(query.map(str::as_bytes), &fields(headers), &mut violations);
+    found.judge_parameters(query.map(str::as_bytes), &fields(headers), reserved, &mut violations);
     Ok(listed(violations))
 }
 
