@@ -14,6 +14,7 @@ use super::identity::{Identity, Method};
 use super::introspection::{Introspection, Standing};
 use super::jwt::Jwt;
 use super::jwt::keys::Keys;
+use super::verified::Seen;
 use crate::config::problem::Problem;
 use crate::config::settings::{ApiKeyPlace, AuthKind, AuthSettings, TokenFrom};
 use crate::observe::metrics::Metrics;
@@ -194,15 +195,30 @@ impl Kind {
 }
 
 impl Asked<'_> {
-    /// Whoever showed this not long ago, or what is found out at once.
+    /// What was found of this not long ago, or is found out at once.
     pub fn known(&self, worker: &Worker) -> Known {
-        let seen = |known: Option<Arc<Identity>>| known.map_or(Known::Later, |identity| Known::Now(Ok(identity)));
+        let seen = |known: Option<Seen>| match known {
+            Some(Seen::Proved(identity)) => Known::Now(Ok(identity)),
+            Some(Seen::Refused(why)) => Known::Now(Err(Failure::Invalid(why))),
+            None => Known::Later,
+        };
         match self {
             Asked::Jwt(jwt, token) => seen(jwt.known(worker, token)),
             Asked::Introspection(introspection, token) => seen(introspection.known(worker, token)),
             Asked::ApiKey(keys, key) => Known::Now(keys.judge(key)),
             Asked::Certificate(certificates, certificate) => Known::Now(certificates.judge(certificate)),
             Asked::Basic(basic, text) => seen(basic.known(worker, text)),
+        }
+    }
+
+    /// An auth that is asked after this one took what this one had looked into and refused: it need not look into it
+    /// each time.
+    pub fn taken_elsewhere(&self, worker: &Worker, why: &'static str) {
+        match self {
+            Asked::Jwt(jwt, token) => jwt.taken_elsewhere(worker, token, why),
+            Asked::Introspection(introspection, token) => introspection.taken_elsewhere(worker, token, why),
+            Asked::ApiKey(..) | Asked::Certificate(..) => {}
+            Asked::Basic(basic, text) => basic.taken_elsewhere(worker, text, why),
         }
     }
 

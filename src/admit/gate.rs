@@ -173,25 +173,40 @@ impl Guard {
         })
     }
 
-    /// What can be said of a credential without waiting for anything; `None`: somebody has to look into it.
+    /// What can be said of a credential without waiting for anything; `None`: somebody has to look into it. The order
+    /// of the route's list counts here too: what a later auth remembers says nothing until those before it have refused.
     fn at_once(&self, worker: &Worker, credential: &Credential<'_, '_>) -> Option<Judged> {
-        let (mut failure, mut takes_time) = (None, false);
+        let mut failure = None;
         for asked in self.taking(credential) {
             match asked.known(worker) {
                 Known::Now(Ok(identity)) => return Some(Ok(identity)),
                 Known::Now(Err(reason)) => failure = Some(graver(failure, reason)),
-                Known::Later => takes_time = true,
+                Known::Later => return None,
             }
         }
-        (!takes_time).then(|| Err(failure.unwrap_or_else(|| nobody_takes(credential))))
+        Some(Err(failure.unwrap_or_else(|| nobody_takes(credential))))
     }
 
     /// Asks every auth that takes the credential, which may take its time; the first that knows the caller decides.
     async fn judge(&self, worker: &Worker, credential: &Credential<'_, '_>) -> Judged {
         let mut failure = None;
+        let mut refused = Vec::new();
         for asked in self.taking(credential) {
-            match asked.judge(worker).await {
-                Ok(identity) => return Ok(identity),
+            let judged = match asked.known(worker) {
+                Known::Now(judged) => judged,
+                Known::Later => {
+                    let judged = asked.judge(worker).await;
+                    if let Err(Failure::Invalid(why)) = judged {
+                        refused.push((asked, why));
+                    }
+                    judged
+                }
+            };
+            match judged {
+                Ok(identity) => {
+                    refused.iter().for_each(|(before, why)| before.taken_elsewhere(worker, why));
+                    return Ok(identity);
+                }
                 Err(reason) => failure = Some(graver(failure, reason)),
             }
         }

@@ -50,6 +50,15 @@ pub struct Holds {
     pub at_most: Duration,
 }
 
+/// What is remembered of a credential.
+#[derive(Clone)]
+pub enum Seen {
+    Proved(Arc<Identity>),
+    /// In whose words it proved nothing here. Only kept of a credential that another auth of a route takes: then it
+    /// need not be judged here each time before that one is asked.
+    Refused(&'static str),
+}
+
 /// The cache of one worker. Whatever is used stays.
 pub struct Verified(RefCell<Generations<Key, Entry, BuildHasherDefault<OfDigest>>>);
 
@@ -68,7 +77,7 @@ struct Key {
 }
 
 struct Entry {
-    identity: Arc<Identity>,
+    seen: Seen,
     until: Option<SystemTime>,
     at_most: Instant,
 }
@@ -79,7 +88,10 @@ impl Entry {
     }
 
     fn size(&self) -> usize {
-        self.identity.size().saturating_add(OVERHEAD)
+        match &self.seen {
+            Seen::Proved(identity) => identity.size().saturating_add(OVERHEAD),
+            Seen::Refused(_) => OVERHEAD,
+        }
     }
 }
 
@@ -111,21 +123,31 @@ impl Hasher for OfDigest {
 }
 
 impl Verified {
-    /// Whoever `prover` found behind the credential of this digest, while that holds. `generation` is that of the keys
+    /// What `prover` found behind the credential of this digest, while that holds. `generation` is that of the keys
     /// that it uses now; 0 where it has none.
-    pub fn get(&self, prover: Prover, generation: u64, digest: &Digest) -> Option<Arc<Identity>> {
+    pub fn get(&self, prover: Prover, generation: u64, digest: &Digest) -> Option<Seen> {
         let key = Key { digest: *digest, prover, generation };
-        let holding = |entry: &Entry| entry.holds().then(|| Arc::clone(&entry.identity));
+        let holding = |entry: &Entry| entry.holds().then(|| entry.seen.clone());
         self.0.borrow_mut().take_up(key, holding)
     }
 
     /// Remembers what was proved just now. `generation` is that of the keys that proved it.
     pub fn put(&self, prover: Prover, generation: u64, digest: &Digest, identity: &Arc<Identity>, holds: Holds) {
+        self.keep(Key { digest: *digest, prover, generation }, Seen::Proved(Arc::clone(identity)), holds);
+    }
+
+    /// Remembers that `prover` refused a credential that another took.
+    pub fn refused(&self, prover: Prover, generation: u64, digest: &Digest, why: &'static str, at_most: Duration) {
+        let holds = Holds { until: None, at_most };
+        self.keep(Key { digest: *digest, prover, generation }, Seen::Refused(why), holds);
+    }
+
+    fn keep(&self, key: Key, seen: Seen, holds: Holds) {
         let Some(at_most) = clock::recent().checked_add(holds.at_most) else { return };
-        let entry = Entry { identity: Arc::clone(identity), until: holds.until, at_most };
+        let entry = Entry { seen, until: holds.until, at_most };
         if entry.holds() {
             let size = entry.size();
-            self.0.borrow_mut().put(Key { digest: *digest, prover, generation }, entry, size);
+            self.0.borrow_mut().put(key, entry, size);
         }
     }
 }
@@ -143,7 +165,10 @@ mod tests {
     }
 
     fn known(verified: &Verified, prover: Prover, generation: u64, credential: &str) -> Option<String> {
-        verified.get(prover, generation, &digest([credential.as_bytes()])).map(|identity| identity.subject().to_owned())
+        match verified.get(prover, generation, &digest([credential.as_bytes()]))? {
+            Seen::Proved(identity) => Some(identity.subject().to_owned()),
+            Seen::Refused(why) => Some(why.to_owned()),
+        }
     }
 
     #[test]
@@ -154,6 +179,16 @@ mod tests {
         assert_eq!(known(&verified, Prover::new(), 3, "token"), None, "another auth, or other settings");
         assert_eq!(known(&verified, prover, 4, "token"), None, "other keys");
         assert_eq!(known(&verified, prover, 3, "tokem"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_remembered_in_its_own_words_for_a_while() {
+        let (verified, prover) = (Verified::default(), Prover::new());
+        verified.refused(prover, 1, &digest([b"token"]), "of another issuer", Duration::from_secs(60));
+        assert_eq!(known(&verified, prover, 1, "token").as_deref(), Some("of another issuer"));
+        assert_eq!(known(&verified, prover, 2, "token"), None, "other keys");
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(known(&verified, prover, 1, "token"), None);
     }
 
     #[tokio::test(start_paused = true)]

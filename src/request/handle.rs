@@ -291,7 +291,7 @@ impl<'a> Passage<'a> {
         let Way { route, path, query, admitted, .. } = *way;
         let (changes, identity_fields) = (&route.settings.request_headers, &self.gateway.routes.identity_fields);
         let reserved = Reserved {
-            field: &|name| is_reserved(name, changes, identity_fields, &admitted.withheld),
+            field: &|name| is_reserved(name, changes, identity_fields, admitted.withheld),
             cookie: match &admitted.withheld {
                 Withheld::Cookie(cookie) => Some(cookie),
                 Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) => None,

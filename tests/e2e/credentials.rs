@@ -1,9 +1,12 @@
 //! Credentials that are shown in a way of their own: what a lenient framework would take for one is one here. And who
 //! is named in the records of requests that were refused.
 
+use serde_json::json;
+
 use crate::harness::http::{Client, Response};
 use crate::harness::{Fake, Gateway, Setup};
 use crate::identity::{KEY, KEYS, OPS, basic, keys, write_ops};
+use crate::jwt::testing::{Signer, claims, jwks, with};
 
 /// HS256.
 const STAFF: &str = "[auth.staff]\nkind = \"jwt\"\nissuer = \"https://idp.example\"\naudience = [\"orders\"]\n\
@@ -72,4 +75,46 @@ fn whoever_lacks_a_role_or_a_scope_is_named() {
     }
     let unknown = ask(&gateway, "/roles", &[("X-API-Key", "psk_wrong")]);
     assert_eq!((unknown.status, gateway.access_record(&unknown).get("subject")), (401, None));
+}
+
+/// What a worker remembers of a token never goes before an auth that the route lists earlier: else a request to one
+/// route would decide what a caller may do on another.
+#[test]
+fn the_order_of_the_list_decides_whatever_was_asked_before() {
+    let signer = Signer::new("ES256", "key");
+    let auth = |name: &str, roles: &str| {
+        format!(
+            "[auth.{name}]\nkind = \"jwt\"\nissuer = \"https://idp.example\"\naudience = [\"orders\"]\n\
+             jwks_file = \"jwks.json\"\n{roles}\n"
+        )
+    };
+    let route = |name: &str, auths: &str, roles: &str| {
+        format!("[route.{name}]\npath = \"/{name}\"\nauth = {auths}\nrespond = {{ status = 204 }}\n{roles}\n")
+    };
+    let config = ["[server]\nworkers = 1\n[listener.http]\naddress = \"127.0.0.1:@http@\"\n".to_owned()]
+        .into_iter()
+        .chain([auth("a", ""), auth("b", "roles_claim = \"groups\""), auth("elsewhere", "").replace("idp", "other")])
+        .chain([
+            route("second", "[\"b\"]", ""),
+            route("first", "[\"a\"]", ""),
+            route("both", "[\"a\", \"b\"]", "roles = [\"admin\"]"),
+            route("behind", "[\"elsewhere\", \"b\"]", "roles = [\"admin\"]"),
+        ])
+        .collect::<String>();
+    let gateway = Gateway::start_with(&config, |directory, _| {
+        std::fs::write(directory.join("jwks.json"), jwks([&signer])).unwrap();
+    });
+    let asked = |path: &str, token: &str| ask(&gateway, path, &[("Authorization", &format!("Bearer {token}"))]).status;
+    for (what, roles, groups, expected) in
+        [("by the first auth", "admin", "reader", 204), ("by the second auth", "reader", "admin", 403)]
+    {
+        let token = signer.sign(&with(claims(), json!({"roles": [roles], "groups": [groups]})));
+        assert_eq!(asked("/second", &token), 204, "{what}");
+        assert_eq!([0; 3].map(|_| asked("/both", &token)), [expected; 3], "{what}: the second auth knew it already");
+        assert_eq!(asked("/first", &token), 204, "{what}");
+        assert_eq!(asked("/both", &token), expected, "{what}");
+    }
+    // What the first one refused it need not judge again, and says so on routes of its own.
+    let token = signer.sign(&with(claims(), json!({"groups": ["admin"]})));
+    assert_eq!([0; 3].map(|_| asked("/behind", &token)), [204; 3]);
 }

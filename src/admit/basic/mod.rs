@@ -20,7 +20,7 @@ use self::pool::Pool;
 use super::auth::{Building, Failure, Judged};
 use super::digest::{Digest, digest};
 use super::identity::{Identity, Method};
-use super::verified::{Holds, Prover};
+use super::verified::{Holds, Prover, Seen};
 use crate::config::problem::Problem;
 use crate::config::read_bounded;
 use crate::config::settings::BasicSettings;
@@ -121,8 +121,13 @@ impl Basic {
     }
 
     /// Whoever showed this not long ago.
-    pub fn known(&self, worker: &Worker, shown: &[u8]) -> Option<Arc<Identity>> {
+    pub fn known(&self, worker: &Worker, shown: &[u8]) -> Option<Seen> {
         worker.admission.verified.get(self.users.prover, 0, &self.users.key(shown))
+    }
+
+    /// Another auth took what was refused here.
+    pub fn taken_elsewhere(&self, worker: &Worker, shown: &[u8], why: &'static str) {
+        worker.admission.verified.refused(self.users.prover, 0, &self.users.key(shown), why, REMEMBERED);
     }
 
     /// # Errors

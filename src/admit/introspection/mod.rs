@@ -25,9 +25,8 @@ use self::proof::Proof;
 pub use self::standing::Standing;
 use super::auth::{Building, Failure, Judged};
 use super::digest::{Digest, Digested};
-use super::identity::Identity;
 use super::jwt::token::MAX_TOKEN;
-use super::verified::{Holds, Prover};
+use super::verified::{Holds, Prover, Seen};
 use crate::config::settings::IntrospectionSettings;
 use crate::config::source::Span;
 use crate::fetch::{Client, Question, Tls, What};
@@ -123,11 +122,17 @@ impl Introspection {
     }
 
     /// Whoever showed this token not long ago.
-    pub fn known(&self, worker: &Worker, token: &Digested<'_>) -> Option<Arc<Identity>> {
+    pub fn known(&self, worker: &Worker, token: &Digested<'_>) -> Option<Seen> {
         if token.text().len() > MAX_TOKEN {
             return None;
         }
         worker.admission.verified.get(self.shared.prover, 0, token.digest())
+    }
+
+    /// Another auth took what was refused here.
+    pub fn taken_elsewhere(&self, worker: &Worker, token: &Digested<'_>, why: &'static str) {
+        let at_most = self.shared.settings.cache;
+        worker.admission.verified.refused(self.shared.prover, 0, token.digest(), why, at_most);
     }
 
     pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {

@@ -27,7 +27,7 @@ use self::token::{MAX_TOKEN, Token, is_of_kind};
 use super::auth::{Building, Failure, Judged};
 use super::digest::Digested;
 use super::identity::{Identity, Method};
-use super::verified::{Holds, Prover};
+use super::verified::{Holds, Prover, Seen};
 use crate::clock;
 use crate::config::problem::Problem;
 use crate::config::settings::{At, JwtAlgorithm, JwtKeys, JwtSettings, TokenFrom};
@@ -37,6 +37,8 @@ use crate::worker::Worker;
 
 /// A verified token is judged anew at least this often, should the clock on the wall be set back.
 const VERIFIED: Duration = Duration::from_secs(24 * 60 * 60);
+/// And one that was refused, since there is a time before which it is not valid.
+const REFUSED: Duration = Duration::from_secs(60);
 /// Of a `jwks_file`.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -96,12 +98,17 @@ impl Jwt {
         &self.settings.token_from
     }
 
-    /// Whoever showed this token not long ago.
-    pub fn known(&self, worker: &Worker, token: &Digested<'_>) -> Option<Arc<Identity>> {
+    /// What was found of this token not long ago.
+    pub fn known(&self, worker: &Worker, token: &Digested<'_>) -> Option<Seen> {
         if token.text().len() > MAX_TOKEN {
             return None;
         }
         worker.admission.verified.get(self.prover, self.keys.generation(), token.digest())
+    }
+
+    /// Another auth took what was refused here.
+    pub fn taken_elsewhere(&self, worker: &Worker, token: &Digested<'_>, why: &'static str) {
+        worker.admission.verified.refused(self.prover, self.keys.generation(), token.digest(), why, REFUSED);
     }
 
     pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {

@@ -12,6 +12,7 @@ use super::token::Token;
 use super::{claims as judged, token};
 use crate::admit::auth::{Auth, Failure, Judged, Kind};
 use crate::admit::digest::Digested;
+use crate::admit::verified::Seen;
 use crate::config::settings::JwtAlgorithm;
 use crate::server::testing;
 use crate::worker::Worker;
@@ -55,7 +56,10 @@ impl Gate {
 
     fn known(&self, token: &str) -> Option<String> {
         let Kind::Jwt(jwt) = &self.staff.kind else { panic!("not a jwt") };
-        jwt.known(&self.worker, &Digested::new(token.as_bytes())).map(|identity| identity.subject().to_owned())
+        match jwt.known(&self.worker, &Digested::new(token.as_bytes()))? {
+            Seen::Proved(identity) => Some(identity.subject().to_owned()),
+            Seen::Refused(why) => panic!("{why}"),
+        }
     }
 
     fn subject(&self, token: &str) -> Result<String, Failure> {
