@@ -52,8 +52,9 @@ impl Worker {
         let Snapshot { newest, seen } = &mut *self.snapshot.borrow_mut();
         let newest = newest.load();
         if !Arc::ptr_eq(newest, seen) {
-            *seen = Rc::new(Arc::clone(newest));
+            // While the one before is still there, so that what is known of its stores is taken over.
             newest.limits.prepare(&self.admission.stores);
+            *seen = Rc::new(Arc::clone(newest));
         }
         Rc::clone(seen)
     }

@@ -31,6 +31,33 @@ fn is_up(gateway: &Gateway) {
     });
 }
 
+/// A server whose answer to `/held` has no end.
+fn halting() -> Fake {
+    Fake::start(|mut connection| {
+        while let Some(request) = connection.read_request() {
+            match request.target() {
+                "/held" => {
+                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf");
+                    connection.hold();
+                }
+                _ => _ = connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+            }
+        }
+    })
+}
+
+/// The key of the places that are held of a limit.
+fn key_held(redis: &Redis, limit: &str) -> Option<String> {
+    let keys = redis.command("KEYS *held");
+    keys.lines().find(|line| line.contains(limit)).map(str::to_owned)
+}
+
+fn is_counted_in(gateway: &Gateway) {
+    eventually("it is counted in", || {
+        (gateway.metric("passerelle_store_up", &["store=\"shared\""]) == 1.0).then_some(())
+    });
+}
+
 #[test]
 fn gateways_count_together() {
     let (fake, redis) = (Fake::ok(), Redis::start());
@@ -97,18 +124,7 @@ fn two_gateways_let_through_what_one_would() {
 
 #[test]
 fn places_are_held_across_gateways_until_the_answer_has_ended() {
-    let fake = Fake::start(|mut connection| {
-        while let Some(request) = connection.read_request() {
-            match request.target() {
-                "/held" => {
-                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf");
-                    connection.hold();
-                }
-                _ => _ = connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-            }
-        }
-    });
-    let redis = Redis::start();
+    let (fake, redis) = (halting(), Redis::start());
     let setup = shared(&fake, "concurrent = 1", &at(&redis));
     let (one, two) = (setup.start(), setup.start());
     let mut client = Client::connect(one.port("http"));
@@ -126,10 +142,47 @@ fn places_are_held_across_gateways_until_the_answer_has_ended() {
         client = Client::connect(one.port("http"));
         (client.send(head("GET", "/held", &[])).read_head().unwrap().status == 200).then_some(())
     });
-    let keys = redis.command("KEYS *held");
-    let key = keys.lines().find(|line| line.contains("some")).expect("a place is held");
+    let key = key_held(&redis, "some").expect("a place is held");
     let left: i64 = redis.command(&format!("PTTL {key}")).trim_start_matches(':').parse().unwrap();
     assert!((1..=30_000).contains(&left), "{left}");
+}
+
+/// As many clients as may run at once, who ask as fast as they can: whoever has an answer has given its place back
+/// before it asks again, however far away the store is. And that leaves time for the places of those who run for long.
+#[test]
+fn places_are_given_back_as_fast_as_they_are_taken_and_others_are_renewed() {
+    const CLIENTS: usize = 16;
+    let (fake, redis) = (halting(), Redis::start());
+    let port = redis.far_away(Duration::from_millis(1));
+    let store = format!("url = \"redis://127.0.0.1:{port}\"\ntimeout = \"2s\"");
+    let limits = "[limit.long]\nconcurrent = 1\nstore = \"shared\"\n\
+        [route.long]\npath = \"/held\"\nupstream = \"app\"\nlimits = [\"long\"]";
+    let gateway = shared(&fake, &format!("concurrent = {CLIENTS}\nkey = \"route\""), &store).rest(limits).start();
+    is_up(&gateway);
+    let mut long = Client::connect(gateway.port("http"));
+    assert_eq!(long.send(head("GET", "/held", &[])).read_head().unwrap().status, 200);
+    let began = Instant::now();
+    let most = std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut client = Client::connect(gateway.port("http"));
+                while began.elapsed() < Duration::from_secs(13) {
+                    assert_eq!(client.ask("GET", "/", &[]).status, 200);
+                }
+            });
+        }
+        let mut most = 0;
+        while began.elapsed() < Duration::from_secs(13) {
+            let counted = key_held(&redis, "some")
+                .map_or(0, |key| redis.command(&format!("ZCARD {key}")).trim_start_matches(':').parse().unwrap());
+            most = most.max(counted);
+        }
+        most
+    });
+    assert!(most <= CLIENTS, "{most} places are held");
+    let left = redis.command(&format!("PTTL {}", key_held(&redis, "long").expect("it is held")));
+    let left: i64 = left.trim_start_matches(':').parse().unwrap();
+    assert!(left > 20_000, "it was renewed: {left}");
 }
 
 /// A store that is killed under load and comes back, with each `when_unreachable`.
@@ -191,6 +244,38 @@ fn a_store_that_hangs_delays_requests_no_longer_than_its_time_out() {
     let before = metric("admitted");
     assert_eq!(gateway.get("/").status, 200);
     assert_eq!(metric("admitted"), before + 1.0);
+}
+
+/// From the start on, and over a reload that changes the store, nobody waits longer for it than the file says; and it is
+/// not told to be up before anybody has reached it.
+#[test]
+fn a_store_that_was_never_reached_delays_requests_no_longer_than_its_time_out() {
+    let (fake, redis) = (Fake::ok(), Redis::start());
+    redis.stop();
+    let with = |timeout: &str| {
+        let store = format!("url = \"redis://127.0.0.1:{}\"\ntimeout = \"{timeout}\"", redis.port());
+        shared(&fake, "rate = \"1000/s\"", &store)
+    };
+    let mut gateway = with("50ms").start();
+    let up = |gateway: &Gateway| gateway.metric("passerelle_store_up", &["store=\"shared\""]);
+    let ask = |gateway: &Gateway| {
+        let mut client = Client::connect(gateway.port("http"));
+        let began = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(client.ask("GET", "/", &[]).status, 200);
+        }
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(1500), "{took:?}");
+    };
+    assert_eq!(up(&gateway), 0.0);
+    ask(&gateway);
+    assert_eq!(up(&gateway), 0.0);
+    gateway.write_config(&with("60ms").text());
+    assert!(gateway.reload().0.success());
+    ask(&gateway);
+    assert_eq!(up(&gateway), 0.0);
+    redis.go_on();
+    is_counted_in(&gateway);
 }
 
 #[test]

@@ -11,25 +11,30 @@ pub mod counts;
 pub mod fields;
 pub mod gcra;
 pub mod key;
+pub mod link;
+pub mod links;
+pub mod places;
 pub mod redis;
 pub mod store;
 pub mod table;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub use self::store::Stores;
+pub use self::links::Stores;
 
 use self::counts::{Counts, Got, SECOND, Verdict};
 use self::fields::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use self::gcra::{Gcra, Room, seconds};
 use self::key::CountedBy;
+use self::link::{Answer, Lease};
 use self::redis::{Question, Reply};
-use self::store::{AllStores, Answer, Lease, Store};
+use self::store::{AllStores, Store};
 use super::Caller;
 use super::auth::Building;
 use crate::clock;
@@ -137,8 +142,8 @@ impl Shared {
     /// `None`: the store cannot be asked.
     async fn ask(&self, limit: &str, by: CountedBy<'_>, worker: &Worker) -> Option<Got> {
         let link = worker.admission.stores.link(&self.store);
-        let place = if self.most > 0 { store::place() } else { String::new() };
-        let question = Question { gcra: self.gcra, most: self.most, key: redis::key(limit, &by), place };
+        let place = if self.most > 0 { places::place() } else { Rc::from("") };
+        let question = Question { gcra: self.gcra, most: self.most, key: redis::key(limit, &by).into(), place };
         let Answer::Decided(reply, lease) = link.ask(&self.store, worker.id, question).await else { return None };
         let at_once = |held: u64| (self.most > 0).then(|| self.most.saturating_sub(held));
         let room = |ahead: u64| self.gcra.map(|gcra| here(gcra.room(ahead, 0)));

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use tokio_rustls::TlsConnector;
 
 use super::gcra::Gcra;
 use super::key::CountedBy;
-use crate::config::settings::{Host, LimitRules, StoreUrl};
+use crate::config::settings::{Host, LimitRules, Rate, RateLimit, StoreUrl};
 
 /// Ticks of a second there: tenths of microseconds. In Lua, whose numbers are doubles, such times are exact for
 /// centuries, and rates up to a hundred thousand a second are within 1%.
@@ -39,6 +40,9 @@ const DEEPEST: u64 = 1 << 50;
 
 /// How long a place is held unless that is renewed: what a gateway that dies held is free again after this.
 pub const LEASE: Duration = Duration::from_secs(30);
+
+/// So many commands are taken at once from those that ask, before any of them has to wait for its turn.
+const ON_THEIR_WAY: usize = 1024;
 
 static DECIDE: LazyLock<Program> = LazyLock::new(|| Program::new(include_str!("decide.lua")));
 static RENEW: LazyLock<Program> = LazyLock::new(|| Program::new(include_str!("renew.lua")));
@@ -148,9 +152,18 @@ pub struct Question {
     pub gcra: Option<Gcra>,
     pub most: u64,
     /// Of both keys, up to what tells them apart.
-    pub key: String,
+    pub key: Rc<str>,
     /// The name of the place that is to be held.
-    pub place: String,
+    pub place: Rc<str>,
+}
+
+impl Question {
+    /// Says nothing of any limit, and is admitted as long as the store works.
+    fn probing() -> Question {
+        let rate = Rate { count: NonZeroU32::MAX, per: Duration::from_secs(1) };
+        let gcra = Gcra::new(&RateLimit { rate, burst: NonZeroU32::MAX }, SECOND);
+        Question { gcra: Some(gcra), most: 1, key: Rc::from("passerelle:{probe}"), place: Rc::from("probe") }
+    }
 }
 
 /// What the script answered.
@@ -250,7 +263,7 @@ impl Address {
         S: Unpin + tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
     {
         // Each decision has its own time-out.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(ON_THEIR_WAY);
         let (connection, driver) = MultiplexedConnection::new_with_config(&self.info(), stream, config).await?;
         let closed = Rc::clone(closed);
         tokio::task::spawn_local(async move {
@@ -295,7 +308,7 @@ impl Connection {
                     .arg(interval)
                     .arg(depth)
                     .arg(question.most)
-                    .arg(&question.place)
+                    .arg(&*question.place)
                     .arg(ticks(LEASE));
             })
             .await?;
@@ -313,35 +326,32 @@ impl Connection {
     /// # Errors
     /// Whatever keeps it from counting.
     pub async fn probe(&mut self) -> Result<(), Failure> {
-        let question = Question {
-            gcra: Some(probing()),
-            most: 1,
-            key: "passerelle:{probe}".to_owned(),
-            place: "probe".to_owned(),
-        };
+        let question = Question::probing();
         self.decide(&question).await?;
-        self.give_back(&question.key, &question.place).await
+        self.give_back(&question.key, &[Rc::clone(&question.place)]).await
     }
 
-    /// Goes on holding a place.
+    /// Goes on holding places of one key.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn renew(&mut self, key: &str, place: &str) -> Result<(), Failure> {
+    pub async fn renew(&mut self, key: &str, places: &[Rc<str>]) -> Result<(), Failure> {
         self.run(&RENEW, |cmd| {
-            cmd.arg(1).arg(format!("{key}:held")).arg(place).arg(ticks(LEASE));
+            cmd.arg(1).arg(format!("{key}:held")).arg(ticks(LEASE));
+            places.iter().for_each(|place| _ = cmd.arg(&**place));
         })
         .await
         .map(drop)
     }
 
-    /// Gives a place back.
+    /// Gives places of one key back.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn give_back(&mut self, key: &str, place: &str) -> Result<(), Failure> {
+    pub async fn give_back(&mut self, key: &str, places: &[Rc<str>]) -> Result<(), Failure> {
         let mut cmd = redis::cmd("ZREM");
-        cmd.arg(format!("{key}:held")).arg(place);
+        cmd.arg(format!("{key}:held"));
+        places.iter().for_each(|place| _ = cmd.arg(&**place));
         self.query(&cmd).await.map(drop)
     }
 
@@ -367,15 +377,6 @@ impl Connection {
         };
         Ok(value?.extract_error()?)
     }
-}
-
-/// Admits whatever is asked as long as the store works.
-fn probing() -> Gcra {
-    use std::num::NonZeroU32;
-
-    use crate::config::settings::{Rate, RateLimit};
-    let rate = Rate { count: NonZeroU32::MAX, per: Duration::from_secs(1) };
-    Gcra::new(&RateLimit { rate, burst: NonZeroU32::MAX }, SECOND)
 }
 
 fn ticks(duration: Duration) -> u64 {

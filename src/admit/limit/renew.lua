@@ -1,8 +1,10 @@
--- Goes on holding a place, unless it was lost.
--- KEYS: who holds a place. ARGV: the name of the place, how long it is held.
+-- Goes on holding places, unless they were lost.
+-- KEYS: who holds a place. ARGV: how long they are held, the names of the places.
 local clock = redis.call('TIME')
-local lease = tonumber(ARGV[2])
-local last = (clock[1] - 1767225600) * 10000000 + clock[2] * 10 + lease
-redis.call('ZADD', KEYS[1], 'XX', string.format('%.0f', last), ARGV[1])
+local lease = tonumber(ARGV[1])
+local last = string.format('%.0f', (clock[1] - 1767225600) * 10000000 + clock[2] * 10 + lease)
+for place = 2, #ARGV do
+    redis.call('ZADD', KEYS[1], 'XX', last, ARGV[place])
+end
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil(lease / 10000)))
 return 0

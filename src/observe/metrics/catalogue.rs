@@ -113,7 +113,7 @@ families! {
         "Fetches of OpenAPI documents, by result: success (a new one), unchanged, unreachable, unusable.";
 
     StoreUp GAUGE "passerelle_store_up" ["store"]
-        "1 while every worker counts in the store, 0 while one cannot.";
+        "1 while the store is counted in, 0 until it was reached and while a worker cannot.";
     StoreDecisions COUNTER "passerelle_store_decisions_total" ["store" "result"]
         "Decisions that were wanted of the store, by what came of it.";
     StoreDuration HISTOGRAM "passerelle_store_duration_seconds" ["store"]

@@ -40,7 +40,7 @@ pub use self::limit::LimitReading;
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 pub use self::route::{Finished, RouteMetrics};
 pub use self::rule::RuleMetrics;
-pub use self::store::{Asked, StoreMetrics};
+pub use self::store::{Asked, Standing, StoreMetrics, Turn};
 pub use self::upstream::{ServerMetrics, UpstreamMetrics};
 
 /// The label of requests that matched no route: no route can have this name.

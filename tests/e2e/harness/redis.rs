@@ -1,7 +1,11 @@
 //! A Redis of the test's own, which keeps nothing on disk.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -68,13 +72,30 @@ impl Redis {
     /// Kills it, as a machine that goes away does.
     pub fn kill(&mut self) {
         self.process = None;
-        eventually("nobody listens there", || std::net::TcpStream::connect(("127.0.0.1", self.port)).err().map(drop));
+        eventually("nobody listens there", || TcpStream::connect(("127.0.0.1", self.port)).err().map(drop));
     }
 
     /// Starts it again on the same port, empty.
     pub fn restart(&mut self) {
         self.kill();
         self.launch(false);
+    }
+
+    /// A port behind which it is further away: whatever goes there or comes back takes so long.
+    pub fn far_away(&self, delay: Duration) -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (port, target) = (listener.local_addr().unwrap().port(), self.port);
+        // The threads end with the connections, and with the test.
+        std::thread::spawn(move || {
+            while let Ok((near, _)) = listener.accept() {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+                near.set_nodelay(true).unwrap();
+                far.set_nodelay(true).unwrap();
+                carry(near.try_clone().unwrap(), far.try_clone().unwrap(), delay);
+                carry(far, near, delay);
+            }
+        });
+        port
     }
 
     /// SIGSTOP: it goes on listening and answers nothing.
@@ -93,12 +114,33 @@ impl Redis {
 
     /// Sends a command in its inline form, such as `KEYS *`, and reads to the end of the answer.
     pub fn command(&self, command: &str) -> String {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
         stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer.trim_end().trim_end_matches("+OK").trim_end().to_owned()
     }
+}
+
+/// Carries what comes from one side to the other, each piece so long after it came.
+fn carry(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let (sender, receiver) = channel::<(Instant, Vec<u8>)>();
+    std::thread::spawn(move || {
+        let mut space = [0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut space) {
+            if sender.send((Instant::now() + delay, space[..length].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        for (due, piece) in receiver {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&piece).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
 }
