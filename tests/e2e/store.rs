@@ -185,6 +185,16 @@ fn places_are_given_back_as_fast_as_they_are_taken_and_others_are_renewed() {
     assert!(left > 20_000, "it was renewed: {left}");
 }
 
+/// One round trip fits the time-out, two do not.
+#[test]
+fn a_store_is_used_whose_one_round_trip_is_fast_enough() {
+    let (fake, redis) = (Fake::ok(), Redis::start());
+    let port = redis.far_away(Duration::from_millis(100));
+    let store = format!("url = \"redis://127.0.0.1:{port}\"\ntimeout = \"350ms\"");
+    let gateway = shared(&fake, "rate = \"1000/s\"", &store).start();
+    is_up(&gateway);
+}
+
 /// A store that is killed under load and comes back, with each `when_unreachable`.
 #[test]
 fn a_store_that_dies_and_comes_back() {

@@ -361,6 +361,7 @@ async fn look_after(link: RcWeak<Link>, store: Weak<Store>) {
 /// A connection over which the store counts, and fast enough.
 async fn reach(store: &Store) -> Result<Connection, Failure> {
     let mut connection = within(PATIENT, store.address().connect()).await?;
+    // One round trip, as a decision is.
     within(store.timeout(), connection.probe()).await?;
     Ok(connection)
 }

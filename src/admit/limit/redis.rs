@@ -159,10 +159,10 @@ pub struct Question {
 
 impl Question {
     /// Says nothing of any limit, and is admitted as long as the store works.
-    fn probing() -> Question {
+    fn probing(most: u64) -> Question {
         let rate = Rate { count: NonZeroU32::MAX, per: Duration::from_secs(1) };
         let gcra = Gcra::new(&RateLimit { rate, burst: NonZeroU32::MAX }, SECOND);
-        Question { gcra: Some(gcra), most: 1, key: Rc::from("passerelle:{probe}"), place: Rc::from("probe") }
+        Question { gcra: Some(gcra), most, key: Rc::from("passerelle:{probe}"), place: Rc::from("probe") }
     }
 }
 
@@ -254,7 +254,9 @@ impl Address {
             false => Connection { to: To::Single(single), closed },
             true => Connection { to: To::Cluster(self.connect_cluster().await?), closed: Rc::default() },
         };
-        connection.probe().await?;
+        let question = Question::probing(1);
+        connection.decide(&question).await?;
+        connection.give_back(&question.key, &[Rc::clone(&question.place)]).await?;
         Ok(connection)
     }
 
@@ -321,14 +323,12 @@ impl Connection {
         }
     }
 
-    /// Makes a decision that says nothing of any limit: the server then knows the script, and counts.
+    /// Makes a decision that says nothing of any limit: one round trip, since whoever has connected has run the script.
     ///
     /// # Errors
     /// Whatever keeps it from counting.
     pub async fn probe(&mut self) -> Result<(), Failure> {
-        let question = Question::probing();
-        self.decide(&question).await?;
-        self.give_back(&question.key, &[Rc::clone(&question.place)]).await
+        self.decide(&Question::probing(0)).await.map(drop)
     }
 
     /// Goes on holding places of one key.
