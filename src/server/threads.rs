@@ -186,7 +186,9 @@ async fn run(worker: Worker, mut commands: mpsc::UnboundedReceiver<Command>) -> 
             () = open.all_closed(), if worker.drain.is_draining() => break,
         }
     }
-    open.count()
+    let cut_off = open.count();
+    worker.admission.stores.leave().await;
+    cut_off
 }
 
 async fn close(sockets: Vec<Accepting>) {

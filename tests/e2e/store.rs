@@ -185,6 +185,20 @@ fn places_are_given_back_as_fast_as_they_are_taken_and_others_are_renewed() {
     assert!(left > 20_000, "it was renewed: {left}");
 }
 
+#[test]
+fn a_gateway_that_ends_gives_back_what_it_holds() {
+    let (fake, redis) = (halting(), Redis::start());
+    let gateway = shared(&fake, "concurrent = 3", &at(&redis)).rest("[server]\nshutdown_grace = \"1s\"").start();
+    let mut clients = [Client::connect(gateway.port("http")), Client::connect(gateway.port("http"))];
+    for client in &mut clients {
+        assert_eq!(client.send(head("GET", "/held", &[])).read_head().unwrap().status, 200);
+    }
+    let key = key_held(&redis, "some").expect("places are held");
+    assert_eq!(redis.command(&format!("ZCARD {key}")), ":2");
+    gateway.stop();
+    assert_eq!(key_held(&redis, "some"), None);
+}
+
 /// One round trip fits the time-out, two do not.
 #[test]
 fn a_store_is_used_whose_one_round_trip_is_fast_enough() {

@@ -239,6 +239,24 @@ impl Link {
         }
     }
 
+    /// Gives back whatever is held.
+    pub fn give_all_back(&self) {
+        self.places.borrow_mut().give_all_back(Instant::now());
+        self.wake.notify_one();
+    }
+
+    /// Returns when the store has been told all that was given back, or cannot be told.
+    pub async fn all_returned(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let none = self.returning.get() == 0 && !self.places.borrow().owes();
+            if none || self.up().is_none() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// What was asked over this connection failed: if it is still in use, the store is away.
     fn lose_over(&self, connection: &Connection, why: &Failure) {
         if self.still_uses(connection)

@@ -62,6 +62,13 @@ impl Places {
         true
     }
 
+    /// Nothing is held any more.
+    pub fn give_all_back(&mut self, now: Instant) {
+        for (place, Held { key, .. }) in std::mem::take(&mut self.held) {
+            self.queue(&key, place, now + LEASE);
+        }
+    }
+
     /// The store may not have heard of these.
     pub fn give_back_again(&mut self, batch: Batch) {
         for place in batch.places {
@@ -178,6 +185,8 @@ mod tests {
         assert_eq!(told(&places.to_give_back(1, now)), [("a", 256)]);
         assert_eq!(told(&places.to_give_back(9, now)), [("a", 44), ("b", 2)]);
         assert!(!places.owes() && places.to_give_back(9, now).is_empty());
+        places.give_all_back(now);
+        assert_eq!(told(&places.to_give_back(9, now)), [("c", 1)]);
     }
 
     #[test]
