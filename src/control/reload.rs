@@ -154,6 +154,7 @@ impl Control {
         let plane = &mut *plane;
         plane.tasks.apply(&gateway).await;
         self.newest.store(Arc::clone(&gateway));
+        plane.workers.look();
         self.lifecycle.bound(plane.sockets.commit(opened, &gateway, &plane.workers));
         plane.endpoints.commit(endpoints);
         let superfluous = plane.sockets.superfluous(&gateway);

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -35,8 +35,8 @@ pub(super) struct Acceptor {
     worker: Rc<Worker>,
     open: Rc<OpenConnections>,
     key: SocketKey,
-    /// The snapshot that `listener` was found in.
-    seen: Arc<Gateway>,
+    /// The snapshot that `listener` was found in; not held while nobody comes.
+    seen: Weak<Gateway>,
     listener: Arc<Listener>,
     told: Option<Instant>,
 }
@@ -49,8 +49,9 @@ impl Acceptor {
         key: SocketKey,
         listener: Arc<Listener>,
     ) -> Acceptor {
-        let seen = Arc::clone(&worker.gateway());
-        let listener = seen.listener_of(&key).map_or(listener, Arc::clone);
+        let newest = worker.gateway();
+        let listener = newest.listener_of(&key).map_or(listener, Arc::clone);
+        let seen = Arc::downgrade(&newest);
         Acceptor { worker: Rc::clone(worker), open: Rc::clone(open), key, seen, listener, told: None }
     }
 
@@ -119,11 +120,11 @@ impl Acceptor {
     /// The newest snapshot's listener; the last one where no listener has the key any more and only the queue is left.
     fn look_up(&mut self) {
         let newest = self.worker.gateway();
-        if !Arc::ptr_eq(&newest, &self.seen) {
+        if !std::ptr::eq(Arc::as_ptr(&newest), self.seen.as_ptr()) {
             if let Some(listener) = newest.listener_of(&self.key) {
                 self.listener = Arc::clone(listener);
             }
-            self.seen = Arc::clone(&newest);
+            self.seen = Arc::downgrade(&newest);
         }
     }
 

@@ -27,6 +27,8 @@ pub enum Command {
     Listen { key: SocketKey, socket: TcpListener, listener: Arc<Listener> },
     /// Take what is queued, then close the sockets of these keys; `done` is dropped when that has happened.
     GiveUp { keys: Vec<SocketKey>, done: oneshot::Sender<()> },
+    /// Take the newest snapshot, though no request comes.
+    Look,
     /// Give up every socket, let every connection come to its end, and return when none is left.
     Drain,
     /// Return at once, closing whatever is open.
@@ -95,6 +97,13 @@ impl Workers {
         for closed in waiting {
             // Dropped unsent is how it is told.
             let _ = closed.await;
+        }
+    }
+
+    /// There is a new snapshot: nobody keeps what only the one before had.
+    pub fn look(&self) {
+        for commands in &self.commands {
+            let _ = commands.send(Command::Look);
         }
     }
 
@@ -174,6 +183,7 @@ async fn run(worker: Worker, mut commands: mpsc::UnboundedReceiver<Command>) -> 
                     close(keys.iter().filter_map(|key| sockets.remove(key)).collect()).await;
                     drop(done);
                 }
+                Some(Command::Look) => drop(worker.gateway()),
                 Some(Command::Drain) => {
                     close(sockets.drain().map(|(_, accepting)| accepting).collect()).await;
                     worker.drain.begin();
