@@ -20,6 +20,10 @@ use crate::request::rejection::Cause;
 /// Bytes copied at once.
 const PIECE: usize = 64 * 1024;
 
+/// How long a client has to end its side once the server's end was passed on: nobody answers it any more, and what the
+/// tunnel holds (a connection, places of limits) others wait for.
+const FAREWELL: Duration = Duration::from_secs(10);
+
 /// A place among an upstream's `max_upgraded`, given back when dropped.
 pub struct Open {
     count: Arc<AtomicUsize>,
@@ -59,30 +63,47 @@ pub struct Copied<'a> {
     pub to_client: &'a Cell<u64>,
 }
 
-/// Copies until both directions have ended, one has failed, or both were silent for too long. `early` is what the
-/// client sent behind its request.
+/// Copies until both directions have ended, one has failed, both were silent for too long, or the server has ended and
+/// the client does not. `early` is what the client sent behind its request.
 pub async fn tunnel<C: AsyncRead + AsyncWrite + Unpin>(
     client: &mut C,
     early: BytesMut,
     upgraded: &mut Upgraded,
     copied: Copied<'_>,
 ) {
-    let mut to_server = Direction::new(early, copied.from_client);
-    let mut to_client = Direction::new(BytesMut::from(upgraded.early.as_ref()), copied.to_client);
+    let to_server = Direction::new(early, copied.from_client);
+    let to_client = Direction::new(BytesMut::from(upgraded.early.as_ref()), copied.to_client);
+    copy(client, &mut upgraded.stream, to_server, to_client, upgraded.silence).await;
+}
+
+async fn copy<C, S>(
+    client: &mut C,
+    server: &mut S,
+    mut to_server: Direction<'_>,
+    mut to_client: Direction<'_>,
+    silence: Duration,
+) where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut timer = Timer::new();
-    timer.set(upgraded.silence);
+    timer.set(silence);
+    let mut leaving = false;
     std::future::poll_fn(|cx| {
         let before = (to_server.moved, to_client.moved);
-        let there = to_server.poll(client, &mut upgraded.stream, cx);
-        let back = to_client.poll(&mut upgraded.stream, client, cx);
+        let there = to_server.poll(client, server, cx);
+        let back = to_client.poll(server, client, cx);
         if matches!(there, Poll::Ready(Err(_)))
             || matches!(back, Poll::Ready(Err(_)))
             || (there.is_ready() && back.is_ready())
         {
             return Poll::Ready(());
         }
-        if before != (to_server.moved, to_client.moved) {
-            timer.set(upgraded.silence);
+        if back.is_ready() && !leaving {
+            leaving = true;
+            timer.set(silence.min(FAREWELL));
+        } else if before != (to_server.moved, to_client.moved) && !leaving {
+            timer.set(silence);
         }
         timer.poll_expired(cx)
     })
@@ -146,7 +167,60 @@ impl Direction<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::{Instant, sleep};
+
+    const SILENCE: Duration = Duration::from_secs(60);
+
+    /// Copies between two connections, and does `talk` at their far ends; returns how long the copying took.
+    async fn copying<T, F>(talk: T) -> Duration
+    where
+        T: FnOnce(DuplexStream, DuplexStream) -> F,
+        F: Future<Output = ()>,
+    {
+        let (mut client, client_far) = duplex(16);
+        let (mut server, server_far) = duplex(16);
+        let (sent, received) = (Cell::new(0), Cell::new(0));
+        let there = Direction::new(BytesMut::new(), &sent);
+        let back = Direction::new(BytesMut::new(), &received);
+        let began = Instant::now();
+        // Both are closed at its end, as a tunnel's are.
+        let copy = async move {
+            copy(&mut client, &mut server, there, back, SILENCE).await;
+            began.elapsed()
+        };
+        tokio::join!(copy, talk(client_far, server_far)).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_a_bounded_time_to_end_after_the_server() {
+        let took = copying(|mut client, mut server| async move {
+            server.shutdown().await.expect("open");
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.expect("open");
+            // It goes on sending; that gains nothing.
+            while client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        })
+        .await;
+        assert!((FAREWELL..FAREWELL + Duration::from_secs(1)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_ended_is_sent_to_for_as_long_as_there_is_something() {
+        let took = copying(|mut client, mut server| async move {
+            client.shutdown().await.expect("open");
+            for _ in 0..5 {
+                sleep(Duration::from_secs(50)).await;
+                server.write_all(b"x").await.expect("open");
+                assert_eq!(client.read_u8().await.expect("open"), b'x');
+            }
+            server.shutdown().await.expect("open");
+        })
+        .await;
+        assert_eq!(took.as_secs(), 250);
+    }
 
     #[tokio::test]
     async fn a_direction_ends_by_itself() {
