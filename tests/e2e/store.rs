@@ -201,6 +201,25 @@ fn a_gateway_that_ends_gives_back_what_it_holds() {
     assert_eq!(key_held(&redis, "some"), None);
 }
 
+/// Those who run are counted again by a store that has forgotten them.
+#[test]
+fn a_store_that_comes_back_empty_is_told_who_runs() {
+    let (fake, mut redis) = (halting(), Redis::start());
+    let gateway = shared(&fake, "concurrent = 1", &at(&redis)).start();
+    is_up(&gateway);
+    let mut client = Client::connect(gateway.port("http"));
+    eventually("the place is had", || {
+        client = Client::connect(gateway.port("http"));
+        (client.send(head("GET", "/held", &[])).read_head().unwrap().status == 200).then_some(())
+    });
+    redis.restart();
+    eventually("it is held again", || key_held(&redis, "some"));
+    is_counted_in(&gateway);
+    assert_eq!(gateway.get("/").status, 429);
+    drop(client);
+    eventually("the place is free", || key_held(&redis, "some").is_none().then_some(()));
+}
+
 /// One round trip fits the time-out, two do not.
 #[test]
 fn a_store_is_used_whose_one_round_trip_is_fast_enough() {

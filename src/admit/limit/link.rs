@@ -350,7 +350,7 @@ async fn look_after(link: RcWeak<Link>, store: Weak<Store>) {
                 Ok(connection) => {
                     found = Instant::now();
                     link.find(&there, connection.clone());
-                    // Some of them may be over soon.
+                    // One that was started again has forgotten who runs.
                     link.places.borrow_mut().all_are_due(found);
                     link.renew(&connection, found);
                 }

@@ -331,7 +331,7 @@ impl Connection {
         self.decide(&Question::probing(0)).await.map(drop)
     }
 
-    /// Goes on holding places of one key.
+    /// Goes on holding places of one key; those that the store has lost are held again.
     ///
     /// # Errors
     /// The store's own.
