@@ -137,6 +137,8 @@ fn all_limits_of_a_route_hold_and_are_told() {
     assert_eq!(first.header("ratelimit"), Some("\"wide\";r=9;t=360, \"narrow\";r=0;t=60, \"narrow/concurrent\";r=3"));
     let refused = gateway.get("/");
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("60")));
+    let told = refused.header("ratelimit").unwrap();
+    assert!(told.ends_with("\"narrow/concurrent\";r=4"), "what is refused holds no place: {told}");
     assert_eq!(gateway.access_record(&refused)["detail"].as_str(), Some("limit `narrow`"));
     let free = gateway.get("/free");
     assert_eq!((free.status, free.header("ratelimit"), free.header("ratelimit-policy")), (200, None, None));

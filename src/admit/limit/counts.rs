@@ -92,8 +92,9 @@ impl Counts {
                 Counted::No { word } => {
                     let room = gcra.room(word, now);
                     got.rate = Some(room);
-                    // A refused request takes nothing.
+                    // A refused request takes nothing: its place is free again.
                     got.permit = None;
+                    got.at_once = got.at_once.map(|left| left.saturating_add(1));
                     got.verdict = Verdict::TooFast(room.until);
                     return got;
                 }
