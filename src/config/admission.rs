@@ -36,6 +36,7 @@ pub(super) fn surprises(cx: &Context<'_>, settings: &Settings) {
 
 /// The names of auths, limits and stores that must exist.
 fn names(cx: &Context<'_>, draft: &Draft) {
+    draft.default_limits.iter().for_each(|name| must_exist(cx, name, "limit", &draft.limits));
     for route in draft.settings.routes.values() {
         if let Access::Demands(demands) = &route.access {
             demands.auths.iter().for_each(|name| must_exist(cx, name, "auth", &draft.auths));

@@ -24,7 +24,7 @@ pub use self::auth::{wrong_key_name, wrong_scope};
 use super::node::Node;
 use super::problem::Problem;
 use super::reader::Table;
-use super::settings::{AuthSettings, Settings};
+use super::settings::{At, AuthSettings, Settings};
 
 /// The default of `max_connections` and of `max_upgraded`.
 const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
@@ -46,6 +46,8 @@ pub(super) struct Draft {
     pub(super) upstreams: BTreeSet<String>,
     pub(super) auths: BTreeSet<String>,
     pub(super) limits: BTreeSet<String>,
+    /// What `[defaults]` lists, though every route may list others.
+    pub(super) default_limits: Vec<At<String>>,
     pub(super) stores: BTreeSet<String>,
 }
 
@@ -102,6 +104,7 @@ pub(super) fn read(root: Table<'_>) -> Draft {
         upstreams: upstream_names,
         auths: auth_names,
         limits: limit_names,
+        default_limits: defaults.limits,
         stores: store_names,
     }
 }
