@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use passerelle::admit::Caller;
 use passerelle::admit::limit::counts::{Counts, SECOND};
 use passerelle::admit::limit::key::CountedBy;
+use passerelle::admit::limit::places::{self, Places};
 use passerelle::admit::limit::{fields, redis};
 use passerelle::config::settings::{LimitKey, LimitRules, LimitSettings, Rate, RateLimit};
 use passerelle::config::source::{SourceFile, Span};
@@ -60,6 +62,23 @@ fn counting(c: &mut Criterion) {
     });
     let at_once = counts(LimitRules::Concurrent(NonZeroU32::new(10).unwrap()));
     c.bench_function("limits/concurrent", |b| b.iter(|| black_box(at_once.count(by(client, &headers), now)).at_once));
+    let both = counts(LimitRules::Both(rate(1_000_000_000), NonZeroU32::new(10).unwrap()));
+    c.bench_function("limits/rate_and_concurrent", |b| {
+        b.iter(|| black_box(both.count(by(client, &headers), now)).rate)
+    });
+}
+
+/// What a worker does for a place in a store, beside asking.
+fn holding(c: &mut Criterion) {
+    let (mut all, key, now) = (Places::default(), Rc::from("passerelle:{per_client:0}"), Instant::now());
+    c.bench_function("limits/store_place", |b| {
+        b.iter(|| {
+            let place = places::place();
+            all.hold(&key, &place, now);
+            all.give_back(&place, now);
+            black_box(all.to_give_back(8, now)).len()
+        });
+    });
 }
 
 fn telling(c: &mut Criterion) {
@@ -79,5 +98,5 @@ fn telling(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, counting, telling);
+criterion_group!(benches, counting, holding, telling);
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 //! What one limit has counted in this process.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ pub struct Counts {
     key: LimitKey,
     max_keys: usize,
     began: Instant,
+    /// Keys are hashed under this: nobody outside can aim two of them at one slot.
+    secret: RandomState,
     rate: Option<(Gcra, Table)>,
     at_once: Option<(AtOnce, Table)>,
 }
@@ -58,6 +60,7 @@ impl Counts {
             key: settings.key.clone(),
             max_keys: settings.max_keys.get(),
             began: Instant::now(),
+            secret: RandomState::new(),
             rate: settings.rules.rate().map(|rate| (Gcra::new(rate, SECOND), table())),
             at_once: settings.rules.concurrent().map(|most| (AtOnce(most), table())),
         }
@@ -69,7 +72,8 @@ impl Counts {
     }
 
     /// Counts a request under `key`, or refuses it and counts nothing.
-    pub fn count(self: &Arc<Self>, key: impl Hash + Copy, now: Instant) -> Got {
+    pub fn count(self: &Arc<Self>, key: impl Hash, now: Instant) -> Got {
+        let key = self.secret.hash_one(key);
         let mut got = Got { rate: None, at_once: None, verdict: Verdict::Admitted, permit: None };
         if let Some((most, table)) = &self.at_once {
             match table.count(key, most) {

@@ -1,7 +1,7 @@
 //! Counts by key, in memory that does not grow, without locks.
 //!
 //! A table is a fixed array of slots, each a key and a word that its user counts in: a bucket's time, or how many
-//! there are. Keys are 64-bit hashes under secrets of this process, so nothing of what a client sends is kept, and
+//! there are. Keys are 64-bit hashes under a secret of this process, so nothing of what a client sends is kept, and
 //! nobody outside can aim two keys at one slot. A key is looked for in a window of slots that begins where its hash
 //! points, or in another one elsewhere. A slot whose word says that it is free (a full bucket, a count of none) may be given to another key; no
 //! other slot ever changes hands. A key that finds no place shares one overflow word with all such keys.
@@ -27,7 +27,6 @@
 //! holds it, was made at it or before it. If one is made beyond it later, that is because somebody is changing it,
 //! and then whoever stopped there fails to claim it or is seen by the other.
 
-use std::hash::{BuildHasher, Hash, RandomState};
 use std::hint::spin_loop;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +85,6 @@ pub struct Table {
     slots: Box<[Slot]>,
     overflow: AtomicU64,
     overflowed: AtomicU64,
-    secret: RandomState,
 }
 
 /// Where a search ended.
@@ -107,13 +105,12 @@ impl Table {
             slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
             overflow: AtomicU64::new(0),
             overflowed: AtomicU64::new(0),
-            secret: RandomState::new(),
         }
     }
 
-    /// Counts one more under `key`.
-    pub fn count(&self, key: impl Hash, words: &impl Words) -> Counted {
-        let key = self.secret.hash_one(key).max(1);
+    /// Counts one more under the key with this hash.
+    pub fn count(&self, key: u64, words: &impl Words) -> Counted {
+        let key = key.max(1);
         for _ in 0..ATTEMPTS {
             let counted = match self.find(key, words) {
                 Found::At(place) => self.count_at(place, key, words),
@@ -247,9 +244,10 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasher, RandomState};
     use std::num::NonZeroU32;
-    use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
+    use std::sync::{Barrier, LazyLock};
 
     use super::*;
     use crate::admit::limit::concurrent::AtOnce;
@@ -279,8 +277,13 @@ mod tests {
         Table::new(NonZeroUsize::new(keys).unwrap())
     }
 
+    fn hash(key: u64) -> u64 {
+        static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        SECRET.hash_one(key)
+    }
+
     fn admitted(table: &Table, key: u64, words: &impl Words) -> bool {
-        matches!(table.count(key, words), Counted::Yes { .. })
+        matches!(table.count(hash(key), words), Counted::Yes { .. })
     }
 
     #[test]
@@ -326,7 +329,7 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_had_again() {
         let (table, most) = (table(2), AtOnce(NonZeroU32::new(2).unwrap()));
-        let place = |key: u64| match table.count(key, &most) {
+        let place = |key: u64| match table.count(hash(key), &most) {
             Counted::Yes { place, .. } => Some(place),
             Counted::No { .. } => None,
         };
@@ -348,14 +351,14 @@ mod tests {
     #[test]
     fn a_key_that_is_being_given_a_slot_gets_no_second_one() {
         let table = table(4);
-        let key = table.secret.hash_one(7_u64).max(1);
+        let key = hash(7).max(1);
         let (number, other) = table.window(key).nth(1).unwrap();
         other.word.store(CHANGING, Ordering::SeqCst);
         other.key.store(key, Ordering::SeqCst);
         assert!(admitted(&table, 7, &Clock(1000)));
         assert_eq!((table.overflowed(), table.in_use(&Clock(1000))), (1, 0), "counted where nothing is doubled");
         other.word.store(Clock(1000).first(0), Ordering::SeqCst);
-        let counted = table.count(7_u64, &Clock(1000));
+        let counted = table.count(hash(7), &Clock(1000));
         assert_eq!(counted, Counted::Yes { place: Place(number), word: 1002 }, "in the slot that the other claimed");
         assert_eq!(table.overflowed(), 1);
     }
@@ -404,7 +407,7 @@ mod tests {
                 scope.spawn(move || {
                     for turn in 0..30_000_u64 {
                         let key = (turn + thread) % 3;
-                        let counted = table.count(key, &most);
+                        let counted = table.count(hash(key), &most);
                         if let Counted::Yes { place: OVERFLOW, .. } = counted {
                             table.give_back(OVERFLOW);
                         } else if let Counted::Yes { place, .. } = counted {
