@@ -147,7 +147,7 @@ impl Words for At<'_> {
 
     fn more(&self, word: u64) -> Option<u64> {
         match self.gcra.decide(word, self.now) {
-            Decision::Admitted { time } => Some(time),
+            Decision::Admitted { tat } => Some(tat),
             Decision::Refused { .. } => None,
         }
     }

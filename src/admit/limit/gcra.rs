@@ -1,7 +1,7 @@
 //! The generic cell rate algorithm, as arithmetic on whole numbers.
 //!
-//! A bucket is one number: the theoretical arrival time, at which it will be full again. Each request moves it on by
-//! the interval between requests; a request that would move it further ahead than the burst allows is refused and
+//! A bucket is one number: the theoretical arrival time (`tat`), at which it will be full again. Each request moves it on
+//! by the interval between requests; a request that would move it further ahead than the burst allows is refused and
 //! changes nothing. Times are ticks since some moment, of whatever length the caller counts in: nanoseconds in this
 //! process, tenths of microseconds in a store. Intervals are rounded up, so that no window ever lets through more than
 //! `burst + rate * window`.
@@ -19,7 +19,8 @@ pub const FOREVER: u64 = (1 << 62) - 1;
 pub struct Gcra {
     /// Ticks between two requests at the rate; at least 1.
     interval: u64,
-    /// How far ahead of now a bucket's time may be: the burst's worth of intervals.
+    /// How far ahead of now a bucket's time may be: the burst's worth of intervals. That is one interval more than the
+    /// tolerance of the algorithm's description, which asks before it moves the time on.
     depth: u64,
 }
 
@@ -28,7 +29,7 @@ pub struct Gcra {
 pub enum Decision {
     Admitted {
         /// The bucket's new time; later than the one before and than now.
-        time: u64,
+        tat: u64,
     },
     Refused {
         /// Ticks until a request would be admitted; at least 1.
@@ -66,20 +67,20 @@ impl Gcra {
         self.depth
     }
 
-    /// Asks the bucket whose time is `time`; one whose time is not after `now` is full.
-    pub fn decide(&self, time: u64, now: u64) -> Decision {
+    /// Asks the bucket whose time is `tat`; one whose time is not after `now` is full.
+    pub fn decide(&self, tat: u64, now: u64) -> Decision {
         let now = now.min(FOREVER);
-        let next = time.max(now).saturating_add(self.interval);
+        let next = tat.max(now).saturating_add(self.interval);
         let latest = now.saturating_add(self.depth);
         match next.checked_sub(latest) {
-            None | Some(0) => Decision::Admitted { time: next },
+            None | Some(0) => Decision::Admitted { tat: next },
             Some(wait) => Decision::Refused { wait },
         }
     }
 
-    /// The room of a bucket whose time is `time`.
-    pub fn room(&self, time: u64, now: u64) -> Room {
-        let ahead = time.saturating_sub(now.min(FOREVER));
+    /// The room of a bucket whose time is `tat`.
+    pub fn room(&self, tat: u64, now: u64) -> Room {
+        let ahead = tat.saturating_sub(now.min(FOREVER));
         let left = self.depth.saturating_sub(ahead).checked_div(self.interval).unwrap_or(0);
         let until = match left {
             0 => ahead.saturating_add(self.interval).saturating_sub(self.depth),
@@ -117,10 +118,10 @@ mod tests {
 
     /// Which of the requests at these times are admitted.
     fn run(gcra: &Gcra, times: &[u64]) -> Vec<bool> {
-        let mut time = 0;
-        let decide = |now: &u64| match gcra.decide(time, *now) {
-            Decision::Admitted { time: next } => {
-                time = next;
+        let mut bucket = 0;
+        let decide = |now: &u64| match gcra.decide(bucket, *now) {
+            Decision::Admitted { tat } => {
+                bucket = tat;
                 true
             }
             Decision::Refused { .. } => false,
@@ -139,9 +140,9 @@ mod tests {
     #[test]
     fn a_refusal_says_how_long_to_wait() {
         let gcra = Gcra::new(&limit(1, 60, 1), SECOND);
-        let Decision::Admitted { time } = gcra.decide(0, SECOND) else { panic!("the first is admitted") };
-        assert_eq!(gcra.decide(time, 2 * SECOND), Decision::Refused { wait: 59 * SECOND });
-        assert_eq!(gcra.room(time, 2 * SECOND), Room { left: 0, until: 59 * SECOND });
+        let Decision::Admitted { tat } = gcra.decide(0, SECOND) else { panic!("the first is admitted") };
+        assert_eq!(gcra.decide(tat, 2 * SECOND), Decision::Refused { wait: 59 * SECOND });
+        assert_eq!(gcra.room(tat, 2 * SECOND), Room { left: 0, until: 59 * SECOND });
         assert_eq!(seconds(59 * SECOND, SECOND), 59);
         assert_eq!(seconds(58 * SECOND + 1, SECOND), 59);
         assert_eq!(seconds(1, SECOND), 1);
@@ -155,10 +156,10 @@ mod tests {
                     let gcra = Gcra::new(&limit(count, per, burst), SECOND);
                     assert!(gcra.interval() >= 1 && gcra.depth() >= gcra.interval() && gcra.depth() <= FOREVER);
                     for now in [0, FOREVER, u64::MAX] {
-                        for time in [0, 1, now.min(FOREVER), FOREVER] {
-                            let room = gcra.room(time, now);
-                            match gcra.decide(time, now) {
-                                Decision::Admitted { time } => assert!(time >> 63 == 0 && room.left > 0),
+                        for tat in [0, 1, now.min(FOREVER), FOREVER] {
+                            let room = gcra.room(tat, now);
+                            match gcra.decide(tat, now) {
+                                Decision::Admitted { tat } => assert!(tat >> 63 == 0 && room.left > 0),
                                 Decision::Refused { wait } => assert!(wait > 0 && room.left == 0 && room.until == wait),
                             }
                         }
@@ -208,11 +209,11 @@ mod tests {
         #[test]
         fn whoever_waits_as_long_as_told_is_admitted(limit in limits(), ahead in 0..FOREVER, now in 0..SECOND) {
             let gcra = Gcra::new(&limit, SECOND);
-            let time = now + ahead % (gcra.depth() + 1);
-            if let Decision::Refused { wait } = gcra.decide(time, now) {
-                let admitted = matches!(gcra.decide(time, now + wait), Decision::Admitted { .. });
+            let tat = now + ahead % (gcra.depth() + 1);
+            if let Decision::Refused { wait } = gcra.decide(tat, now) {
+                let admitted = matches!(gcra.decide(tat, now + wait), Decision::Admitted { .. });
                 prop_assert!(admitted, "that is how long to wait");
-                let refused = matches!(gcra.decide(time, now + wait - 1), Decision::Refused { .. });
+                let refused = matches!(gcra.decide(tat, now + wait - 1), Decision::Refused { .. });
                 prop_assert!(refused, "a shorter wait would have done");
             }
         }
@@ -220,14 +221,14 @@ mod tests {
         #[test]
         fn the_room_is_what_is_admitted(limit in limits(), ahead in 0..FOREVER, now in 0..SECOND) {
             let gcra = Gcra::new(&limit, SECOND);
-            let mut time = now + ahead % (gcra.depth() + 1);
-            let room = gcra.room(time, now);
+            let mut tat = now + ahead % (gcra.depth() + 1);
+            let room = gcra.room(tat, now);
             for _ in 0..room.left.min(50) {
-                let Decision::Admitted { time: next } = gcra.decide(time, now) else { panic!("there was room") };
-                time = next;
+                let Decision::Admitted { tat: next } = gcra.decide(tat, now) else { panic!("there was room") };
+                tat = next;
             }
             if room.left < 50 {
-                let refused = matches!(gcra.decide(time, now), Decision::Refused { .. });
+                let refused = matches!(gcra.decide(tat, now), Decision::Refused { .. });
                 prop_assert!(refused, "the room is used up");
             }
         }
