@@ -45,7 +45,7 @@ fn a_request_too_many_is_refused_and_told_when_to_come_again() {
 #[test]
 fn a_bucket_fills_at_its_rate() {
     let fake = Fake::ok();
-    let gateway = limited(&fake, "rate = \"50/s\"\nburst = 5").start();
+    let gateway = limited(&fake, "rate = \"50/s\"\nburst = 50").start();
     let mut client = Client::connect(gateway.port("http"));
     let began = Instant::now();
     let mut admitted = 0;
@@ -55,8 +55,8 @@ fn a_bucket_fills_at_its_rate() {
             other => assert_eq!(other, 429),
         }
     }
-    let most = 5.0 + 50.0 * began.elapsed().as_secs_f64();
-    // It asks all the time, so that hardly any place is lost.
+    let most = 50.0 + 50.0 * began.elapsed().as_secs_f64();
+    // It asks all the time: even if it has to stand still for a while, the bucket is never full and nothing is lost.
     assert!(f64::from(admitted) <= most && f64::from(admitted) >= most * 0.8, "{admitted} of {most}");
 }
 
@@ -136,7 +136,8 @@ fn all_limits_of_a_route_hold_and_are_told() {
     );
     assert_eq!(first.header("ratelimit"), Some("\"wide\";r=9;t=360, \"narrow\";r=0;t=60, \"narrow/concurrent\";r=3"));
     let refused = gateway.get("/");
-    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("60")));
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(refused.status == 429 && (50..=60).contains(&wait), "{refused:?}");
     let told = refused.header("ratelimit").unwrap();
     assert!(told.ends_with("\"narrow/concurrent\";r=4"), "what is refused holds no place: {told}");
     assert_eq!(gateway.access_record(&refused)["detail"].as_str(), Some("limit `narrow`"));
