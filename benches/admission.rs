@@ -1,4 +1,4 @@
-//! What admission costs: a token that was seen before, and one that was not.
+//! What admission costs: each kind of credential, seen before and not, alone and as a route's whole gate with a role.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::hint::black_box;
@@ -8,12 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderValue, Method};
 use passerelle::admit::auth::Kind;
 use passerelle::admit::digest::Digested;
+use passerelle::admit::gate::Asking;
 use passerelle::config::{Outside, load_text};
 use passerelle::gateway::Gateway;
 use passerelle::observe::metrics::{Metrics, WorkerId};
+use passerelle::request::peer::{ClientCertificate, Peer};
 use passerelle::worker::Worker;
 use serde_json::json;
 
@@ -33,7 +38,7 @@ fn worker(keys: &Path, algorithm: &str) -> Worker {
 /// `auth`: the lines of `[auth.idp]`.
 fn worker_with(auth: &str) -> Worker {
     let text = format!(
-        "[listener.http]\naddress = \"127.0.0.1:0\"\n[route.all]\npath = \"/{{*rest}}\"\nauth = [\"idp\"]\n\
+        "[listener.http]\naddress = \"127.0.0.1:0\"\n[route.all]\npath = \"/{{*rest}}\"\nauth = [\"idp\"]\nroles = [\"reader\"]\n\
          respond = {{ status = 204 }}\n[auth.idp]\n{auth}"
     );
     let metrics = Metrics::new(1);
@@ -103,5 +108,75 @@ fn introspection(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, jwt, introspection);
+/// The gate of a route that demands a role, asked by somebody who was let in before and has it.
+fn gate(c: &mut Criterion) {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let signer = Signer::new("ES256", "key");
+    let keys = write("jwks.json", &jwks([&signer]));
+    let token = signer.sign(&with(claims(), json!({"roles": ["reader"]})));
+    let users = write("users", &format!("alice:{}\n", bcrypt::hash("open sesame", 10).unwrap()));
+    let digest: String =
+        passerelle::admit::digest::digest([b"key".as_slice()]).iter().map(|byte| format!("{byte:02x}")).collect();
+    let certificate = ClientCertificate::new(
+        "CN=batch".to_owned(),
+        vec!["CN=batch".to_owned()],
+        1,
+        std::time::SystemTime::now() + std::time::Duration::from_secs(3600),
+    );
+    let jwt =
+        format!("kind = \"jwt\"\nissuer = \"https://idp.example\"\naudience = [\"orders\"]\njwks_file = \"{keys}\"\n");
+    let api_key = format!(
+        "kind = \"api_key\"\nheader = \"X-API-Key\"\n\
+         keys = [{{ name = \"acme\", hash = \"sha256:{digest}\", roles = [\"reader\"] }}]\n"
+    );
+    let basic = format!("kind = \"basic\"\nhtpasswd = \"{users}\"\nroles = {{ alice = [\"reader\"] }}\n");
+    let machines = "kind = \"client_certificate\"\nroles = { \"CN=batch\" = [\"reader\"] }\n".to_owned();
+    let password = format!("Basic {}", STANDARD.encode("alice:open sesame"));
+    let cases = [
+        ("jwt", jwt, Some(("authorization", format!("Bearer {token}")))),
+        ("api_key", api_key, Some(("x-api-key", "key".to_owned()))),
+        ("basic", basic, Some(("authorization", password))),
+        ("client_certificate", machines, None),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (kind, auth, field) in cases {
+        let worker = worker_with(&auth);
+        let gateway = worker.gateway();
+        let route = gateway.routes.find(None, "/orders", &Method::GET).ok().unwrap();
+        let headers: HeaderMap = field
+            .into_iter()
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::try_from(value).unwrap()))
+            .collect();
+        let peer = Peer {
+            listener: "http".into(),
+            remote: "127.0.0.1:50000".parse().unwrap(),
+            local: "127.0.0.1:8080".parse().unwrap(),
+            trusted: false,
+            tls: true,
+            certificate: Some(certificate.clone().into()),
+            written: Default::default(),
+        };
+        let asking = Asking {
+            worker: &worker,
+            peer: &peer,
+            method: &Method::GET,
+            host: None,
+            headers: &headers,
+            query: None,
+            upgrade: false,
+            cors: None,
+            forward_credential: None,
+        };
+        let admit = || runtime.block_on(route.gate.admit(black_box(&asking))).is_ok();
+        assert!(admit(), "{kind}");
+        c.bench_function(&format!("gate/{kind}"), |b| b.iter(admit));
+    }
+}
+
+criterion_group!(benches, jwt, introspection, gate);
 criterion_main!(benches);

@@ -1,13 +1,15 @@
-//! What validation costs: reading JSON strictly beside reading it, and holding it to a schema.
-#![allow(clippy::unwrap_used)]
+//! What validation costs: reading JSON strictly beside reading it, holding it to a schema, and to an OpenAPI document.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use http::Method;
 use passerelle::request::violation::{Place, Violations};
 use passerelle::validate::content::MediaType;
 use passerelle::validate::json::read;
 use passerelle::validate::memory::Held;
+use passerelle::validate::openapi::Alone;
 use passerelle::validate::schema::{Formats, Schema, Surroundings};
 use serde_json::{Value, json};
 
@@ -69,5 +71,37 @@ fn bodies(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, media_type, bodies);
+/// An operation that is found by its path, and its body, in each way that it may be written.
+fn openapi(c: &mut Criterion) {
+    let item = json!({"type": "object", "required": ["sku", "quantity"], "properties": {
+        "sku": {"type": "string", "pattern": "^[A-Z]{3}-[0-9]+$"},
+        "quantity": {"type": "integer", "minimum": 1},
+        "note": {"type": "string", "maxLength": 100}
+    }});
+    let content = json!({
+        "application/json": {"schema": {"$ref": "#/components/schemas/Item"}},
+        "application/x-www-form-urlencoded": {"schema": {"$ref": "#/components/schemas/Item"}},
+        "multipart/form-data": {"schema": {"$ref": "#/components/schemas/Item"}}
+    });
+    let document = json!({"openapi": "3.1.0", "components": {"schemas": {"Item": item}}, "paths": {
+        "/orders/{id}/items": {"post": {"requestBody": {"content": content}}}
+    }});
+    let api = Alone::compile(document.to_string().as_bytes()).unwrap_or_else(|why| panic!("{why}"));
+    let multipart = ["sku\"\r\n\r\nABC-1", "quantity\"\r\n\r\n2", "note\"\r\n\r\nas it was"]
+        .map(|part| format!("--X\r\nContent-Disposition: form-data; name=\"{part}\r\n"))
+        .concat()
+        + "--X--\r\n";
+    for (kind, text) in [
+        ("application/json", r#"{"sku": "ABC-1", "quantity": 2, "note": "as it was"}"#),
+        ("application/x-www-form-urlencoded", "sku=ABC-1&quantity=2&note=as+it+was"),
+        ("multipart/form-data; boundary=X", multipart.as_str()),
+    ] {
+        let media_type = MediaType::parse(kind).unwrap();
+        let judge = || api.judge(&Method::POST, "/orders/7/items", &media_type, black_box(text.as_bytes()));
+        assert!(judge().unwrap().is_empty(), "{kind}: {:?}", judge());
+        c.bench_function(&format!("openapi/{}", media_type.essence()), |b| b.iter(judge));
+    }
+}
+
+criterion_group!(benches, media_type, bodies, openapi);
 criterion_main!(benches);

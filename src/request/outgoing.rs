@@ -226,8 +226,9 @@ mod tests {
             set: vec![(name("x-tenant"), HeaderValue::from_static("a"))],
             remove: vec![name("x-debug")],
         };
-        let reserved =
-            |text: &str, withheld: Withheld<'_>| is_reserved(&name(text), &changes, &[name("x-auth-subject")], withheld);
+        let reserved = |text: &str, withheld: Withheld<'_>| {
+            is_reserved(&name(text), &changes, &[name("x-auth-subject")], withheld)
+        };
         for ours in [
             "X-Auth-Subject",
             "X-Tenant",
