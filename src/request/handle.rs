@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, UPGRADE};
+use http::header::{ALLOW, CONNECTION, EXPECT, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::client::{self, Told};
@@ -16,6 +16,7 @@ use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::names::X_REQUEST_ID;
 use super::outgoing::{Outgoing, end_to_end, is_reserved, sent_framing, switched_to, wanted_upgrade};
+use super::plain::{self, SERVED, about_the_server, from_server, redirection};
 use super::record::Record;
 use super::refusal;
 use super::rejection::{Cause, Rejection};
@@ -28,8 +29,7 @@ use crate::admit::limit::Counting;
 use crate::body::{Content, RequestBody, ResponseBody};
 use crate::config::settings::{HashKey, ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
-use crate::http1::connection::remove_hop_by_hop;
-use crate::http1::head::{Notable, ResponseHead};
+use crate::http1::head::Notable;
 use crate::request::peer::Peer;
 use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
@@ -37,9 +37,6 @@ use crate::upstream::upgrade::Upgraded;
 use crate::upstream::{ChooseBy, Server, Upstream};
 use crate::validate::{Judging, Reserved, Validation};
 use crate::worker::Worker;
-
-/// Methods that are served where nothing narrower is said.
-const SERVED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// What a connection does next.
 pub enum Answer {
@@ -172,12 +169,7 @@ impl<'a> Passage<'a> {
             None => query,
         };
         match &route.action {
-            Action::Respond(fixed) => {
-                let mut response = Response::new(ResponseBody::new(Content::Full(fixed.body.clone())));
-                *response.status_mut() = fixed.status;
-                *response.headers_mut() = fixed.headers.clone();
-                Ok(Passed::Response(response))
-            }
+            Action::Respond(fixed) => Ok(Passed::Response(plain::fixed(fixed))),
             Action::Redirect(redirect) => {
                 let query = query.and_then(|query| std::str::from_utf8(query).ok());
                 let location =
@@ -389,22 +381,6 @@ struct Way<'a> {
     admitted: &'a Admitted<'a>,
 }
 
-/// A server's answer without what belonged to its connection.
-fn from_server(head: ResponseHead, content: Content) -> Response<ResponseBody> {
-    let mut headers = head.headers;
-    if [Notable::Connection, Notable::HopByHop, Notable::TransferEncoding].iter().any(|&what| head.seen.has(what)) {
-        remove_hop_by_hop(&mut headers);
-    }
-    if head.status == StatusCode::NO_CONTENT {
-        // RFC 9110 section 8.6: some Python servers send one all the same, and some clients would wait for its bytes.
-        headers.remove(CONTENT_LENGTH);
-    }
-    let mut response = Response::new(ResponseBody::new(content));
-    *response.status_mut() = head.status;
-    *response.headers_mut() = headers;
-    response
-}
-
 /// The value that an upstream balances by.
 fn hash_value<'a>(upstream: &'a Upstream, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     match upstream.hash_key()? {
@@ -412,19 +388,4 @@ fn hash_value<'a>(upstream: &'a Upstream, headers: &'a HeaderMap) -> Option<&'a 
         HashKey::Header(name) => headers.get(name).map(HeaderValue::as_bytes),
         HashKey::Cookie(name) => cookies(headers, name).next(),
     }
-}
-
-fn redirection(status: StatusCode, location: HeaderValue) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::new(Content::Empty));
-    *response.status_mut() = status;
-    response.headers_mut().insert(LOCATION, location);
-    response
-}
-
-/// `OPTIONS *` (RFC 9110 section 9.3.7).
-fn about_the_server() -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::new(Content::Empty));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().insert(ALLOW, SERVED);
-    response
 }

@@ -9,6 +9,7 @@ pub mod limited;
 pub mod names;
 pub mod outgoing;
 pub mod peer;
+pub mod plain;
 pub mod record;
 pub mod refusal;
 pub mod rejection;
