@@ -2,15 +2,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::api::Api;
 use super::{compile, told};
+use crate::admit::digest::{Digest, digest};
 use crate::config::settings::At;
 use crate::observe::metrics::{DocumentFetch, DocumentMetrics, Metrics};
 use crate::upstream::Upstream;
@@ -43,7 +45,27 @@ pub struct Standing {
     /// The text in use, and what its server calls it.
     text: Option<Bytes>,
     tag: Option<HeaderValue>,
+    /// The text that could not be used, if that was the last.
+    refused: Option<Refused>,
 }
+
+#[derive(Clone, Debug)]
+struct Refused {
+    digest: Digest,
+    at: Instant,
+    why: String,
+}
+
+#[cfg(test)]
+impl Standing {
+    pub(super) fn refused_at(&self) -> Option<Instant> {
+        self.refused.as_ref().map(|refused| refused.at)
+    }
+}
+
+/// A text that could not be used is not looked into again before this, however often it is asked for: that takes a while.
+/// Later it is, since it may have been no more than a busy machine that it took too long on.
+const REFUSED: Duration = Duration::from_secs(5 * 60);
 
 impl Published {
     pub(super) fn new(route: &str, path: &At<String>, metrics: &Metrics) -> Published {
@@ -123,6 +145,11 @@ impl Published {
         if self.standing().text.as_ref() == Some(&text) {
             return self.unchanged();
         }
+        let digest = digest([text.as_ref()]);
+        let again = |refused: &Refused| refused.digest == digest && refused.at.elapsed() < REFUSED;
+        if let Some(Refused { why, .. }) = self.standing().refused.filter(again) {
+            return self.failed(DocumentFetch::Unusable, &why);
+        }
         let compiling = text.clone();
         let compiled = tokio::task::spawn_blocking(move || compile("", &compiling, &[])).await;
         match compiled {
@@ -131,14 +158,25 @@ impl Published {
                 let (left_out, unscoped) = (api.left_out.clone(), api.unscoped.clone());
                 self.newest.store(Some(Arc::new(api)));
                 let before = self.note(DocumentFetch::Success, |standing| {
-                    *standing =
-                        Standing { fetched: Some(SystemTime::now()), operations, failing: None, text: Some(text), tag };
+                    *standing = Standing {
+                        fetched: Some(SystemTime::now()),
+                        operations,
+                        failing: None,
+                        text: Some(text),
+                        tag,
+                        refused: None,
+                    };
                 });
                 let new = if before.text.is_none() { "fetched" } else { "changed" };
                 tracing::info!(route = &*self.route, path = self.shown, operations, "OpenAPI document {new}");
                 self.warn(&left_out, &unscoped);
             }
-            Ok(Err(unusable)) => self.failed(DocumentFetch::Unusable, &unusable.to_string()),
+            Ok(Err(unusable)) => {
+                let why = unusable.to_string();
+                self.failed(DocumentFetch::Unusable, &why);
+                let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+                standing.refused = Some(Refused { digest, at: Instant::now(), why });
+            }
             Err(_) => self.failed(DocumentFetch::Unusable, "it could not be read: this is a defect of the gateway"),
         }
     }

@@ -135,6 +135,23 @@ async fn what_is_too_deep_does_not_take_the_place_of_a_document_that_was_good() 
     }
 }
 
+/// Looking into one takes a while, and any client can have it asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_text_that_was_refused_is_not_looked_into_again_at_once() {
+    let span = Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")));
+    let published = Published::new("r", &At { value: "/openapi.json".to_owned(), span }, &Metrics::new(1));
+    let bad = Bytes::from(chain(5000, itself).to_string());
+    published.came(bad.clone(), None).await;
+    let refused = published.standing().refused_at().expect("it cannot be used");
+    published.came(bad.clone(), None).await;
+    assert_eq!(published.standing().refused_at(), Some(refused));
+    tokio::time::advance(Duration::from_secs(301)).await;
+    published.came(bad, None).await;
+    assert_ne!(published.standing().refused_at(), Some(refused), "in the end it is");
+    published.came(Bytes::from(chain(3, in_a_property).to_string()), None).await;
+    assert!(published.is_there() && published.standing().refused_at().is_none(), "another one at once");
+}
+
 /// Each alone is few enough.
 #[test]
 fn choices_in_the_properties_of_choices_are_not_all_looked_at() {
