@@ -34,7 +34,7 @@ const PATIENCE: u32 = 3;
 const ROUND: Duration = Duration::from_secs(1);
 
 /// So many batches may be on their way at the same time; decisions have to wait behind them.
-const GIVEN_BACK_AT_ONCE: usize = 128;
+const GIVEN_BACK_AT_ONCE: usize = 1024;
 const RENEWED_AT_ONCE: usize = 16;
 
 enum State {
@@ -121,7 +121,7 @@ impl Link {
         };
         // Held from before the question on: if the request is given up meanwhile, the place may have been given.
         let lease = (question.most > 0).then(|| self.hold(&question));
-        self.give_back(&connection);
+        self.give_back_of(&question.key, &connection);
         let reply = timeout_at(until, connection.decide(&question)).await.unwrap_or(Err(Failure::Timeout));
         store.metrics().took(worker, began.elapsed());
         match reply {
@@ -186,14 +186,24 @@ impl Link {
         Lease { link: Rc::clone(self), place: Rc::clone(&question.place) }
     }
 
+    /// Tells the store what was given back, that of `key` before all else: a decision about it is next, and nobody must
+    /// be refused by what the worker itself has still to give back.
+    fn give_back_of(self: &Rc<Self>, key: &str, connection: &Connection) {
+        let batch = self.places.borrow_mut().to_give_back_of(key, Instant::now());
+        batch.into_iter().for_each(|batch| self.send_back(connection, batch));
+        self.give_back(connection);
+    }
+
     /// Tells the store at once what was given back.
     fn give_back(self: &Rc<Self>, connection: &Connection) {
         let room = GIVEN_BACK_AT_ONCE.saturating_sub(self.returning.get());
         let batches = self.places.borrow_mut().to_give_back(room, Instant::now());
-        for batch in batches {
-            self.returning.set(self.returning.get().saturating_add(1));
-            begin(Rc::clone(self).give_back_batch(connection.clone(), batch));
-        }
+        batches.into_iter().for_each(|batch| self.send_back(connection, batch));
+    }
+
+    fn send_back(self: &Rc<Self>, connection: &Connection, batch: Batch) {
+        self.returning.set(self.returning.get().saturating_add(1));
+        begin(Rc::clone(self).give_back_batch(connection.clone(), batch));
     }
 
     async fn give_back_batch(self: Rc<Self>, mut connection: Connection, batch: Batch) {

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Batch {
 pub struct Places {
     held: HashMap<Rc<str>, Held>,
     given_back: BTreeMap<Rc<str>, Vec<GivenBack>>,
+    /// The key whose turn it was last, so that all have theirs.
+    last: Option<Rc<str>>,
 }
 
 struct Held {
@@ -85,18 +88,27 @@ impl Places {
         !self.given_back.is_empty()
     }
 
-    /// What is to be given back, in at most so many batches; the rest stays.
+    /// What is to be given back of one key.
+    pub fn to_give_back_of(&mut self, key: &str, now: Instant) -> Option<Batch> {
+        let (key, mut all) = self.given_back.remove_entry(key)?;
+        if all.len() > MOST {
+            self.given_back.insert(Rc::clone(&key), all.split_off(MOST));
+        }
+        all.retain(|given_back| given_back.over > now);
+        let over = all.iter().map(|given_back| given_back.over).max()?;
+        Some(Batch { key, places: all.into_iter().map(|given_back| given_back.place).collect(), over })
+    }
+
+    /// What is to be given back, in at most so many batches; the rest stays. Keys take turns.
     pub fn to_give_back(&mut self, most: usize, now: Instant) -> Vec<Batch> {
         let mut batches = Vec::new();
         while batches.len() < most {
-            let Some((key, mut all)) = self.given_back.pop_first() else { break };
-            if all.len() > MOST {
-                self.given_back.insert(Rc::clone(&key), all.split_off(MOST));
-            }
-            all.retain(|given_back| given_back.over > now);
-            if let Some(over) = all.iter().map(|given_back| given_back.over).max() {
-                batches.push(Batch { key, places: all.into_iter().map(|given_back| given_back.place).collect(), over });
-            }
+            let behind = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+            let next =
+                self.given_back.range((behind, Bound::Unbounded)).next().or_else(|| self.given_back.iter().next());
+            let Some(key) = next.map(|(key, _)| Rc::clone(key)) else { break };
+            batches.extend(self.to_give_back_of(&key, now));
+            self.last = Some(key);
         }
         batches
     }
@@ -183,10 +195,26 @@ mod tests {
         }
         hold(&mut places, "c", 1, now);
         assert_eq!(told(&places.to_give_back(1, now)), [("a", 256)]);
-        assert_eq!(told(&places.to_give_back(9, now)), [("a", 44), ("b", 2)]);
+        assert_eq!(told(&places.to_give_back(9, now)), [("b", 2), ("a", 44)], "keys take turns");
         assert!(!places.owes() && places.to_give_back(9, now).is_empty());
         places.give_all_back(now);
         assert_eq!(told(&places.to_give_back(9, now)), [("c", 1)]);
+    }
+
+    #[test]
+    fn no_key_waits_behind_others_for_ever_and_one_that_is_asked_for_goes_first() {
+        let (mut places, now) = (Places::default(), Instant::now());
+        for key in ["a", "b", "c", "d"] {
+            let held = hold(&mut places, key, 1, now).remove(0);
+            places.give_back(&held, now);
+        }
+        assert_eq!(told(&places.to_give_back_of("d", now).into_iter().collect::<Vec<_>>()), [("d", 1)]);
+        assert!(places.to_give_back_of("d", now).is_none());
+        assert_eq!(told(&places.to_give_back(1, now)), [("a", 1)]);
+        let held = hold(&mut places, "a", 1, now).remove(0);
+        places.give_back(&held, now);
+        assert_eq!(told(&places.to_give_back(2, now)), [("b", 1), ("c", 1)]);
+        assert_eq!(told(&places.to_give_back(2, now)), [("a", 1)]);
     }
 
     #[test]
