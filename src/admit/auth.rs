@@ -46,6 +46,8 @@ pub enum Failure {
     /// It is not valid. In few words for the client, of characters that RFC 6750 section 3 allows in
     /// `error_description`; nothing of the credential in it.
     Invalid(&'static str),
+    /// Likewise, and neither time nor other keys will make it valid here: it is for somebody else.
+    Foreign(&'static str),
     /// Whoever could judge it is away; why, for the log.
     Unavailable(String),
 }
@@ -199,7 +201,7 @@ impl Asked<'_> {
     pub fn known(&self, worker: &Worker) -> Known {
         let seen = |known: Option<Seen>| match known {
             Some(Seen::Proved(identity)) => Known::Now(Ok(identity)),
-            Some(Seen::Refused(why)) => Known::Now(Err(Failure::Invalid(why))),
+            Some(Seen::Foreign(why)) => Known::Now(Err(Failure::Foreign(why))),
             None => Known::Later,
         };
         match self {
@@ -211,14 +213,12 @@ impl Asked<'_> {
         }
     }
 
-    /// An auth that is asked after this one took what this one had looked into and refused: it need not look into it
-    /// each time.
+    /// An auth that is asked after this one took what is foreign to this one, which need not look into it each time.
     pub fn taken_elsewhere(&self, worker: &Worker, why: &'static str) {
         match self {
             Asked::Jwt(jwt, token) => jwt.taken_elsewhere(worker, token, why),
-            Asked::Introspection(introspection, token) => introspection.taken_elsewhere(worker, token, why),
-            Asked::ApiKey(..) | Asked::Certificate(..) => {}
             Asked::Basic(basic, text) => basic.taken_elsewhere(worker, text, why),
+            Asked::Introspection(..) | Asked::ApiKey(..) | Asked::Certificate(..) => {}
         }
     }
 

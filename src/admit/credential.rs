@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(find(&[], "a=b"), "none");
         assert_eq!(find(&[("authorization", "bEARER  abc")], ""), "bearer abc");
         assert_eq!(find(&[("authorization", "Bearer")], ""), "bearer ");
-        assert_eq!(find(&[("authorization", "Bearerabc")], ""), "none");
+        assert_eq!(find(&[("authorization", "Bearerabc")], ""), "malformed");
         assert_eq!(find(&[("authorization", "Basic YQ==")], ""), "basic YQ==");
         assert_eq!(find(&[("authorization", "Digest x")], ""), "none");
         assert_eq!(find(&[("authorization", "Basic\tYQ==")], ""), "malformed");

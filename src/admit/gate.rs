@@ -179,35 +179,37 @@ impl Guard {
         let mut failure = None;
         for asked in self.taking(credential) {
             match asked.known(worker) {
-                Known::Now(Ok(identity)) => return Some(Ok(identity)),
-                Known::Now(Err(reason)) => failure = Some(graver(failure, reason)),
+                Known::Now(Err(reason @ (Failure::Invalid(_) | Failure::Foreign(_)))) => {
+                    failure = failure.or(Some(reason))
+                }
+                Known::Now(judged @ (Ok(_) | Err(Failure::Unavailable(_)))) => return Some(judged),
                 Known::Later => return None,
             }
         }
         Some(Err(failure.unwrap_or_else(|| nobody_takes(credential))))
     }
 
-    /// Asks every auth that takes the credential, which may take its time; the first that knows the caller decides.
+    /// Asks every auth that takes the credential, which may take its time; the first that does not refuse it decides.
+    /// One that cannot say does so too: else whoever can make it unavailable would choose who a caller is.
     async fn judge(&self, worker: &Worker, credential: &Credential<'_, '_>) -> Judged {
         let mut failure = None;
-        let mut refused = Vec::new();
+        let mut foreign: Vec<(Asked<'_>, &'static str)> = Vec::new();
         for asked in self.taking(credential) {
             let judged = match asked.known(worker) {
                 Known::Now(judged) => judged,
-                Known::Later => {
-                    let judged = asked.judge(worker).await;
-                    if let Err(Failure::Invalid(why)) = judged {
-                        refused.push((asked, why));
-                    }
-                    judged
-                }
+                Known::Later => asked.judge(worker).await,
             };
             match judged {
                 Ok(identity) => {
-                    refused.iter().for_each(|(before, why)| before.taken_elsewhere(worker, why));
+                    foreign.iter().for_each(|(before, why)| before.taken_elsewhere(worker, why));
                     return Ok(identity);
                 }
-                Err(reason) => failure = Some(graver(failure, reason)),
+                Err(Failure::Unavailable(why)) => return Err(Failure::Unavailable(why)),
+                Err(Failure::Foreign(why)) => {
+                    failure = failure.or(Some(Failure::Foreign(why)));
+                    foreign.push((asked, why));
+                }
+                Err(Failure::Invalid(why)) => failure = failure.or(Some(Failure::Invalid(why))),
             }
         }
         Err(failure.unwrap_or_else(|| nobody_takes(credential)))
@@ -253,7 +255,7 @@ impl Guard {
 
     fn refused(&self, asking: &Asking<'_>, credential: &Credential<'_, '_>, failure: Failure) -> Rejection {
         match failure {
-            Failure::Invalid(why) => {
+            Failure::Invalid(why) | Failure::Foreign(why) => {
                 self.denied.auth.denied(asking.worker.id);
                 let error = match credential {
                     Credential::Bearer(_) | Credential::Cookie { .. } | Credential::Malformed(Scheme::Bearer) => {
@@ -286,16 +288,6 @@ fn nobody_takes(credential: &Credential<'_, '_>) -> Failure {
         | Credential::Basic(_)
         | Credential::Certificate(_) => "this credential is not of a kind that is taken here",
     })
-}
-
-/// That one auth could not say matters more than that another does not know the caller.
-fn graver(before: Option<Failure>, reason: Failure) -> Failure {
-    match (before, reason) {
-        (Some(Failure::Unavailable(why)), _) | (None | Some(Failure::Invalid(_)), Failure::Unavailable(why)) => {
-            Failure::Unavailable(why)
-        }
-        (Some(Failure::Invalid(why)), Failure::Invalid(_)) | (None, Failure::Invalid(why)) => Failure::Invalid(why),
-    }
 }
 
 /// Three parts with dots between them (RFC 7515 section 7.1), or five of one that is encrypted (RFC 7516 section 7.1).

@@ -54,9 +54,9 @@ pub struct Holds {
 #[derive(Clone)]
 pub enum Seen {
     Proved(Arc<Identity>),
-    /// In whose words it proved nothing here. Only kept of a credential that another auth of a route takes: then it
+    /// It is for somebody else, in these words. Only kept of a credential that another auth of a route takes: then it
     /// need not be judged here each time before that one is asked.
-    Refused(&'static str),
+    Foreign(&'static str),
 }
 
 /// The cache of one worker. Whatever is used stays.
@@ -90,7 +90,7 @@ impl Entry {
     fn size(&self) -> usize {
         match &self.seen {
             Seen::Proved(identity) => identity.size().saturating_add(OVERHEAD),
-            Seen::Refused(_) => OVERHEAD,
+            Seen::Foreign(_) => OVERHEAD,
         }
     }
 }
@@ -136,10 +136,10 @@ impl Verified {
         self.keep(Key { digest: *digest, prover, generation }, Seen::Proved(Arc::clone(identity)), holds);
     }
 
-    /// Remembers that `prover` refused a credential that another took.
-    pub fn refused(&self, prover: Prover, generation: u64, digest: &Digest, why: &'static str, at_most: Duration) {
+    /// Remembers that to `prover` a credential is foreign that another took.
+    pub fn foreign(&self, prover: Prover, generation: u64, digest: &Digest, why: &'static str, at_most: Duration) {
         let holds = Holds { until: None, at_most };
-        self.keep(Key { digest: *digest, prover, generation }, Seen::Refused(why), holds);
+        self.keep(Key { digest: *digest, prover, generation }, Seen::Foreign(why), holds);
     }
 
     fn keep(&self, key: Key, seen: Seen, holds: Holds) {
@@ -167,7 +167,7 @@ mod tests {
     fn known(verified: &Verified, prover: Prover, generation: u64, credential: &str) -> Option<String> {
         match verified.get(prover, generation, &digest([credential.as_bytes()]))? {
             Seen::Proved(identity) => Some(identity.subject().to_owned()),
-            Seen::Refused(why) => Some(why.to_owned()),
+            Seen::Foreign(why) => Some(why.to_owned()),
         }
     }
 
@@ -182,9 +182,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_is_remembered_in_its_own_words_for_a_while() {
+    async fn what_is_foreign_is_remembered_in_its_own_words_for_a_while() {
         let (verified, prover) = (Verified::default(), Prover::new());
-        verified.refused(prover, 1, &digest([b"token"]), "of another issuer", Duration::from_secs(60));
+        verified.foreign(prover, 1, &digest([b"token"]), "of another issuer", Duration::from_secs(60));
         assert_eq!(known(&verified, prover, 1, "token").as_deref(), Some("of another issuer"));
         assert_eq!(known(&verified, prover, 2, "token"), None, "other keys");
         tokio::time::advance(Duration::from_secs(61)).await;

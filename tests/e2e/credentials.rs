@@ -40,6 +40,9 @@ fn no_credential_hides_behind_another_in_a_spelling_of_its_own() {
         "Bearer\te30.e30.e30".to_owned(),
         "Bearer,e30.e30.e30".to_owned(),
         "Bearer:".to_owned(),
+        // Sanic looks for the scheme anywhere.
+        format!("Basic{text}"),
+        format!("Digest a=\"x Basic {text}\""),
     ] {
         let alone = ask(&gateway, "/", &[("Authorization", &shown)]);
         assert_eq!((alone.status, alone.cause().as_str()), (401, "invalid_credentials"), "{shown:?}");
@@ -49,7 +52,7 @@ fn no_credential_hides_behind_another_in_a_spelling_of_its_own() {
     assert!(fake.requests().is_empty(), "what is refused reaches no server");
 
     // Of schemes that the route does not list it says nothing.
-    for shown in ["Digest x", "Digest username=\"basic\"", "Basically x", "Token Basic", "Negotiate YQ=="] {
+    for shown in ["Digest x", "Token abc", "Negotiate YQ=="] {
         assert_eq!(ask(&gateway, "/", &[("Authorization", shown), ("X-API-Key", KEY)]).status, 200, "{shown}");
         assert!(fake.requests().pop().is_some_and(|sent| sent.head.contains(shown)), "{shown} goes on as it came");
     }

@@ -125,9 +125,9 @@ impl Basic {
         worker.admission.verified.get(self.users.prover, 0, &self.users.key(shown))
     }
 
-    /// Another auth took what was refused here.
+    /// Another auth took what is foreign here.
     pub fn taken_elsewhere(&self, worker: &Worker, shown: &[u8], why: &'static str) {
-        worker.admission.verified.refused(self.users.prover, 0, &self.users.key(shown), why, REMEMBERED);
+        worker.admission.verified.foreign(self.users.prover, 0, &self.users.key(shown), why, REMEMBERED);
     }
 
     /// # Errors
@@ -145,7 +145,8 @@ impl Basic {
                 let judged = self.pool.ask(move || users.judge(&key, &shown)).await;
                 judged
                     .map_err(|busy| Failure::Unavailable(busy.to_string()))?
-                    .ok_or(Failure::Invalid("the user name or the password is wrong"))?
+                    // Another file is another prover.
+                    .ok_or(Failure::Foreign("the user name or the password is wrong"))?
             }
         };
         let Proved { identity, at } = proved;

@@ -129,12 +129,6 @@ impl Introspection {
         worker.admission.verified.get(self.shared.prover, 0, token.digest())
     }
 
-    /// Another auth took what was refused here.
-    pub fn taken_elsewhere(&self, worker: &Worker, token: &Digested<'_>, why: &'static str) {
-        let at_most = self.shared.settings.cache;
-        worker.admission.verified.refused(self.shared.prover, 0, token.digest(), why, at_most);
-    }
-
     pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {
         // What is no token needs no answer.
         let text = text(token.text()).ok_or(Failure::Invalid("the token is malformed"))?;

@@ -40,14 +40,18 @@ pub struct Fitting<'a> {
 
 impl Demanded<'_> {
     /// # Errors
-    /// Why these claims are not to be believed at `now`, whoever signed them.
-    pub fn judge<'a>(&self, claims: &'a Map<String, Value>, now: SystemTime) -> Result<Fitting<'a>, Refusal> {
+    /// The token is of somebody else, or for somebody else.
+    pub fn is_ours(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
         if claims.get("iss").and_then(Value::as_str) != Some(self.issuer) {
             return Err(ISSUER);
         }
-        if !is_for(self.audience, claims.get("aud")) {
-            return Err(AUDIENCE);
-        }
+        if is_for(self.audience, claims.get("aud")) { Ok(()) } else { Err(AUDIENCE) }
+    }
+
+    /// # Errors
+    /// Why these claims are not to be believed at `now`, whoever signed them.
+    pub fn judge<'a>(&self, claims: &'a Map<String, Value>, now: SystemTime) -> Result<Fitting<'a>, Refusal> {
+        self.is_ours(claims)?;
         let until = time(claims, "exp", Round::Down)?.ok_or(NO_EXPIRY)?.checked_add(self.leeway).ok_or(BAD_TIME)?;
         if until <= now {
             return Err(EXPIRED);

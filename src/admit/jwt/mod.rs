@@ -37,8 +37,6 @@ use crate::worker::Worker;
 
 /// A verified token is judged anew at least this often, should the clock on the wall be set back.
 const VERIFIED: Duration = Duration::from_secs(24 * 60 * 60);
-/// And one that was refused, since there is a time before which it is not valid.
-const REFUSED: Duration = Duration::from_secs(60);
 /// Of a `jwks_file`.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -106,9 +104,9 @@ impl Jwt {
         worker.admission.verified.get(self.prover, self.keys.generation(), token.digest())
     }
 
-    /// Another auth took what was refused here.
+    /// Another auth took what is foreign here.
     pub fn taken_elsewhere(&self, worker: &Worker, token: &Digested<'_>, why: &'static str) {
-        worker.admission.verified.refused(self.prover, self.keys.generation(), token.digest(), why, REFUSED);
+        worker.admission.verified.foreign(self.prover, self.keys.generation(), token.digest(), why, VERIFIED);
     }
 
     pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {
@@ -120,6 +118,7 @@ impl Jwt {
         }
         let JwtSettings { issuer, audience, leeway, .. } = &self.settings;
         let demanded = Demanded { issuer, audience, leeway: *leeway };
+        demanded.is_ours(&read.claims).map_err(Failure::Foreign)?;
         let fitting = demanded.judge(&read.claims, clock::recent_wall()).map_err(Failure::Invalid)?;
         let generation = self.signed(&read).await?;
         let identity = Arc::new(Identity::new(
