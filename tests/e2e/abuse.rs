@@ -118,6 +118,8 @@ fn clients_that_leave_at_any_moment_leave_nothing_behind() {
     });
     let gateway = Setup::before([fake.url()]).start();
     gateway.get("/");
+    // Files are watched from soon after the start; what answers a reload has begun to.
+    assert!(gateway.reload().0.success());
     let before = descriptors(&gateway);
     let starts = [
         "",
