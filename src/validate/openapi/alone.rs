@@ -1,4 +1,4 @@
-//! A document without a route: what fuzzing holds to be true of any.
+//! A document without a route, for fuzzing, which holds some things to be true of any, and for the benches.
 
 use http::Method;
 
