@@ -192,6 +192,8 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        // Whoever reads the record may count on the places being free.
+        self.held = Held::default();
         self.write();
     }
 }
