@@ -9,6 +9,7 @@
 
 mod abuse;
 mod answers;
+mod asgi;
 mod combinations;
 mod credentials;
 mod demo;

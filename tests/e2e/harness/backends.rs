@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 
 use rustix::process::Signal;
 
-use super::eventually;
 use super::http;
 use super::process::Process;
+use super::{eventually, free_port};
 
 /// A Python server on a port of loopback.
 pub struct Backend {
@@ -64,7 +64,27 @@ impl Backend {
 
     /// uvicorn with the service `examples/<service>`.
     pub fn uvicorn(service: &'static str, entry: &str) -> Backend {
-        Backend::start(vec![&python_program("uvicorn"), "--port", "PORT", entry], service).once_it_answers()
+        Backend::uvicorn_with(service, entry, &[])
+    }
+
+    /// The same; `more` are arguments such as `--root-path`.
+    pub fn uvicorn_with(service: &'static str, entry: &str, more: &[&str]) -> Backend {
+        let before = [&python_program("uvicorn"), "--port", "PORT"];
+        Backend::start([&before, more, &[entry]].concat(), service).once_it_answers()
+    }
+
+    /// hypercorn with the service `examples/<service>`.
+    pub fn hypercorn(service: &'static str, entry: &str) -> Backend {
+        Backend::start(vec![&python_program("hypercorn"), "--bind", "127.0.0.1:PORT", entry], service).once_it_answers()
+    }
+
+    /// granian with the service `examples/<service>`. It does not say which port the kernel gave it, so it is told one.
+    pub fn granian(service: &'static str, entry: &str) -> Backend {
+        let port = free_port();
+        let command = [&python_program("granian"), "--interface", "asgi", "--port", "PORT", entry].map(str::to_owned);
+        let state = tempfile::tempdir().unwrap();
+        let process = launch(&command, port, service, state.path());
+        Backend { process, command: command.into(), service, port, state }.once_it_answers()
     }
 
     /// Starts a server on a port that the kernel gives, and waits until it says which.
