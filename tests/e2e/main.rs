@@ -40,3 +40,4 @@ mod tls;
 mod upstream_tls;
 mod validation;
 mod websocket;
+mod workers;

@@ -121,6 +121,11 @@ impl Backend {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Whether a line that it wrote has this in it.
+    pub fn said(&self, what: &str) -> bool {
+        self.process.output().text().contains(what)
+    }
+
     /// kill -9 to the server and all its workers.
     pub fn kill(&mut self) {
         self.process.kill();
