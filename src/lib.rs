@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod fetch;
+pub mod fields;
 pub mod gateway;
 pub mod http1;
 pub mod observe;

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-
 use crate::config::settings::IdentityHeaders;
-use crate::http1::encode::field;
+use crate::fields::Fields;
 
 /// How a caller was known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,11 +107,16 @@ impl Identity {
 
     /// Writes the fields that tell a backend who is calling. Each value is one line of visible ASCII: whatever a
     /// claim holds, it makes neither a second role nor a second field. `urllib.parse.unquote` gives it back.
-    pub fn write(&self, names: &IdentityHeaders, out: &mut BytesMut) {
-        field(out, names.subject.as_str().as_bytes(), &self.told.subject);
-        field(out, names.roles.as_str().as_bytes(), &self.told.roles);
-        field(out, names.scopes.as_str().as_bytes(), &self.told.scopes);
-        field(out, names.method.as_str().as_bytes(), self.method.as_str().as_bytes());
+    pub fn write(&self, names: &IdentityHeaders, out: &mut impl Fields) {
+        out.put(&names.subject, &[&self.told.subject]);
+        out.put(&names.roles, &[&self.told.roles]);
+        out.put(&names.scopes, &[&self.told.scopes]);
+        out.put(&names.method, &[self.method.as_str().as_bytes()]);
+    }
+
+    /// The subject in that form.
+    pub fn told_subject(&self) -> &[u8] {
+        &self.told.subject
     }
 }
 
@@ -153,7 +156,10 @@ fn encoded(text: &str) -> Box<[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
+    use crate::http1::encode::Lines;
 
     fn identity(subject: &str, roles: &[&str], scopes: &[&str]) -> Identity {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
@@ -162,7 +168,7 @@ mod tests {
 
     fn written(identity: &Identity) -> String {
         let mut out = BytesMut::new();
-        identity.write(&IdentityHeaders::default(), &mut out);
+        identity.write(&IdentityHeaders::default(), &mut Lines(&mut out));
         String::from_utf8(out.to_vec()).unwrap()
     }
 

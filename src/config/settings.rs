@@ -206,7 +206,12 @@ pub struct UpstreamSettings {
     pub timeouts: UpstreamTimeouts,
     pub retry: RetrySettings,
     pub tls: UpstreamTlsSettings,
+    /// Variables for servers that speak uwsgi, over those of the gateway.
+    pub uwsgi_params: UwsgiParams,
 }
+
+/// Names and values, each name once.
+pub type UwsgiParams = Vec<(String, HeaderValue)>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerSpec {
@@ -223,14 +228,33 @@ pub enum Endpoint {
     Https(Authority),
     /// `http+unix:/PATH`
     HttpUnix(PathBuf),
+    /// `uwsgi://HOST:PORT`
+    Uwsgi(Authority),
+    /// `uwsgi+unix:/PATH`
+    UwsgiUnix(PathBuf),
+}
+
+/// What a server is spoken to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    /// uWSGI's own: variables in a packet, then the body; the answer is like that of HTTP/1.1.
+    Uwsgi,
 }
 
 impl Endpoint {
     /// Whether it is reached over TLS.
-    pub fn is_https(&self) -> bool {
+    pub fn is_tls(&self) -> bool {
         match self {
             Endpoint::Https(_) => true,
-            Endpoint::Http(_) | Endpoint::HttpUnix(_) => false,
+            Endpoint::Http(_) | Endpoint::HttpUnix(_) | Endpoint::Uwsgi(_) | Endpoint::UwsgiUnix(_) => false,
+        }
+    }
+
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Endpoint::Http(_) | Endpoint::Https(_) | Endpoint::HttpUnix(_) => Protocol::Http1,
+            Endpoint::Uwsgi(_) | Endpoint::UwsgiUnix(_) => Protocol::Uwsgi,
         }
     }
 }

@@ -3,6 +3,8 @@
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, StatusCode};
 
+use crate::fields::Fields;
+
 /// `HTTP/1.1 200 OK`
 pub fn status_line(out: &mut BytesMut, status: StatusCode) {
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -19,6 +21,22 @@ pub fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// A head that fields are added to.
+pub struct Lines<'a>(pub &'a mut BytesMut);
+
+impl Fields for Lines<'_> {
+    fn put(&mut self, name: &HeaderName, parts: &[&[u8]]) {
+        let name = name.as_str().as_bytes();
+        self.0.reserve(parts.iter().fold(name.len() + 4, |sum, part| sum + part.len()));
+        self.0.extend_from_slice(name);
+        self.0.extend_from_slice(b": ");
+        for part in parts {
+            self.0.extend_from_slice(part);
+        }
+        self.0.extend_from_slice(b"\r\n");
+    }
 }
 
 /// Every field that `keep` lets through.

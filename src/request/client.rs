@@ -3,17 +3,16 @@
 //! Only a peer in `trusted_proxies` may speak for another client. From anyone else these fields are dropped and
 //! written anew.
 
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::names;
 use super::target::Host;
-use crate::http1::encode::field;
+use crate::fields::Fields;
 use crate::request::peer::Peer;
 
 /// The client's address: the connection's peer, or behind trusted peers the rightmost address that is not trusted.
@@ -75,29 +74,19 @@ pub struct Told<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// The parts of the forwarding fields that stay the same for all requests of a connection.
+/// What the forwarding fields say of a connection, the same for all of its requests.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// `x-forwarded-for`, `-proto` and `-port` of a peer that is not believed.
-    fields: String,
-    /// `forwarded: for=…`
-    forwarded: String,
-    /// `;proto=…` and the line's end.
-    proto: &'static str,
+    address: String,
+    port: String,
+    /// `for=…`
+    node: String,
 }
 
 impl Written {
     fn of(peer: &Peer) -> Written {
         let address = peer.remote.ip().to_canonical();
-        let (scheme, proto) = if peer.tls { ("https", ";proto=https\r\n") } else { ("http", ";proto=http\r\n") };
-        let port = peer.local.port();
-        Written {
-            fields: format!(
-                "x-forwarded-for: {address}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-port: {port}\r\n"
-            ),
-            forwarded: format!("forwarded: {}", forwarded_node(address)),
-            proto,
-        }
+        Written { address: address.to_string(), port: peer.local.port().to_string(), node: forwarded_node(address) }
     }
 }
 
@@ -111,67 +100,67 @@ fn forwarded_node(address: IpAddr) -> String {
 
 impl Told<'_> {
     /// Writes every forwarding field.
-    pub fn write(&self, out: &mut BytesMut) {
-        if self.peer.trusted {
-            return self.add_to_what_is_told(out);
-        }
-        let written = self.peer.written.get_or_init(|| Written::of(self.peer));
-        out.extend_from_slice(written.fields.as_bytes());
-        if let Some(host) = self.host {
-            field(out, b"x-forwarded-host", host.bytes());
-        }
-        if let Some(prefix) = self.prefix {
-            field(out, b"x-forwarded-prefix", prefix.as_bytes());
-        }
-        out.extend_from_slice(written.forwarded.as_bytes());
-        self.write_host(out);
-        out.extend_from_slice(written.proto.as_bytes());
-    }
-
-    fn write_host(&self, out: &mut BytesMut) {
-        if let Some(host) = self.host {
-            out.extend_from_slice(b";host=\"");
-            out.extend_from_slice(host.bytes());
-            out.extend_from_slice(b"\"");
-        }
-    }
-
-    /// The same behind a trusted peer, whose word stands and whose lists grow.
-    fn add_to_what_is_told(&self, out: &mut BytesMut) {
-        let peer = self.peer.remote.ip().to_canonical();
-        let mut text = self.earlier(&names::X_FORWARDED_FOR);
-        // Writing to a string does not fail.
-        let _ = write!(text, "{peer}");
-        field(out, b"x-forwarded-for", text.as_bytes());
-
-        let scheme = if self.peer.tls { "https" } else { "http" };
-        let proto = self.trusted(&names::X_FORWARDED_PROTO, |text| matches!(text, "http" | "https" | "ws" | "wss"));
-        field(out, b"x-forwarded-proto", proto.unwrap_or(scheme).as_bytes());
-        match self.trusted(&names::X_FORWARDED_PORT, |text| text.parse::<u16>().is_ok()) {
-            Some(port) => field(out, b"x-forwarded-port", port.as_bytes()),
-            None => field(out, b"x-forwarded-port", itoa::Buffer::new().format(self.peer.local.port()).as_bytes()),
-        }
+    pub fn write(&self, out: &mut impl Fields) {
+        let written = self.written();
+        let earlier = self.earlier(&names::X_FORWARDED_FOR);
+        out.put(&names::X_FORWARDED_FOR, &[earlier.as_bytes(), written.address.as_bytes()]);
+        out.put(&names::X_FORWARDED_PROTO, &[self.proto().as_bytes()]);
+        out.put(&names::X_FORWARDED_PORT, &[self.port().as_bytes()]);
         let valid_host = |text: &str| Host::parse(Bytes::copy_from_slice(text.as_bytes())).is_ok();
         let host = self.trusted(&names::X_FORWARDED_HOST, valid_host).or(self.host.map(Host::as_str));
         if let Some(host) = host {
-            field(out, b"x-forwarded-host", host.as_bytes());
+            out.put(&names::X_FORWARDED_HOST, &[host.as_bytes()]);
         }
+        let (before, prefix) = self.prefixes();
+        if !before.is_empty() || !prefix.is_empty() {
+            out.put(&names::X_FORWARDED_PREFIX, &[before.as_bytes(), prefix.as_bytes()]);
+        }
+        let earlier = self.earlier(&FORWARDED);
+        let (open, host, close) = match self.host {
+            Some(host) => (&b";host=\""[..], &host.bytes()[..], &b"\""[..]),
+            None => (&b""[..], &b""[..], &b""[..]),
+        };
+        let scheme = self.own_scheme().as_bytes();
+        out.put(&FORWARDED, &[earlier.as_bytes(), written.node.as_bytes(), open, host, close, b";proto=", scheme]);
+    }
+
+    fn written(&self) -> &Written {
+        self.peer.written.get_or_init(|| Written::of(self.peer))
+    }
+
+    fn own_scheme(&self) -> &'static str {
+        if self.peer.tls { "https" } else { "http" }
+    }
+
+    /// The scheme that the client used, as a trusted peer tells it or the connection does.
+    fn proto(&self) -> &str {
+        let is_scheme = |text: &str| matches!(text, "http" | "https" | "ws" | "wss");
+        self.trusted(&names::X_FORWARDED_PROTO, is_scheme).unwrap_or(self.own_scheme())
+    }
+
+    /// Whether the client used TLS.
+    pub fn is_https(&self) -> bool {
+        matches!(self.proto(), "https" | "wss")
+    }
+
+    /// The port that the client used.
+    pub fn port(&self) -> &str {
+        let is_port = |text: &str| text.parse::<u16>().is_ok();
+        self.trusted(&names::X_FORWARDED_PORT, is_port).unwrap_or(&self.written().port)
+    }
+
+    /// What was stripped of the path: by a trusted peer, and then by the route.
+    pub fn prefixes(&self) -> (&str, &str) {
         let is_prefix = |text: &str| text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
         let before = self.trusted(&names::X_FORWARDED_PREFIX, is_prefix).unwrap_or_default().trim_end_matches('/');
-        let prefix = self.prefix.unwrap_or_default();
-        if !before.is_empty() || !prefix.is_empty() {
-            field(out, b"x-forwarded-prefix", format!("{before}{prefix}").as_bytes());
-        }
-
-        out.extend_from_slice(b"forwarded: ");
-        out.extend_from_slice(self.earlier(&FORWARDED).as_bytes());
-        out.extend_from_slice(forwarded_node(peer).as_bytes());
-        self.write_host(out);
-        out.extend_from_slice(format!(";proto={scheme}\r\n").as_bytes());
+        (before, self.prefix.unwrap_or_default())
     }
 
     /// A trusted peer's value, when there is one and it is of the right form.
     fn trusted(&self, name: &HeaderName, valid: impl Fn(&str) -> bool) -> Option<&str> {
+        if !self.peer.trusted {
+            return None;
+        }
         let mut values = self.headers.get_all(name).iter();
         let value = values.next().and_then(|value| value.to_str().ok()).filter(|text| valid(text))?;
         values.next().is_none().then_some(value)
@@ -179,6 +168,9 @@ impl Told<'_> {
 
     /// What a trusted peer's list says already, with a comma behind it.
     fn earlier(&self, name: &HeaderName) -> String {
+        if !self.peer.trusted {
+            return String::new();
+        }
         let values = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| [value, ", "]).collect()
     }
@@ -186,7 +178,10 @@ impl Told<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
+    use crate::http1::encode::Lines;
 
     fn peer(trusted: bool, remote: &str) -> Peer {
         Peer {
@@ -230,7 +225,7 @@ mod tests {
         let host = Host::parse("shop.example:8443".into()).expect("a host");
         let (peer, headers) = (peer(trusted, "[::ffff:10.0.0.1]:9"), headers(fields));
         let mut out = BytesMut::new();
-        Told { peer: &peer, host: Some(&host), prefix, headers: &headers }.write(&mut out);
+        Told { peer: &peer, host: Some(&host), prefix, headers: &headers }.write(&mut Lines(&mut out));
         String::from_utf8(out.to_vec()).expect("ASCII")
     }
 

@@ -14,6 +14,7 @@ use super::client::{self, Told};
 use super::cors::preflight_method;
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
+use super::measured::measured;
 use super::names::X_REQUEST_ID;
 use super::outgoing::{Outgoing, end_to_end, is_reserved, sent_framing, switched_to, wanted_upgrade};
 use super::plain::{self, SERVED, about_the_server, from_server, redirection};
@@ -317,6 +318,9 @@ impl<'a> Passage<'a> {
             // On the heap: most routes have none.
             body = Box::pin(self.validate(validation, inbound, &way, body)).await?;
         }
+        if body.length().is_none() && upstream.needs_lengths() {
+            body = Box::pin(measured(body)).await?;
+        }
         let framing = sent_framing(&inbound.method, inbound.seen.has(Notable::ContentLength), body.length());
         let upgrade = wanted_upgrade(inbound, &body);
         let told = Told {
@@ -336,6 +340,8 @@ impl<'a> Passage<'a> {
             route,
             host_rule: upstream.host(),
             told,
+            client: self.record.client,
+            uwsgi_params: &upstream.settings.uwsgi_params,
             request_id: &self.record.request_id,
             upgrade: upgrade.as_ref(),
             framing,

@@ -6,6 +6,7 @@ mod dialect;
 pub mod handle;
 pub mod inbound;
 pub mod limited;
+mod measured;
 pub mod names;
 pub mod outgoing;
 pub mod peer;

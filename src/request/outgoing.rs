@@ -1,24 +1,29 @@
 //! The head that a server gets: what of the client's fields goes on, and what the gateway adds.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::header::{AUTHORIZATION, COOKIE, UPGRADE, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, UPGRADE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::client::{Told, is_forwarding_field};
 use super::inbound::Inbound;
+use super::names::X_REQUEST_ID;
+use super::rejection::Cause;
 use super::route::Route;
 use super::target::{Host, NormalPath};
 use crate::admit::credential::{Withheld, without_cookie};
 use crate::admit::identity::Identity;
 use crate::body::RequestBody;
-use crate::config::settings::{HeaderChanges, HostHeader, IdentityHeaders};
+use crate::config::settings::{HeaderChanges, HostHeader, IdentityHeaders, Protocol, UwsgiParams};
+use crate::fields::Fields;
 use crate::http1::connection::{is_hop_by_hop, options, remove_hop_by_hop, tokens};
-use crate::http1::encode::{content_length, field};
+use crate::http1::encode::{Lines, content_length, field};
 use crate::http1::head::{Notable, Seen};
 use crate::upstream::Server;
 use crate::upstream::http1::SentFraming;
+use crate::upstream::uwsgi::{Packet, TooLarge, split_host};
 
 /// The upgrade that a request asks for and that may be passed on. One to HTTP/2 may not: behind it requests would
 /// pass unseen.
@@ -79,6 +84,10 @@ pub struct Outgoing<'a> {
     pub route: &'a Route,
     pub host_rule: &'a HostHeader,
     pub told: Told<'a>,
+    /// The client's address.
+    pub client: IpAddr,
+    /// What the upstream's `uwsgi_params` set.
+    pub uwsgi_params: &'a UwsgiParams,
     pub request_id: &'a HeaderValue,
     pub upgrade: Option<&'a HeaderValue>,
     pub framing: SentFraming,
@@ -91,24 +100,97 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Writes the whole head for `server`.
-    pub fn write(&self, server: &Server, out: &mut BytesMut) {
+    /// Writes all that `server` is sent before the body.
+    ///
+    /// # Errors
+    /// `UwsgiVariablesTooLarge`.
+    pub fn write(&self, server: &Server, out: &mut BytesMut) -> Result<(), Cause> {
         out.reserve(1024);
+        match server.protocol {
+            Protocol::Http1 => {
+                self.write_head(server, out);
+                Ok(())
+            }
+            Protocol::Uwsgi => self.write_packet(server, out).map_err(|TooLarge| Cause::UwsgiVariablesTooLarge),
+        }
+    }
+
+    fn write_head(&self, server: &Server, out: &mut BytesMut) {
         self.write_request_line(out);
-        let host = match (self.host_rule, self.host) {
+        self.write_fields(server, &mut Lines(out));
+        match self.framing {
+            SentFraming::None => {}
+            SentFraming::Length(length) => content_length(out, length),
+            SentFraming::Chunked => field(out, b"transfer-encoding", b"chunked"),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// What CGI, and WSGI after it, call what a head says.
+    fn write_packet(&self, server: &Server, out: &mut BytesMut) -> Result<(), TooLarge> {
+        let mut packet = Packet::begin(out, self.uwsgi_params);
+        let prefix = self.route.settings.strip_prefix.as_deref();
+        let (before, stripped) = self.told.prefixes();
+        let query = self.query.unwrap_or_default();
+        let mark: &[u8] = if self.query.is_some() { b"?" } else { b"" };
+        packet.var("REQUEST_METHOD", &[self.method.as_str().as_bytes()]);
+        packet.var("REQUEST_URI", &[self.path.as_str().as_bytes(), mark, query]);
+        packet.decoded("SCRIPT_NAME", &[before, stripped]);
+        packet.decoded("PATH_INFO", &[self.path.behind(prefix)]);
+        packet.var("QUERY_STRING", &[query]);
+        // uWSGI answers in the version that it reads here.
+        packet.var("SERVER_PROTOCOL", &[b"HTTP/1.1"]);
+        packet.var("SERVER_NAME", &[split_host(self.host(server)).0]);
+        packet.var("SERVER_PORT", &[self.told.port().as_bytes()]);
+        packet.var("REMOTE_ADDR", &[self.client.to_string().as_bytes()]);
+        let peer = self.told.peer.remote;
+        if peer.ip().to_canonical() == self.client {
+            packet.var("REMOTE_PORT", &[itoa::Buffer::new().format(peer.port()).as_bytes()]);
+        }
+        if self.told.is_https() {
+            packet.var("REQUEST_SCHEME", &[b"https"]);
+            packet.var("HTTPS", &[b"on"]);
+        } else {
+            packet.var("REQUEST_SCHEME", &[b"http"]);
+        }
+        if let Some((identity, _)) = self.identity {
+            packet.var("REMOTE_USER", &[identity.told_subject()]);
+        }
+        // A body whose length nobody knows was taken in whole before.
+        if let SentFraming::Length(length) = self.framing {
+            packet.var("CONTENT_LENGTH", &[itoa::Buffer::new().format(length).as_bytes()]);
+        }
+        self.write_fields(server, &mut packet);
+        if self.upgrade.is_none() {
+            // gunicorn would wait for another request.
+            packet.put(&CONNECTION, &[b"close"]);
+        }
+        packet.finish()
+    }
+
+    fn host<'s>(&'s self, server: &'s Server) -> &'s [u8] {
+        match (self.host_rule, self.host) {
             (HostHeader::Preserve, Some(host)) => host.bytes(),
             (HostHeader::Preserve, None) | (HostHeader::Server, _) => server.host.as_bytes(),
             (HostHeader::Literal(host), _) => host.as_bytes(),
-        };
-        field(out, b"host", host);
+        }
+    }
+
+    /// Every field but those that frame the body, whatever they are written into.
+    fn write_fields(&self, server: &Server, out: &mut impl Fields) {
+        out.put(&HOST, &[self.host(server)]);
         let listed: Vec<&[u8]> =
             if self.seen.has(Notable::Connection) { options(self.headers).collect() } else { Vec::new() };
         for (name, value) in self.headers {
             if self.goes_on(name, &listed) {
                 match self.withheld {
-                    Withheld::Cookie(cookie) if *name == COOKIE => write_without_cookie(out, value, cookie),
+                    Withheld::Cookie(cookie) if *name == COOKIE => {
+                        if let Some(rest) = without_cookie(value.as_bytes(), cookie) {
+                            out.put(&COOKIE, &[&rest]);
+                        }
+                    }
                     Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) | Withheld::Cookie(_) => {
-                        field(out, name.as_str().as_bytes(), value.as_bytes());
+                        out.add(name, value);
                     }
                 }
             }
@@ -117,21 +199,15 @@ impl Outgoing<'_> {
             identity.write(names, out);
         }
         for (name, value) in &self.route.settings.request_headers.set {
-            field(out, name.as_str().as_bytes(), value.as_bytes());
+            out.add(name, value);
         }
         self.told.write(out);
-        field(out, b"x-request-id", self.request_id.as_bytes());
+        out.add(&X_REQUEST_ID, self.request_id);
         self.write_via(out);
-        match self.framing {
-            SentFraming::None => {}
-            SentFraming::Length(length) => content_length(out, length),
-            SentFraming::Chunked => field(out, b"transfer-encoding", b"chunked"),
-        }
         if let Some(upgrade) = self.upgrade {
-            field(out, b"connection", b"upgrade");
-            field(out, b"upgrade", upgrade.as_bytes());
+            out.put(&CONNECTION, &[b"upgrade"]);
+            out.add(&UPGRADE, upgrade);
         }
-        out.extend_from_slice(b"\r\n");
     }
 
     fn write_request_line(&self, out: &mut BytesMut) {
@@ -153,23 +229,20 @@ impl Outgoing<'_> {
     }
 
     /// RFC 9110 section 7.6.3.
-    fn write_via(&self, out: &mut BytesMut) {
-        if !self.seen.has(Notable::Via) && self.version == Version::HTTP_11 {
-            return out.extend_from_slice(b"via: 1.1 passerelle\r\n");
-        }
-        let mut text = Vec::with_capacity(32);
-        for value in self.headers.get_all(VIA) {
-            text.extend_from_slice(value.as_bytes());
-            text.extend_from_slice(b", ");
+    fn write_via(&self, out: &mut impl Fields) {
+        let mut earlier = Vec::new();
+        if self.seen.has(Notable::Via) {
+            for value in self.headers.get_all(VIA) {
+                earlier.extend_from_slice(value.as_bytes());
+                earlier.extend_from_slice(b", ");
+            }
         }
         let version: &[u8] = match self.version {
             Version::HTTP_10 => b"1.0",
             Version::HTTP_2 => b"2.0",
             _ => b"1.1",
         };
-        text.extend_from_slice(version);
-        text.extend_from_slice(b" passerelle");
-        field(out, b"via", &text);
+        out.put(&VIA, &[&earlier, version, b" passerelle"]);
     }
 }
 
@@ -196,13 +269,13 @@ pub fn is_reserved(
         || identity_fields.contains(name)
         || is_withheld
         || changes.remove.contains(name)
-        || changes.set.iter().any(|(set, _)| set == name)
+        || changes.set.iter().any(|(set, _)| is_same_variable(set, name))
 }
 
-fn write_without_cookie(out: &mut BytesMut, value: &HeaderValue, cookie: &str) {
-    if let Some(rest) = without_cookie(value.as_bytes(), cookie) {
-        field(out, b"cookie", &rest);
-    }
+/// Whether two fields are one to a Python server, which tells neither case nor underscores from dashes.
+fn is_same_variable(one: &HeaderName, other: &HeaderName) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    one == other || one.as_str().bytes().map(plain).eq(other.as_str().bytes().map(plain))
 }
 
 /// The framing towards the server of a body of this length; a method that means to send one says so even of none.

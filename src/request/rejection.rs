@@ -99,6 +99,12 @@ causes! {
     HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE Client "headers_too_large"
         "The request head is too large or has too many fields."
         "Raise max_header_bytes or max_headers of the listener.";
+    UwsgiVariablesTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE Client "uwsgi_variables_too_large"
+        "The request head is too large for the service."
+        "A uwsgi packet holds 64 KiB of variables: lower max_header_bytes of the listener, or reach the server by http://.";
+    LengthRequired LENGTH_REQUIRED Client "length_required"
+        "The request body's length must be stated."
+        "The uwsgi protocol states a body's length before it: the client must send a Content-Length, or the server be reached by http://.";
     BodyTooLarge PAYLOAD_TOO_LARGE Client "body_too_large"
         "The request body is too large."
         "Raise max_body of the route or in [defaults].";

@@ -16,9 +16,9 @@ use super::journey::Journey;
 use super::pool::Pool;
 use super::replay::Replay;
 use super::upgrade::{Open, Upgraded};
-use super::{ChooseBy, Lease, Server, Upstream};
+use super::{ChooseBy, Lease, Server, Upstream, uwsgi};
 use crate::body::{Content, RequestBody};
-use crate::config::settings::UpstreamTimeouts;
+use crate::config::settings::{Protocol, UpstreamTimeouts};
 use crate::http1::head::ResponseHead;
 use crate::observe::metrics::WorkerId;
 use crate::request::rejection::{Blame, Cause};
@@ -31,8 +31,8 @@ pub struct Call<'a> {
     pub timeouts: UpstreamTimeouts,
     pub by: ChooseBy<'a>,
     pub method: &'a Method,
-    /// Writes the head for a server.
-    pub write_head: &'a dyn Fn(&Server, &mut BytesMut),
+    /// Writes what a server is sent before the body.
+    pub write_head: &'a dyn Fn(&Server, &mut BytesMut) -> Result<(), Cause>,
     pub framing: SentFraming,
     /// Whether the head asks for an upgrade.
     pub upgrade: bool,
@@ -109,8 +109,7 @@ async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) 
                 if let Some(failure) = error.failure {
                     server.health.failed(failure);
                 }
-                let detail = error.detail;
-                return Err(Failed { cause: error.cause, wrote: false, answered: false, stale: false, detail });
+                return Err(Failed { detail: error.detail, ..Failed::unsent(error.cause) });
             }
         },
     };
@@ -120,17 +119,36 @@ async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) 
         between_bytes: call.timeouts.between_bytes,
         keep_alive: call.timeouts.keep_alive,
     };
-    let write_head = |out: &mut BytesMut| (call.write_head)(&server, out);
+    let mut size = 0;
+    let write_head = |out: &mut BytesMut| {
+        let before = out.len();
+        (call.write_head)(&server, out)?;
+        size = out.len().saturating_sub(before);
+        Ok(())
+    };
     let journey = Rc::clone(call.journey);
     let pool = Rc::clone(call.pool);
-    let exchange = Exchange::new(connection, lease, journey, pool, timeouts, call.framing, write_head);
+    let exchange =
+        Exchange::new(connection, lease, journey, pool, timeouts, call.framing, write_head).map_err(Failed::unsent)?;
     exchange.answer(body, call.interim).await.map_err(|mut failed| {
-        failed.stale = reused && !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
-        if !failed.stale {
+        let unheard = !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
+        failed.stale = reused && unheard;
+        let too_large = if unheard { refused_size(&server, size) } else { None };
+        // A client that sends much must not have a server ejected that takes little.
+        if too_large.is_none() && !failed.stale {
             report(&server, failed.cause);
         }
+        failed.detail = too_large.or(failed.detail);
         failed
     })
+}
+
+/// Why the server may have closed without a word after a head of `size` bytes.
+fn refused_size(server: &Server, size: usize) -> Option<String> {
+    match server.protocol {
+        Protocol::Http1 => None,
+        Protocol::Uwsgi => uwsgi::refused_size(size),
+    }
 }
 
 /// Tells the server's health of a failure that is the server's.
@@ -179,7 +197,10 @@ mod tests {
             timeouts: *upstream.timeouts(),
             by: ANYONE,
             method: &Method::GET,
-            write_head: &|_, head| head.extend_from_slice(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            write_head: &|_, head| {
+                head.extend_from_slice(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                Ok(())
+            },
             framing: SentFraming::None,
             upgrade: false,
             interim: &Nobody,

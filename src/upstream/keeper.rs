@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Upstream;
 use super::names::{Found, Resolvers, pause};
-use super::probe;
+use super::probe::{self, Checks};
 use crate::config::settings::HealthSettings;
 
 /// How often names whose servers are in trouble are looked up beside their TTL.
@@ -57,7 +57,7 @@ pub(super) struct Keeper {
     names: BTreeMap<Arc<str>, Name>,
     lookups: JoinSet<(Arc<str>, Result<Found, String>)>,
     /// The settings of the checks that run, and one task for each server by its id.
-    checks: Option<HealthSettings>,
+    checks: Option<Checks>,
     probes: HashMap<u64, Task>,
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -116,8 +116,12 @@ impl Keeper {
             self.names.entry(name).or_insert_with(new).shown = Arc::clone(&shown);
         }
         self.look_up();
-        if self.checks != self.upstream.settings.health {
-            self.checks.clone_from(&self.upstream.settings.health);
+        let settings = &self.upstream.settings;
+        let checks =
+            |health: &HealthSettings| Checks { settings: health.clone(), params: settings.uwsgi_params.clone() };
+        let checks = settings.health.as_ref().map(checks);
+        if self.checks != checks {
+            self.checks = checks;
             self.probes.clear();
         }
         self.keep_checking();

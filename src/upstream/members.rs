@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -10,7 +11,7 @@ use rustls_pki_types::ServerName;
 use super::server::{Address, Origin, Server};
 use super::tls::{CertifiedName, ClientTls, Common};
 use crate::config::problem::Problem;
-use crate::config::settings::{At, Authority, Endpoint, Host, ServerSpec, UpstreamTlsSettings};
+use crate::config::settings::{At, Authority, Endpoint, Host, Protocol, ServerSpec, UpstreamTlsSettings};
 use crate::observe::metrics::UpstreamMetrics;
 
 /// Turns in a round; weights that add up to more are scaled down.
@@ -22,12 +23,13 @@ pub(super) type Addresses = BTreeMap<Arc<str>, Vec<IpAddr>>;
 /// One entry of `servers`, compiled.
 pub(super) struct Entry {
     place: Place,
+    protocol: Protocol,
     weight: u32,
     label: Arc<str>,
     /// Drawn from a secret: what it came out as is not for labels and logs.
     secret: bool,
     host: HeaderValue,
-    tls: Option<(Arc<Common>, CertifiedName)>,
+    tls: Option<(CertifiedName, Arc<Common>)>,
 }
 
 enum Place {
@@ -44,22 +46,17 @@ impl Entry {
         common: Option<&Arc<Common>>,
         problems: &mut Vec<Problem>,
     ) -> Option<Entry> {
-        let (place, own_host, label, tls) = match &spec.value.endpoint {
-            Endpoint::HttpUnix(path) => {
-                let label = format!("http+unix:{}", path.display());
-                (Place::Fixed(Address::Unix(path.clone())), "localhost".to_owned(), label, None)
-            }
-            Endpoint::Http(authority) => {
-                let label = format!("http://{}", written(authority, None));
-                (place(authority), written(authority, Some(80)), label, None)
-            }
-            Endpoint::Https(authority) => {
-                let name = certified_name(authority, settings, spec, problems)?;
-                // Without it the files of the upstream's tls were told as problems already.
-                let common = Arc::clone(common?);
-                let label = format!("https://{}", written(authority, None));
-                (place(authority), written(authority, Some(443)), label, Some((common, name)))
-            }
+        let (place, own_host, label, certified) = match &spec.value.endpoint {
+            Endpoint::HttpUnix(path) => on_socket("http+unix:", path),
+            Endpoint::UwsgiUnix(path) => on_socket("uwsgi+unix:", path),
+            Endpoint::Http(authority) => at("http://", authority, Some(80)),
+            Endpoint::Https(authority) => at("https://", authority, Some(443)),
+            Endpoint::Uwsgi(authority) => at("uwsgi://", authority, None),
+        };
+        let tls = match certified.filter(|_| spec.value.endpoint.is_tls()) {
+            // Without the common part the files of the upstream's tls were told as problems already.
+            Some(authority) => Some((certified_name(authority, settings, spec, problems)?, Arc::clone(common?))),
+            None => None,
         };
         let Ok(host) = HeaderValue::from_str(&own_host) else {
             problems.push(Problem::error(&spec.span, "this host cannot be sent as a Host header"));
@@ -67,7 +64,8 @@ impl Entry {
         };
         let secret = spec.span.is_secret();
         let label = if secret { format!("server {}", index.saturating_add(1)) } else { label };
-        Some(Entry { place, weight: spec.value.weight.get(), label: label.into(), secret, host, tls })
+        let protocol = spec.value.endpoint.protocol();
+        Some(Entry { place, protocol, weight: spec.value.weight.get(), label: label.into(), secret, host, tls })
     }
 
     /// The name that has to be resolved.
@@ -100,12 +98,26 @@ impl Entry {
 
     fn is_of(&self, server: &Server) -> bool {
         self.host == server.host
+            && self.protocol == server.protocol
             && match (&self.tls, &server.tls) {
                 (None, None) => true,
-                (Some((common, name)), Some(tls)) => tls.is_of(common, name),
+                (Some((name, common)), Some(tls)) => tls.is_of(common, name),
                 (None, Some(_)) | (Some(_), None) => false,
             }
     }
+}
+
+/// A server's place, its own host, its label, and its authority where it has one.
+type Whereabouts<'a> = (Place, String, String, Option<&'a Authority>);
+
+fn on_socket<'a>(scheme: &str, path: &Path) -> Whereabouts<'a> {
+    let label = format!("{scheme}{}", path.display());
+    (Place::Fixed(Address::Unix(path.to_owned())), "localhost".to_owned(), label, None)
+}
+
+fn at<'a>(scheme: &str, authority: &'a Authority, default_port: Option<u16>) -> Whereabouts<'a> {
+    let label = format!("{scheme}{}", written(authority, None));
+    (place(authority), written(authority, default_port), label, Some(authority))
 }
 
 fn place(authority: &Authority) -> Place {
@@ -184,9 +196,10 @@ impl Members {
                 let is_same =
                     |server: &&Arc<Server>| server.address == address && server.label == label && entry.is_of(server);
                 let server = known.clone().find(is_same).cloned().unwrap_or_else(|| {
-                    let tls = entry.tls.as_ref().map(|(common, name)| ClientTls::new(common, name));
+                    let tls = entry.tls.as_ref().map(|(name, common)| ClientTls::new(common, name));
                     let host = entry.host.clone();
-                    Arc::new(Server::new(Origin { upstream, metrics, label, address, tls, host }))
+                    let protocol = entry.protocol;
+                    Arc::new(Server::new(Origin { upstream, metrics, label, address, protocol, tls, host }))
                 });
                 list.push(Member { server, weight: entry.weight, name: entry.name().cloned() });
             }

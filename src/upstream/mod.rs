@@ -12,6 +12,7 @@ pub mod journey;
 mod keeper;
 mod members;
 mod names;
+mod own;
 pub mod pool;
 mod probe;
 pub mod replay;
@@ -21,6 +22,7 @@ mod server;
 pub(crate) mod testing;
 pub mod tls;
 pub mod upgrade;
+pub mod uwsgi;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,7 +32,7 @@ use std::sync::atomic::AtomicUsize;
 use arc_swap::ArcSwap;
 
 use crate::config::problem::Problem;
-use crate::config::settings::{Balance, HashKey, HostHeader, UpstreamSettings, UpstreamTimeouts};
+use crate::config::settings::{Balance, HashKey, HostHeader, Protocol, UpstreamSettings, UpstreamTimeouts};
 use crate::observe::metrics::{Metrics, UpstreamMetrics};
 use crate::request::rejection::Cause;
 use members::{Addresses, Entry, Members};
@@ -165,6 +167,11 @@ impl Upstream {
         self.members.store(Arc::new(members));
     }
 
+    /// Whether some server must be told a body's length before the body.
+    pub fn needs_lengths(&self) -> bool {
+        self.settings.servers.iter().any(|spec| spec.value.endpoint.protocol() == Protocol::Uwsgi)
+    }
+
     pub fn timeouts(&self) -> &UpstreamTimeouts {
         &self.settings.timeouts
     }
@@ -174,14 +181,14 @@ impl Upstream {
     }
 }
 
-/// What the upstream's `https://` servers share; `None` where there are none, or when problems have been told.
+/// What the upstream's servers behind TLS share; `None` where there are none, or when problems have been told.
 fn build_tls(
     settings: &UpstreamSettings,
     system_roots: &SystemRoots,
     before: Option<&Upstream>,
     problems: &mut Vec<Problem>,
 ) -> Option<Arc<Common>> {
-    if !settings.servers.iter().any(|spec| spec.value.endpoint.is_https()) {
+    if !settings.servers.iter().any(|spec| spec.value.endpoint.is_tls()) {
         return None;
     }
     let before = before.and_then(|before| before.tls.as_ref());

@@ -4,24 +4,19 @@
 //! A Python worker that runs a request cannot answer a check. So a check that times out counts for nothing while
 //! requests are being answered; only silence on both counts against a server.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http::Method;
 use http::header::USER_AGENT;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::clock;
-use super::connect::{ServerStream, connect};
+use super::connect::connect;
 use super::health::{Failure, Rules, Verdict};
-use super::http1::HEAD_LIMITS;
+use super::own::{Question, Rest};
 use super::server::Server;
-use crate::config::settings::HealthSettings;
-use crate::http1::framing::{self, Framing};
-use crate::http1::head::{HeadError, HeadScan, Kind, ResponseHead, take_response};
+use crate::config::settings::{HealthSettings, UwsgiParams};
 
 /// The shortest time from the beginning of one check to the next.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
@@ -31,19 +26,27 @@ const BUSY_FOR: u64 = 10_000;
 const MAX_BODY: usize = 64 * 1024;
 const BODY_PATIENCE: Duration = Duration::from_millis(100);
 
+/// What checks are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Checks {
+    pub(super) settings: HealthSettings,
+    /// For servers that speak uwsgi.
+    pub(super) params: UwsgiParams,
+}
+
 /// Checks `server` for ever.
-pub(super) async fn run(server: Arc<Server>, settings: HealthSettings) {
+pub(super) async fn run(server: Arc<Server>, checks: Checks) {
     server.health.check();
-    let request = request(&server, &settings);
+    let (settings, fields) = (&checks.settings, fields(&checks.settings));
     let rules = Rules { fall: settings.fall.get(), rise: settings.rise.get() };
     let mut activity = Activity::new(server.health.answers());
     loop {
         let began = Instant::now();
         let began_at = clock::now();
         activity.begin(server.health.answers(), began_at);
-        let outcome = check(&server, &request, &settings).await;
+        let outcome = check(&server, &checks, &fields).await;
         let busy = activity.is_busy(server.health.answers(), server.in_flight(), clock::now());
-        let verdict = verdict(outcome, &settings, busy);
+        let verdict = verdict(outcome, settings, busy);
         if verdict == Verdict::Passed {
             activity.is_alive(clock::now());
         }
@@ -119,31 +122,19 @@ impl Activity {
     }
 }
 
-/// The check's request, ready to be sent.
-fn request(server: &Server, settings: &HealthSettings) -> Vec<u8> {
-    let host = settings.host.as_ref().unwrap_or(&server.host);
-    let mut head = Vec::with_capacity(256);
-    let mut field = |name: &[u8], value: &[u8]| {
-        head.extend_from_slice(name);
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value);
-        head.extend_from_slice(b"\r\n");
-    };
-    field(b"Host", host.as_bytes());
-    for (name, value) in &settings.headers {
-        field(name.as_str().as_bytes(), value.as_bytes());
+/// The fields that a check sends.
+fn fields(settings: &HealthSettings) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = settings.headers.clone();
+    if !fields.iter().any(|(name, _)| name == USER_AGENT) {
+        fields.push((USER_AGENT, HeaderValue::from_static(concat!("passerelle/", env!("CARGO_PKG_VERSION")))));
     }
-    if !settings.headers.iter().any(|(name, _)| name == USER_AGENT) {
-        field(b"User-Agent", concat!("passerelle/", env!("CARGO_PKG_VERSION")).as_bytes());
-    }
-    field(b"Connection", b"close");
-    let mut line = String::with_capacity(64);
-    // Writing to a String cannot fail.
-    let _ = write!(line, "GET {} HTTP/1.1\r\n", settings.path);
-    [line.as_bytes(), &head, b"\r\n"].concat()
+    fields
 }
 
-async fn check(server: &Server, request: &[u8], settings: &HealthSettings) -> Outcome {
+async fn check(server: &Server, checks: &Checks, fields: &[(HeaderName, HeaderValue)]) -> Outcome {
+    let Checks { settings, params } = checks;
+    let host = settings.host.as_ref().unwrap_or(&server.host);
+    let question = Question { target: &settings.path, host, fields, params };
     let exchange = async {
         let mut stream = match connect(server, settings.timeout).await {
             Ok(stream) => stream,
@@ -155,85 +146,31 @@ async fn check(server: &Server, request: &[u8], settings: &HealthSettings) -> Ou
                 };
             }
         };
-        if let Err(error) = send(&mut stream, request).await {
-            return Outcome::Failed(error.to_string());
+        match question.ask(server, &mut stream).await {
+            Ok((head, rest)) => {
+                // Whether the rest comes or not, the answer is known.
+                let _ = tokio::time::timeout(BODY_PATIENCE, skip(rest)).await;
+                Outcome::Status(head.status.as_u16())
+            }
+            Err(why) => Outcome::Failed(why),
         }
-        receive(&mut stream).await
     };
     tokio::time::timeout(settings.timeout, exchange).await.unwrap_or(Outcome::TimedOut)
 }
 
-async fn send(stream: &mut ServerStream, request: &[u8]) -> std::io::Result<()> {
-    stream.write_all(request).await?;
-    stream.flush().await
-}
-
-/// Reads the final response's head, then what there is of its body. It is judged as strictly as an answer to a request:
-/// a server whose answers cannot be used is not up.
-async fn receive(stream: &mut ServerStream) -> Outcome {
-    let mut buffer = BytesMut::new();
-    let mut scan = HeadScan::default();
-    loop {
-        match take_head(&mut buffer, &mut scan) {
-            Ok(Some(head)) if head.status.is_informational() => continue,
-            Ok(Some(head)) => {
-                let Some(left) = body_left(&head, buffer.len()) else {
-                    return Outcome::Failed("its answer states an ambiguous length".to_owned());
-                };
-                // Whether the rest comes or not, the answer is known.
-                let _ = tokio::time::timeout(BODY_PATIENCE, skip(stream, left)).await;
-                return Outcome::Status(head.status.as_u16());
-            }
-            Ok(None) => {}
-            Err(HeadError::TooLarge | HeadError::TargetTooLong) => {
-                return Outcome::Failed("its answer has too large a head".to_owned());
-            }
-            Err(HeadError::Malformed | HeadError::Version) => {
-                return Outcome::Failed("its answer is not HTTP".to_owned());
-            }
-        }
-        match stream.read_buf(&mut buffer).await {
-            Ok(0) => return Outcome::Failed("it closed the connection before an answer".to_owned()),
-            Ok(_) => {}
-            Err(error) => return Outcome::Failed(error.to_string()),
-        }
-    }
-}
-
-/// The next head in `buffer`, once it is whole.
-fn take_head(buffer: &mut BytesMut, scan: &mut HeadScan) -> Result<Option<ResponseHead>, HeadError> {
-    let Some(length) = scan.advance(buffer, &HEAD_LIMITS, Kind::Response)? else { return Ok(None) };
-    *scan = HeadScan::default();
-    take_response(buffer, length, &HEAD_LIMITS).map(Some)
-}
-
-/// Bytes of the body that are still to be read, of which `came` are there; as many as there may be when that is not
-/// told. `None`: the length can be read in two ways.
-fn body_left(head: &ResponseHead, came: usize) -> Option<usize> {
-    match framing::of_response(&Method::GET, head.status, head.version, &head.headers, head.seen).ok()? {
-        Framing::None => Some(0),
-        Framing::Length(length) => {
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            Some(length.saturating_sub(came).min(MAX_BODY))
-        }
-        Framing::Chunked | Framing::UntilClose => Some(MAX_BODY),
-    }
-}
-
-async fn skip(stream: &mut ServerStream, bytes: usize) {
-    let mut left = bytes;
-    let mut scratch = [0; 4096];
+async fn skip(mut rest: Rest<'_>) {
+    let mut left = MAX_BODY;
     while left > 0 {
-        match stream.read(&mut scratch).await {
-            Ok(0) | Err(_) => return,
-            Ok(read) => left = left.saturating_sub(read),
-        }
+        let Ok(Some(piece)) = rest.piece().await else { return };
+        left = left.saturating_sub(piece.len());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::super::health::State;
     use super::super::keeper::Task;
@@ -245,8 +182,8 @@ mod tests {
     const OK: Behaviour = Behaviour::Answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     const BROKEN: Behaviour = Behaviour::Answer("HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n");
 
-    fn checks(interval: u64, timeout: u64) -> HealthSettings {
-        HealthSettings {
+    fn checks(interval: u64, timeout: u64) -> Checks {
+        let settings = HealthSettings {
             path: "/healthz".to_owned(),
             host: None,
             headers: Vec::new(),
@@ -255,14 +192,15 @@ mod tests {
             timeout: Duration::from_millis(timeout),
             fall: NonZeroU32::new(3).unwrap(),
             rise: NonZeroU32::new(2).unwrap(),
-        }
+        };
+        Checks { settings, params: UwsgiParams::new() }
     }
 
     fn upstream_of(backend: &Backend) -> Upstream {
         build(&settings(&[(&backend.url(), 1)], Balance::LeastRequests), None)
     }
 
-    fn start(upstream: &Upstream, checks: HealthSettings) -> (Arc<Server>, Task) {
+    fn start(upstream: &Upstream, checks: Checks) -> (Arc<Server>, Task) {
         let server = Arc::clone(&upstream.servers()[0]);
         let task = Task::spawn(run(Arc::clone(&server), checks));
         (server, task)
@@ -289,8 +227,8 @@ mod tests {
         let backend = Backend::start(OK).await;
         let upstream = upstream_of(&backend);
         let mut checks = checks(10, 1000);
-        checks.host = Some("orders.internal".parse().unwrap());
-        checks.headers = vec![("x-probe".parse().unwrap(), "1".parse().unwrap())];
+        checks.settings.host = Some("orders.internal".parse().unwrap());
+        checks.settings.headers = vec![("x-probe".parse().unwrap(), "1".parse().unwrap())];
         let (_server, _task) = start(&upstream, checks);
         eventually("a request", || backend.requests() > 0).await;
         let head = backend.heads.lock().unwrap()[0].clone();
@@ -298,8 +236,8 @@ mod tests {
         assert_eq!(
             head,
             format!(
-                "GET /healthz HTTP/1.1\r\nHost: orders.internal\r\nx-probe: 1\r\nUser-Agent: passerelle/{version}\r\n\
-                 Connection: close\r\n\r\n"
+                "GET /healthz HTTP/1.1\r\nhost: orders.internal\r\nx-probe: 1\r\nuser-agent: passerelle/{version}\r\n\
+                 connection: close\r\n\r\n"
             )
         );
     }
@@ -311,15 +249,15 @@ mod tests {
         let (_server, _task) = start(&upstream, checks(10, 1000));
         eventually("a request", || backend.requests() > 0).await;
         let head = backend.heads.lock().unwrap()[0].clone();
-        assert!(head.contains(&format!("Host: 127.0.0.1:{}\r\n", backend.port)), "{head}");
+        assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", backend.port)), "{head}");
     }
 
     async fn outcome(behaviour: Behaviour) -> Outcome {
         let backend = Backend::start(behaviour).await;
         let upstream = upstream_of(&backend);
         let server = Arc::clone(&upstream.servers()[0]);
-        let settings = checks(10, 200);
-        check(&server, &request(&server, &settings), &settings).await
+        let checks = checks(10, 200);
+        check(&server, &checks, &fields(&checks.settings)).await
     }
 
     #[tokio::test]
@@ -349,11 +287,11 @@ mod tests {
         let upstream = upstream_of(&backend);
         drop(backend);
         let server = Arc::clone(&upstream.servers()[0]);
-        let settings = checks(10, 1000);
+        let checks = checks(10, 1000);
         let patience = std::time::Instant::now() + Duration::from_secs(5);
         // The listener is closed when its task has been dropped.
         loop {
-            let outcome = check(&server, &request(&server, &settings), &settings).await;
+            let outcome = check(&server, &checks, &[]).await;
             if matches!(&outcome, Outcome::Failed(why) if why.starts_with("upstream_connect_refused")) {
                 return;
             }
@@ -378,9 +316,8 @@ mod tests {
         let url = format!("http+unix:{}", path.display());
         let upstream = build(&settings(&[(&url, 1)], Balance::LeastRequests), None);
         let server = Arc::clone(&upstream.servers()[0]);
-        let settings = checks(10, 2000);
-        assert_eq!(check(&server, &request(&server, &settings), &settings).await, Outcome::Status(200));
-        assert!(answer.await.unwrap().contains("Host: localhost\r\n"));
+        assert_eq!(check(&server, &checks(10, 2000), &[]).await, Outcome::Status(200));
+        assert!(answer.await.unwrap().contains("host: localhost\r\n"));
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use http::HeaderValue;
 
 use super::health::{Health, State};
 use super::tls::ClientTls;
+use crate::config::settings::Protocol;
 use crate::observe::metrics::{ServerMetrics, UpstreamMetrics};
 
 /// Where a server listens.
@@ -26,6 +27,7 @@ pub struct Server {
     /// As in the file, with the address that a name resolved to: metric label, `/status`, logs.
     pub label: Arc<str>,
     pub address: Address,
+    pub protocol: Protocol,
     pub tls: Option<ClientTls>,
     /// The server's own `Host`.
     pub host: HeaderValue,
@@ -42,13 +44,14 @@ pub(super) struct Origin<'a> {
     pub(super) metrics: &'a UpstreamMetrics,
     pub(super) label: Arc<str>,
     pub(super) address: Address,
+    pub(super) protocol: Protocol,
     pub(super) tls: Option<ClientTls>,
     pub(super) host: HeaderValue,
 }
 
 impl Server {
     pub(super) fn new(origin: Origin<'_>) -> Server {
-        let Origin { upstream, metrics, label, address, tls, host } = origin;
+        let Origin { upstream, metrics, label, address, protocol, tls, host } = origin;
         let metrics = metrics.server(&label);
         Server {
             id: next_id(),
@@ -56,6 +59,7 @@ impl Server {
             seed: super::balance::hash(label.as_bytes()),
             label,
             address,
+            protocol,
             tls,
             host,
             metrics,

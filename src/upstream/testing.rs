@@ -32,16 +32,23 @@ pub(super) fn at<T>(value: T) -> At<T> {
     At { value, span: span() }
 }
 
-/// `http://HOST:PORT`, `https://HOST:PORT` or `http+unix:/PATH`.
+/// A server as the file has it; its port must be written.
 pub(super) fn server(url: &str, weight: u32) -> At<ServerSpec> {
     let endpoint = if let Some(path) = url.strip_prefix("http+unix:") {
         Endpoint::HttpUnix(PathBuf::from(path))
+    } else if let Some(path) = url.strip_prefix("uwsgi+unix:") {
+        Endpoint::UwsgiUnix(PathBuf::from(path))
     } else {
         let (scheme, authority) = url.split_once("://").unwrap();
         let (host, port) = authority.rsplit_once(':').unwrap();
         let host = host.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Ip);
         let authority = Authority { host, port: port.parse().unwrap() };
-        if scheme == "https" { Endpoint::Https(authority) } else { Endpoint::Http(authority) }
+        match scheme {
+            "http" => Endpoint::Http(authority),
+            "https" => Endpoint::Https(authority),
+            "uwsgi" => Endpoint::Uwsgi(authority),
+            other => panic!("no server is reached by {other}"),
+        }
     };
     at(ServerSpec { endpoint, weight: NonZeroU32::new(weight).unwrap() })
 }
@@ -63,6 +70,7 @@ pub(crate) fn settings(servers: &[(&str, u32)], balance: Balance) -> UpstreamSet
         },
         retry: RetrySettings { attempts: 2, budget_percent: 20 },
         tls: UpstreamTlsSettings::default(),
+        uwsgi_params: Vec::new(),
     }
 }
 

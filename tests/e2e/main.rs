@@ -38,6 +38,7 @@ mod proxy_protocol;
 mod store;
 mod tls;
 mod upstream_tls;
+mod uwsgi;
 mod validation;
 mod websocket;
 mod workers;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 
+use super::super::mask;
 use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
 use super::super::settings::{
-    At, Balance, HashKey, HealthSettings, HostHeader, RetrySettings, ServerSpec, UpstreamSettings, UpstreamTimeouts,
-    UpstreamTlsSettings,
+    At, Balance, HashKey, HealthSettings, HostHeader, Protocol, RetrySettings, ServerSpec, UpstreamSettings,
+    UpstreamTimeouts, UpstreamTlsSettings, UwsgiParams,
 };
 use super::super::value::{self, choice, http, number, server_url};
 use super::{TEN_THOUSAND, headers, listener};
@@ -20,7 +21,7 @@ const BALANCES: [&str; 6] =
 
 pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     let servers = table.require("servers", "[\"http://127.0.0.1:8001\"]", servers);
-    let https = servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.value.endpoint.is_https()));
+    let https = servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.value.endpoint.is_tls()));
     let settings = UpstreamSettings {
         span: table.span(),
         servers: servers.clone().unwrap_or_default(),
@@ -31,8 +32,9 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
         timeouts: timeouts(table.get("timeouts", Node::table)),
         retry: retry(table.get("retry", Node::table)),
         tls: tls(table.node("tls"), https),
+        uwsgi_params: uwsgi_params(table.node("uwsgi_params"), servers.as_deref()),
     };
-    table.not_yet(&["slots", "queue", "uwsgi_params"]);
+    table.not_yet(&["slots", "queue"]);
     table.finish();
     // Servers that could not be read have been told; what goes on from here shall be judged all the same.
     Some(settings)
@@ -182,6 +184,62 @@ fn tls(node: Option<Node<'_>>, https: bool) -> UpstreamTlsSettings {
     };
     table.finish();
     settings
+}
+
+/// `servers`: `None` where they could not be read.
+fn uwsgi_params(node: Option<Node<'_>>, servers: Option<&[At<ServerSpec>]>) -> UwsgiParams {
+    let Some(table) = node.and_then(|node| node.table()) else {
+        return UwsgiParams::new();
+    };
+    let speaks_uwsgi = |server: &At<ServerSpec>| server.value.endpoint.protocol() == Protocol::Uwsgi;
+    if servers.is_some_and(|servers| !servers.iter().any(speaks_uwsgi)) {
+        let problem = Problem::error(&table.span(), "`uwsgi_params` has no effect: no server here is uwsgi://");
+        table.cx.report(problem.help("write the servers as uwsgi://HOST:PORT, or leave `uwsgi_params` out"));
+    }
+    let mut params = UwsgiParams::new();
+    for (name, node) in table.entries() {
+        let value = http::header_value(&node);
+        match refused_param(name) {
+            Some((message, help)) => {
+                node.cx.report(Problem::error(&node.cx.span(&node.key_range), message).help(help));
+            }
+            None => params.extend(value.map(|mut value| {
+                value.set_sensitive(value.is_sensitive() || mask::looks_secret(name));
+                (name.to_owned(), value)
+            })),
+        }
+    }
+    params
+}
+
+/// Why the operator may not set a variable, and what to do instead.
+fn refused_param(name: &str) -> Option<(String, &'static str)> {
+    // What the request itself says, how it is framed, and who is calling.
+    const TOLD: [&str; 9] = [
+        "REQUEST_METHOD",
+        "REQUEST_URI",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "CONTENT_LENGTH",
+        "CONTENT_TYPE",
+        "REMOTE_ADDR",
+        "REMOTE_PORT",
+        "REMOTE_USER",
+    ];
+    let is_word = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if !name.starts_with(|first: char| first.is_ascii_uppercase()) || !name.bytes().all(is_word) {
+        let message = format!("`{}` is not the name of a uwsgi variable", name.escape_debug());
+        return Some((message, "write capitals, digits and underscores, such as UWSGI_SCHEME"));
+    }
+    if name.starts_with("HTTP_") {
+        let message = format!("`{name}` is how a header field arrives");
+        return Some((message, "set the field itself: headers = { request = { set = { … } } } of the route"));
+    }
+    if name == "SERVER_PROTOCOL" {
+        let message = format!("`{name}` is not changed");
+        return Some((message, "leave it out: uWSGI answers in the version that it names"));
+    }
+    TOLD.contains(&name).then(|| (format!("`{name}` is written by the gateway for each request"), "leave it out"))
 }
 
 fn server_name(node: &Node<'_>) -> Option<At<String>> {

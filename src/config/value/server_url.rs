@@ -1,7 +1,8 @@
-//! Where a server of an upstream is: `http://HOST:PORT`, `https://HOST:PORT`, `http+unix:/PATH`.
+//! Where a server of an upstream is and what it speaks: `http://HOST:PORT`, `uwsgi+unix:/PATH` and the like.
+
+use std::path::PathBuf;
 
 use super::super::node::{self, Node, Text};
-
 use super::super::settings::{Authority, Endpoint};
 use super::super::suggest;
 use super::{fits_socket, net};
@@ -9,10 +10,10 @@ use super::{fits_socket, net};
 const TAKES: &str = "a URL such as \"http://127.0.0.1:8001\" or \"http+unix:/run/app.sock\"";
 
 /// The schemes of this version.
-const SCHEMES: [&str; 3] = ["http", "https", "http+unix"];
+const SCHEMES: [&str; 5] = ["http", "https", "http+unix", "uwsgi", "uwsgi+unix"];
 
 /// Those that the language has beside.
-const NOT_YET: [&str; 4] = ["uwsgi", "uwsgi+unix", "h2", "h2c"];
+const NOT_YET: [&str; 2] = ["h2", "h2c"];
 
 pub(in super::super) fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
     let text = node.text(TAKES)?;
@@ -25,9 +26,14 @@ pub(in super::super) fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
         return None;
     }
     match scheme.as_str() {
-        "http" => authority(node, &text, "http", rest, 80).map(Endpoint::Http),
-        "https" => authority(node, &text, "https", rest, 443).map(Endpoint::Https),
-        "http+unix" => unix(node, &text, rest),
+        "http" => authority(node, &text, "http", rest, Some(80)).map(Endpoint::Http),
+        "https" => authority(node, &text, "https", rest, Some(443)).map(Endpoint::Https),
+        "http+unix" => unix(node, &text, "http+unix", rest).map(Endpoint::HttpUnix),
+        "uwsgi" => authority(node, &text, "uwsgi", rest, None).map(Endpoint::Uwsgi),
+        "uwsgi+unix" => unix(node, &text, "uwsgi+unix", rest).map(Endpoint::UwsgiUnix),
+        "unix" => {
+            wrong(node, &text, Some(format!("say what it speaks: \"http+unix:{rest}\" or \"uwsgi+unix:{rest}\"")))
+        }
         _ if rest.bytes().all(|byte| byte.is_ascii_digit()) => {
             wrong(node, &text, Some(format!("write the scheme too: \"http://{}\"", text.text)))
         }
@@ -38,7 +44,8 @@ pub(in super::super) fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
     }
 }
 
-fn authority(node: &Node<'_>, text: &Text, scheme: &str, rest: &str, default_port: u16) -> Option<Authority> {
+/// `default_port`: `None` where a port must be written.
+fn authority(node: &Node<'_>, text: &Text, scheme: &str, rest: &str, default_port: Option<u16>) -> Option<Authority> {
     let Some(rest) = rest.strip_prefix("//") else {
         return wrong(node, text, Some(format!("write \"{scheme}://HOST:PORT\"")));
     };
@@ -58,8 +65,12 @@ fn authority(node: &Node<'_>, text: &Text, scheme: &str, rest: &str, default_por
     if port == Some(0) {
         return wrong(node, text, Some("a port is a number from 1 to 65535".into()));
     }
+    let Some(port) = port.or(default_port) else {
+        let host = if host.is_empty() { "HOST" } else { host };
+        return wrong(node, text, Some(format!("write the port too: \"{scheme}://{host}:3031\"")));
+    };
     match net::parse_host(host) {
-        Some(host) => Some(Authority { host, port: port.unwrap_or(default_port) }),
+        Some(host) => Some(Authority { host, port }),
         None if host.contains(':') => wrong(node, text, Some("write an IPv6 address in brackets".into())),
         None => wrong(node, text, None),
     }
@@ -88,15 +99,15 @@ fn split_port(authority: &str) -> Option<(&str, &str)> {
     (bracketed || !host.contains(':')).then_some((host, port))
 }
 
-fn unix(node: &Node<'_>, text: &Text, path: &str) -> Option<Endpoint> {
+fn unix(node: &Node<'_>, text: &Text, scheme: &str, path: &str) -> Option<PathBuf> {
     if path.starts_with("//") {
         let path = path.trim_start_matches('/');
-        return wrong(node, text, Some(format!("write \"http+unix:/{path}\", without slashes for a host")));
+        return wrong(node, text, Some(format!("write \"{scheme}:/{path}\", without slashes for a host")));
     }
     if path.is_empty() || path.ends_with('/') || path.contains('\0') {
-        return wrong(node, text, Some("write the path of the socket behind `http+unix:`".into()));
+        return wrong(node, text, Some(format!("write the path of the socket behind `{scheme}:`")));
     }
-    fits_socket(node, node.cx.base.join(path)).map(Endpoint::HttpUnix)
+    fits_socket(node, node.cx.base.join(path))
 }
 
 fn wrong<T>(node: &Node<'_>, text: &Text, help: Option<String>) -> Option<T> {

@@ -73,6 +73,8 @@ impl Failure {
             | Cause::BodyTimeout
             | Cause::TargetTooLong
             | Cause::HeadersTooLarge
+            | Cause::UwsgiVariablesTooLarge
+            | Cause::LengthRequired
             | Cause::BodyTooLarge
             | Cause::ExpectationFailed
             | Cause::MethodRefused

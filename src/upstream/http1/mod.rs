@@ -1,4 +1,5 @@
-//! HTTP/1.1 towards a server: one request on one connection, its body and the response's streaming at once.
+//! HTTP/1.1 towards a server: one request on one connection, its body and the response's streaming at once. The same
+//! carries uwsgi, whose requests begin differently and whose answers do not.
 
 mod body;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use super::journey::Journey;
 use super::pool::Pool;
 use super::replay::Replay;
 use crate::body::Content;
+use crate::config::settings::Protocol;
 use crate::http1::buffer::poll_read;
 use crate::http1::connection::persists;
 use crate::http1::encode;
@@ -87,6 +89,13 @@ pub struct Failed {
     pub detail: Option<String>,
 }
 
+impl Failed {
+    /// Before anything was sent.
+    pub fn unsent(cause: Cause) -> Failed {
+        Failed { cause, wrote: false, answered: false, stale: false, detail: None }
+    }
+}
+
 /// How the request's body is framed towards the server; the request's head says the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentFraming {
@@ -127,6 +136,9 @@ pub struct Answer {
 
 impl Exchange {
     /// `write_head` puts the request's head into the buffer that it is given.
+    ///
+    /// # Errors
+    /// Those of `write_head`: the head does not suit the server.
     pub fn new(
         mut connection: Box<Connection>,
         lease: Lease,
@@ -134,9 +146,9 @@ impl Exchange {
         pool: Rc<Pool>,
         timeouts: ExchangeTimeouts,
         framing: SentFraming,
-        write_head: impl FnOnce(&mut BytesMut),
-    ) -> Exchange {
-        write_head(connection.out.gather());
+        write_head: impl FnOnce(&mut BytesMut) -> Result<(), Cause>,
+    ) -> Result<Exchange, Cause> {
+        write_head(connection.out.gather())?;
         journey.began();
         connection.timer.set(timeouts.between_bytes);
         let sending = match framing {
@@ -144,7 +156,8 @@ impl Exchange {
             SentFraming::Length(_) => Sending::Body { chunked: false },
             SentFraming::Chunked => Sending::Body { chunked: true },
         };
-        Exchange { connection, lease, journey, pool, timeouts, sending, waiting: false, wrote: false, answered: false }
+        let (waiting, wrote, answered) = (false, false, false);
+        Ok(Exchange { connection, lease, journey, pool, timeouts, sending, waiting, wrote, answered })
     }
 
     /// Sends the request and reads the head of its answer.
@@ -312,7 +325,7 @@ impl Exchange {
     pub fn into_content(mut self, method: &Method, head: &ResponseHead, body: Replay) -> Result<Content, Failed> {
         let framing = framing::of_response(method, head.status, head.version, &head.headers, head.seen)
             .map_err(|_| self.failed(Cause::UpstreamInvalidResponse))?;
-        let keep = persists(head.version, &head.headers, head.seen) && framing != Framing::UntilClose;
+        let keep = self.persists(head) && framing != Framing::UntilClose;
         let all_here = match framing {
             Framing::None => Some(0),
             Framing::Length(length) => usize::try_from(length).ok().filter(|&n| n <= self.connection.read.len()),
@@ -327,6 +340,16 @@ impl Exchange {
         self.timeouts.response = self.timeouts.between_bytes;
         self.connection.timer.set(self.timeouts.between_bytes);
         Ok(Content::Stream(Box::pin(ServerBody::new(self, body, framing, keep))))
+    }
+
+    /// Whether the connection may serve again.
+    fn persists(&self, head: &ResponseHead) -> bool {
+        match self.lease.server().protocol {
+            Protocol::Http1 => persists(head.version, &head.headers, head.seen),
+            // uWSGI closes after each answer, and gunicorn takes the end of a connection that it was to keep for an
+            // error.
+            Protocol::Uwsgi => false,
+        }
     }
 
     /// The response is complete: the connection may serve again, unless more came than was asked for, or the request

@@ -58,8 +58,11 @@ fn upstream() -> Upstream {
 
 fn exchange(stream: ServerStream, framing: SentFraming) -> Exchange {
     let lease = upstream().choose(ANYONE, &[]).unwrap();
-    let head = |out: &mut BytesMut| out.extend_from_slice(b"POST / HTTP/1.1\r\n\r\n");
-    Exchange::new(Connection::new(stream), lease, Rc::default(), Rc::default(), TIMEOUTS, framing, head)
+    let head = |out: &mut BytesMut| {
+        out.extend_from_slice(b"POST / HTTP/1.1\r\n\r\n");
+        Ok(())
+    };
+    Exchange::new(Connection::new(stream), lease, Rc::default(), Rc::default(), TIMEOUTS, framing, head).unwrap()
 }
 
 fn pair() -> (ServerStream, UnixStream) {

@@ -9,6 +9,7 @@ pub mod idp;
 pub mod process;
 pub mod redis;
 pub mod tls;
+pub mod uwsgi;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;

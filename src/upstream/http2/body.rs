@@ -1,0 +1,110 @@
+//! The body of a server's response as it comes, and the end of the exchange with it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{Exchange, Replay, Sending, failed};
+use crate::http1::encode::trailing;
+use crate::request::rejection::Cause;
+use crate::upstream::health::Failure;
+
+/// The body of a server's response; goes on sending the request's while it is read.
+pub(super) struct ServerBody {
+    /// Taken when it is complete. With it goes the stream, which is reset if the request was not sent whole.
+    exchange: Option<Exchange>,
+    receive: RecvStream,
+    body: Replay,
+    /// Bytes still to come, where that is known.
+    left: Option<u64>,
+    /// Whether the client took something since the server was last waited for: only then is the server timed anew.
+    taken: bool,
+}
+
+impl ServerBody {
+    pub(super) fn new(exchange: Exchange, receive: RecvStream, body: Replay, length: Option<u64>) -> ServerBody {
+        ServerBody { exchange: Some(exchange), receive, body, left: length, taken: false }
+    }
+
+    fn finish(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.journey.ended();
+        }
+    }
+
+    fn fail(&mut self, cause: Cause, detail: Option<String>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.journey.ended();
+            exchange.journey.detail(detail);
+            if cause == Cause::UpstreamBodyTimeout {
+                exchange.place.doubt();
+            } else {
+                exchange.lease.server().health.failed(Failure::Broken);
+            }
+        }
+        Poll::Ready(Some(Err(cause)))
+    }
+}
+
+impl Body for ServerBody {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let this = self.get_mut();
+        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+        // A client that breaks its own body off still gets the answer that was already on its way.
+        if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
+            exchange.sending = Sending::Refused;
+        }
+        loop {
+            let pending = match this.receive.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    // It is handed on at once, and the next is asked for only when there is room.
+                    let _ = this.receive.flow_control().release_capacity(data.len());
+                    this.taken = true;
+                    this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
+                    if this.receive.is_end_stream() {
+                        this.finish();
+                    } else if data.is_empty() {
+                        continue;
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
+                Poll::Ready(None) => this.receive.poll_trailers(cx),
+                Poll::Pending => Poll::Pending,
+            };
+            return match pending {
+                Poll::Ready(Ok(trailers)) => {
+                    this.finish();
+                    // Cleaned here, since HTTP/2 towards clients has no encoder of ours that would.
+                    Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailing(&trailers)))))
+                }
+                Poll::Ready(Err(error)) => {
+                    let failed = failed(&error, true);
+                    this.fail(failed.cause, failed.detail)
+                }
+                Poll::Pending => {
+                    let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+                    if std::mem::take(&mut this.taken) {
+                        exchange.timer.set(exchange.timeouts.between_bytes);
+                    }
+                    ready!(exchange.timer.poll_expired(cx));
+                    this.fail(Cause::UpstreamBodyTimeout, None)
+                }
+            };
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.exchange.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
