@@ -74,8 +74,16 @@ impl Readings for Servers {
                     up: server.state.is_usable(),
                     ejected: server.state == State::Ejected,
                     in_flight: server.in_flight,
+                    busy: server.busy,
+                    slots: server.slots,
                 });
             }
+        }
+    }
+
+    fn queues(&self, each: &mut dyn FnMut(&str, usize)) {
+        for (name, upstream) in &self.0.load().upstreams {
+            each(name, upstream.queue.len());
         }
     }
 }

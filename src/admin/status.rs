@@ -107,7 +107,16 @@ struct UpstreamStatus<'a> {
     name: &'a str,
     balance: &'static str,
     healthy: bool,
+    queue: QueueStatus,
     servers: Vec<ServerStatus>,
+}
+
+/// Where requests wait for a slot.
+#[derive(Serialize)]
+struct QueueStatus {
+    waiting: usize,
+    size: usize,
+    max_wait_seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -118,6 +127,10 @@ struct ServerStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     in_flight: usize,
+    busy: usize,
+    /// Absent: not bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<usize>,
     weight: u32,
 }
 
@@ -264,12 +277,19 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus<'_> {
         since: rfc3339(server.since),
         reason: server.reason,
         in_flight: server.in_flight,
+        busy: server.busy,
+        slots: server.slots,
         weight: server.weight,
     });
     UpstreamStatus {
         name: &upstream.name,
         balance: balance(&upstream.settings.balance),
         healthy: upstream.is_healthy(),
+        queue: QueueStatus {
+            waiting: upstream.queue.len(),
+            size: upstream.settings.queue.size,
+            max_wait_seconds: upstream.settings.queue.max_wait.as_secs_f64(),
+        },
         servers: servers.collect(),
     }
 }

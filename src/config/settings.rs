@@ -201,6 +201,8 @@ pub struct UpstreamSettings {
     pub servers: Vec<At<ServerSpec>>,
     pub balance: Balance,
     pub host: HostHeader,
+    pub slots: SlotSettings,
+    pub queue: QueueSettings,
     pub max_upgraded: NonZeroUsize,
     pub health: Option<HealthSettings>,
     pub timeouts: UpstreamTimeouts,
@@ -335,6 +337,32 @@ pub struct TimeoutOverrides {
     pub upgraded: Option<Duration>,
 }
 
+/// How many requests one server runs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotSettings {
+    Unlimited,
+    Fixed(NonZeroUsize),
+    /// Learnt from latency and throughput.
+    Auto,
+}
+
+/// `[upstream.NAME.queue]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Requests that may wait for a slot at once.
+    pub size: usize,
+    /// How long one may wait, all its attempts together.
+    pub max_wait: Duration,
+}
+
+/// Who leaves an upstream's queue first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    High,
+    Normal,
+    Low,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetrySettings {
     /// After the first.
@@ -380,6 +408,7 @@ pub struct RouteSettings {
     /// Begins with a slash and does not end with one.
     pub strip_prefix: Option<String>,
     pub timeouts: TimeoutOverrides,
+    pub priority: Priority,
     pub request_headers: HeaderChanges,
     pub response_headers: HeaderChanges,
     pub max_body: u64,

@@ -44,6 +44,8 @@ pub struct AccessRecord<'a> {
     pub detail: Option<&'a str>,
     pub duration: Duration,
     pub upstream_duration: Option<Duration>,
+    /// Spent waiting for a slot; zero where one was free.
+    pub queued: Duration,
     pub received: u64,
     pub sent: u64,
     pub attempts: u32,
@@ -102,6 +104,7 @@ pub fn record(record: &AccessRecord<'_>) {
         remedy = row.map(|row| row.remedy),
         duration = seconds(record.duration),
         upstream_duration = record.upstream_duration.map(seconds),
+        queue_duration = Some(record.queued).filter(|time| !time.is_zero()).map(seconds),
         received = record.received,
         sent = record.sent,
         attempts = u64::from(record.attempts),
@@ -174,6 +177,7 @@ mod tests {
             detail: None,
             duration: Duration::from_nanos(1_234_567),
             upstream_duration: None,
+            queued: Duration::ZERO,
             received: 0,
             sent: 17,
             attempts: 1,
@@ -218,7 +222,9 @@ mod tests {
         assert_eq!(has("duration"), Some("0.001234"));
         assert_eq!(has("trace"), Some("0af7651916cd43dd8448eb211c80319c"));
         assert_eq!(has("route"), Some("orders"));
-        for absent in ["upstream", "server", "cause", "blame", "remedy", "upstream_duration", "user_agent"] {
+        for absent in
+            ["upstream", "server", "cause", "blame", "remedy", "upstream_duration", "queue_duration", "user_agent"]
+        {
             assert_eq!(has(absent), None, "{absent}");
         }
     }

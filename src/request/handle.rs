@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::header::{ALLOW, CONNECTION, EXPECT, UPGRADE};
+use http::header::{ALLOW, CONNECTION, EXPECT, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::client::{self, Told};
@@ -355,6 +355,7 @@ impl<'a> Passage<'a> {
             pool: &self.worker.pool,
             upstream,
             timeouts: *timeouts,
+            priority: route.settings.priority,
             by: ChooseBy { client: self.record.client, key: hash_value(upstream, &inbound.headers) },
             method: &inbound.method,
             write_head: &write_head,
@@ -363,7 +364,8 @@ impl<'a> Passage<'a> {
             interim: self.interim,
             journey: &self.record.journey,
         };
-        Ok(match forward(&call, body).await? {
+        let forwarded = forward(&call, body).await.map_err(|cause| unserved(cause, upstream))?;
+        Ok(match forwarded {
             Forwarded::Response(head, content) => Passed::Response(from_server(head, content)),
             Forwarded::Upgraded(head, upgraded) => {
                 let protocol = upgrade.and_then(|asked| switched_to(&asked, &head.headers));
@@ -374,6 +376,15 @@ impl<'a> Passage<'a> {
                 Passed::Upgrade(response, upgraded)
             }
         })
+    }
+}
+
+/// Why a request got no answer of a server; one that came at a bad moment is told when to come again.
+fn unserved(cause: Cause, upstream: &Upstream) -> Rejection {
+    let rejection = Rejection::from(cause);
+    match upstream.retry_after(cause) {
+        Some(seconds) => rejection.with_fields([(RETRY_AFTER, HeaderValue::from(seconds))]),
+        None => rejection,
     }
 }
 

@@ -181,6 +181,7 @@ impl Record {
             detail: detail.as_deref(),
             duration,
             upstream_duration: self.journey.took(),
+            queued: self.journey.queued(),
             received: self.received.get(),
             sent: self.sent.get(),
             attempts: self.journey.attempts(),

@@ -193,6 +193,15 @@ causes! {
         "The gateway failed."
         "This is a defect of the gateway: please report it with the request ID.";
     // What the upstream did.
+    QueueFull SERVICE_UNAVAILABLE Upstream "queue_full"
+        "Too many requests are waiting for a server."
+        "All slots are taken and the queue is full: add workers or servers, find what is slow in the service, or raise size in queue of the upstream.";
+    QueueTimeout SERVICE_UNAVAILABLE Upstream "queue_timeout"
+        "No server became free in time."
+        "All slots were taken for as long as a request may wait: add workers or servers (and raise slots), find what is slow in the service, or raise max_wait in queue of the upstream.";
+    Overloaded SERVICE_UNAVAILABLE Upstream "overloaded"
+        "The servers are overloaded."
+        "More requests come than the servers can carry, so that the newest are served and the others are refused early: add workers or servers (and raise slots), or find what is slow in the service.";
     NoHealthyServer SERVICE_UNAVAILABLE Upstream "no_healthy_server"
         "No server can take the request now."
         "See passerelle_upstream_server_up and the health checks of [upstream.NAME.health].";

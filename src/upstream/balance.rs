@@ -6,48 +6,56 @@
 //! an ejection is a guess, and guessing that nothing works helps nobody. Active checks do not guess: what they found
 //! down gets nothing, and when that is all there is, the answer is `NoHealthyServer`.
 //!
+//! Of the best rank, only servers with a free slot are looked at. When none has one, the request waits: for a slot of
+//! this rank, not for whichever comes first. One that is tried again must not fail again where it just failed, only
+//! because the others are busy.
+//!
 //! Everything here reads atomics; nothing locks or allocates.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ChooseBy;
 use super::clock;
 use super::health::{FULL, Standing};
 use super::members::{Member, Members};
-use super::server::Server;
+use super::server::Lease;
 use crate::config::settings::{Balance, HashKey};
 use crate::request::rejection::Cause;
 
-/// Chooses among `members`; `turn` counts the turns that were taken.
+/// Chooses among `members` and takes a slot; `turn` counts the turns that were taken, `hash` is what `hash:…` goes by.
+/// `None`: those who could take the request have no slot free.
 pub(super) fn choose(
     members: &Members,
     balance: &Balance,
     turn: &AtomicUsize,
-    by: ChooseBy<'_>,
+    hash: Option<u64>,
     tried: &[u64],
-) -> Result<Arc<Server>, Cause> {
+) -> Result<Option<Lease>, Cause> {
     // Entries there are always: without members no name among them has an address.
     if members.list.is_empty() {
         return Err(Cause::UpstreamUnresolved);
     }
-    let field = Field::new(members, tried).ok_or(Cause::NoHealthyServer)?;
-    let member = match balance {
-        Balance::LeastRequests => field.least_requests(turn),
-        Balance::RoundRobin => field.next(turn.fetch_add(1, Ordering::Relaxed), None),
-        Balance::RandomTwo => field.random_two(),
-        Balance::Hash(key) => match hash_of(key, by) {
-            Some(hash) => field.rendezvous(hash),
-            None => field.least_requests(turn),
-        },
-    };
-    // Health may have changed since the ranking; whoever comes first then is as good as any.
-    let member = member.or_else(|| members.list.first()).ok_or(Cause::NoHealthyServer)?;
-    if field.rank >= Rank::Ejected {
-        member.server.health.try_out();
+    loop {
+        let field = Field::new(members, tried).ok_or(Cause::NoHealthyServer)?;
+        let member = match (balance, hash) {
+            (Balance::Hash(_), Some(hash)) => field.rendezvous(hash),
+            (Balance::LeastRequests, _) | (Balance::Hash(_), None) => field.least_requests(turn),
+            (Balance::RoundRobin, _) => field.next(turn.fetch_add(1, Ordering::Relaxed), None),
+            (Balance::RandomTwo, _) => field.random_two(),
+        };
+        if member.is_none() && members.list.iter().any(|member| member.server.slots.is_full()) {
+            return Ok(None);
+        }
+        // Health may have changed since the ranking; whoever comes first then is as good as any.
+        let member = member.or_else(|| members.list.first()).ok_or(Cause::NoHealthyServer)?;
+        // Another thread may have taken the last slot since.
+        let Some(lease) = Lease::take(&member.server) else { continue };
+        if field.rank >= Rank::Ejected {
+            member.server.health.try_out();
+        }
+        return Ok(Some(lease));
     }
-    Ok(Arc::clone(&member.server))
 }
 
 /// How willingly a server is chosen; the least is the best.
@@ -93,9 +101,12 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The part of the load that a member should take, if it is in the field: its weight in thousandths, less while
-    /// it is returning.
+    /// The part of the load that a member should take, if it is in the field and has a free slot: its weight in
+    /// thousandths, less while it is returning.
     fn share(&self, member: &Member) -> Option<u64> {
+        if member.server.slots.is_full() {
+            return None;
+        }
         if self.plain {
             return Some(u64::from(member.weight).saturating_mul(FULL));
         }
@@ -169,7 +180,7 @@ impl<'a> Field<'a> {
     }
 
     /// Weighted rendezvous hashing: every server draws a number for the key, the best draw wins. When a server
-    /// leaves, only its own keys move.
+    /// leaves, only its own keys move; so they do while it has no slot free.
     fn rendezvous(&self, key: u64) -> Option<&'a Member> {
         let mut best: Option<(&Member, f64)> = None;
         for member in &self.members.list {
@@ -212,10 +223,12 @@ fn score(key: u64, seed: u64, share: u64) -> f64 {
     -(share as f64) / even.ln()
 }
 
-fn hash_of(key: &HashKey, by: ChooseBy<'_>) -> Option<u64> {
-    match key {
-        HashKey::ClientIp => Some(hash_ip(by.client)),
-        HashKey::Header(_) | HashKey::Cookie(_) => by.key.map(hash),
+/// What a request is balanced by, where that is a hash of something that it has.
+pub(super) fn hash_of(balance: &Balance, by: ChooseBy<'_>) -> Option<u64> {
+    match balance {
+        Balance::LeastRequests | Balance::RoundRobin | Balance::RandomTwo => None,
+        Balance::Hash(HashKey::ClientIp) => Some(hash_ip(by.client)),
+        Balance::Hash(HashKey::Header(_) | HashKey::Cookie(_)) => by.key.map(hash),
     }
 }
 
@@ -246,7 +259,7 @@ mod tests {
 
     use super::super::health::{Failure, Rules, Verdict};
     use super::super::testing::{ANYONE, build, settings};
-    use super::super::{Lease, Upstream};
+    use super::super::{Server, Upstream};
     use super::*;
 
     const ABC: [(&str, u32); 3] = [("http://127.0.0.1:1", 1), ("http://127.0.0.1:2", 1), ("http://127.0.0.1:3", 1)];
@@ -321,7 +334,7 @@ mod tests {
     fn random_two_prefers_the_less_loaded() {
         let upstream = upstream(&ABC, Balance::RandomTwo);
         let first = &upstream.servers()[0];
-        let held: Vec<_> = (0..50).map(|_| Lease::new(Arc::clone(first))).collect();
+        let held: Vec<_> = (0..50).filter_map(|_| Lease::take(first)).collect();
         // It can only be chosen when it is drawn five times in a row.
         let tally = tally(&upstream, 1000);
         assert!(tally.get(&1).copied().unwrap_or(0) < 50, "{tally:?}");

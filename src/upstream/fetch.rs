@@ -1,7 +1,7 @@
 //! Asking an upstream for something that the gateway itself wants: the document that it publishes. One small request
 //! over a connection of its own, on the control plane.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,11 +10,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::connect::connect;
 use super::own::Question;
-use super::{ChooseBy, Server, Upstream};
+use super::{Server, Upstream};
 use crate::config::settings::HostHeader;
-
-/// Nobody's address: no client asks.
-const NOBODY: ChooseBy<'static> = ChooseBy { client: IpAddr::V4(Ipv4Addr::UNSPECIFIED), key: None };
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,13 +35,13 @@ pub struct FetchFailure(pub String);
 /// # Errors
 /// No server can be asked, or its answer is not what was asked for.
 pub async fn fetch(
-    upstream: &Upstream,
+    upstream: &Arc<Upstream>,
     path: &str,
     tag: Option<&HeaderValue>,
     largest: usize,
     patience: Duration,
 ) -> Result<Fetched, FetchFailure> {
-    let lease = upstream.choose(NOBODY, &[]).map_err(|cause| FetchFailure(cause.row().title.to_owned()))?;
+    let lease = upstream.seat_own().await.map_err(|cause| FetchFailure(cause.row().title.to_owned()))?;
     let exchange = exchange(upstream, lease.server(), path, tag, largest);
     let result = tokio::time::timeout(patience, exchange).await;
     let told = |why: String| FetchFailure(format!("{}: {why}", lease.server().label));

@@ -16,9 +16,9 @@ use super::journey::Journey;
 use super::pool::Pool;
 use super::replay::Replay;
 use super::upgrade::{Open, Upgraded};
-use super::{ChooseBy, Lease, Server, Upstream, uwsgi};
+use super::{Asking, ChooseBy, Lease, Server, Upstream, uwsgi};
 use crate::body::{Content, RequestBody};
-use crate::config::settings::{Protocol, UpstreamTimeouts};
+use crate::config::settings::{Priority, Protocol, UpstreamTimeouts};
 use crate::http1::head::ResponseHead;
 use crate::observe::metrics::WorkerId;
 use crate::request::rejection::{Blame, Cause};
@@ -30,6 +30,7 @@ pub struct Call<'a> {
     pub upstream: &'a Arc<Upstream>,
     pub timeouts: UpstreamTimeouts,
     pub by: ChooseBy<'a>,
+    pub priority: Priority,
     pub method: &'a Method,
     /// Writes what a server is sent before the body.
     pub write_head: &'a dyn Fn(&Server, &mut BytesMut) -> Result<(), Cause>,
@@ -59,7 +60,8 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
     let mut last = None;
     call.upstream.budget.request();
     loop {
-        let lease = match call.upstream.choose(call.by, &tried) {
+        let Call { worker, by, priority, journey, .. } = *call;
+        let lease = match call.upstream.seat(Asking { worker, by, tried: &tried, priority, journey }).await {
             Ok(lease) => lease,
             // What became of the attempt before says more.
             Err(cause) => return Err(last.unwrap_or(cause)),
@@ -170,7 +172,7 @@ fn finish(call: &Call<'_>, answer: Answer, body: Replay, open: Option<Open>) -> 
     let (stream, early, lease) = exchange.into_upgraded();
     Ok(Forwarded::Upgraded(
         head,
-        Box::new(Upgraded { stream, early, silence: call.timeouts.upgraded, _lease: lease, _open: open }),
+        Box::new(Upgraded { stream, early, silence: call.timeouts.upgraded, _lease: lease.upgraded(), _open: open }),
     ))
 }
 
@@ -196,6 +198,7 @@ mod tests {
             upstream,
             timeouts: *upstream.timeouts(),
             by: ANYONE,
+            priority: Priority::Normal,
             method: &Method::GET,
             write_head: &|_, head| {
                 head.extend_from_slice(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");

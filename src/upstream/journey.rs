@@ -15,6 +15,7 @@ pub struct Journey {
     server: RefCell<Option<Arc<Server>>>,
     began: Cell<Option<Instant>>,
     took: Cell<Option<Duration>>,
+    queued: Cell<Duration>,
     detail: RefCell<Option<String>>,
 }
 
@@ -23,6 +24,16 @@ impl Journey {
     pub fn attempt(&self, server: &Arc<Server>) {
         self.attempts.set(self.attempts.get().saturating_add(1));
         *self.server.borrow_mut() = Some(Arc::clone(server));
+    }
+
+    /// It waited for a slot, in vain or not.
+    pub(super) fn waited(&self, time: Duration) {
+        self.queued.set(self.queued.get().saturating_add(time));
+    }
+
+    /// How long it waited for slots, all attempts together.
+    pub fn queued(&self) -> Duration {
+        self.queued.get()
     }
 
     /// The first byte to the server.

@@ -18,6 +18,9 @@ use crate::config::settings::HealthSettings;
 /// How often names whose servers are in trouble are looked up beside their TTL.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often a queue that is not empty is looked at beside what happens in it.
+const QUEUE_INTERVAL: Duration = Duration::from_millis(50);
+
 /// The upstream as a new snapshot has it; `settled` is told when each of its names was looked up once.
 pub(super) struct Adopt {
     pub(super) upstream: Arc<Upstream>,
@@ -80,6 +83,9 @@ impl Keeper {
         };
         let mut doubts = tokio::time::interval(DOUBT_INTERVAL);
         doubts.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let queue = Arc::clone(&keeper.upstream.queue);
+        let mut looks = tokio::time::interval(QUEUE_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = keeper.names.values().filter_map(|name| name.due).min();
             tokio::select! {
@@ -94,6 +100,8 @@ impl Keeper {
                 },
                 () = until(due) => keeper.look_up(),
                 _ = doubts.tick(), if !keeper.names.is_empty() => keeper.doubt(),
+                () = queue.begun.notified(), if queue.is_empty() => {}
+                _ = looks.tick(), if !queue.is_empty() => queue.settle(),
             }
             keeper.tell_settled();
         }
@@ -102,6 +110,7 @@ impl Keeper {
     fn adopt(&mut self, next: Adopt) {
         let before = std::mem::replace(&mut self.upstream, next.upstream);
         self.waiting.push(next.settled);
+        self.upstream.enforce();
         let wanted = self.upstream.names();
         // A name may have got other addresses after the new snapshot was built.
         let mut addresses = before.addresses();

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use http::HeaderValue;
 use rustls_pki_types::ServerName;
 
+use super::queue::Queue;
 use super::server::{Address, Origin, Server};
 use super::tls::{CertifiedName, ClientTls, Common};
 use crate::config::problem::Problem;
-use crate::config::settings::{At, Authority, Endpoint, Host, Protocol, ServerSpec, UpstreamTlsSettings};
+use crate::config::settings::{At, Authority, Endpoint, Host, Protocol, ServerSpec, SlotSettings, UpstreamTlsSettings};
 use crate::observe::metrics::UpstreamMetrics;
 
 /// Turns in a round; weights that add up to more are scaled down.
@@ -176,14 +177,22 @@ pub(super) struct Member {
     pub(super) name: Option<Arc<str>>,
 }
 
+/// What all servers of an upstream have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Kin<'a> {
+    pub(super) upstream: &'a Arc<str>,
+    pub(super) metrics: &'a UpstreamMetrics,
+    pub(super) slots: SlotSettings,
+    pub(super) queue: &'a Arc<Queue>,
+}
+
 impl Members {
     /// The members that `entries` make with `addresses`. Servers of `known` are taken over where they are the same.
     pub(super) fn assemble<'a>(
         entries: &[Entry],
         addresses: Addresses,
         known: impl Iterator<Item = &'a Arc<Server>> + Clone,
-        upstream: &Arc<str>,
-        metrics: &UpstreamMetrics,
+        kin: Kin<'_>,
     ) -> Members {
         let mut list: Vec<Member> = Vec::new();
         let mut seen = HashSet::new();
@@ -199,7 +208,18 @@ impl Members {
                     let tls = entry.tls.as_ref().map(|(name, common)| ClientTls::new(common, name));
                     let host = entry.host.clone();
                     let protocol = entry.protocol;
-                    Arc::new(Server::new(Origin { upstream, metrics, label, address, protocol, tls, host }))
+                    let Kin { upstream, metrics, slots, queue } = kin;
+                    Arc::new(Server::new(Origin {
+                        upstream,
+                        metrics,
+                        label,
+                        address,
+                        protocol,
+                        tls,
+                        host,
+                        slots,
+                        queue,
+                    }))
                 });
                 list.push(Member { server, weight: entry.weight, name: entry.name().cloned() });
             }

@@ -15,9 +15,11 @@ mod names;
 mod own;
 pub mod pool;
 mod probe;
+pub mod queue;
 pub mod replay;
 pub mod retry;
 mod server;
+mod slots;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;
@@ -28,22 +30,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::config::problem::Problem;
-use crate::config::settings::{Balance, HashKey, HostHeader, Protocol, UpstreamSettings, UpstreamTimeouts};
-use crate::observe::metrics::{Metrics, UpstreamMetrics};
+use crate::config::settings::{Balance, HashKey, HostHeader, Priority, Protocol, UpstreamSettings, UpstreamTimeouts};
+use crate::observe::metrics::{Metrics, UpstreamMetrics, WorkerId};
 use crate::request::rejection::Cause;
-use members::{Addresses, Entry, Members};
+use health::Standing;
+use journey::Journey;
+use members::{Addresses, Entry, Kin, Members};
+use queue::{Queue, Wanted};
 use tls::{Common, SystemRoots};
 
 pub use server::{Address, Lease, Server, ServerStatus};
 
 /// One `[upstream.NAME]` of a snapshot.
 ///
-/// What changes while requests run (servers with their health and requests in flight, the addresses of names, the
-/// retry budget) is taken over from the snapshot before it where name and settings are the same.
+/// What changes while requests run (servers with their health and slots, those who wait for a slot, the addresses of
+/// names, the retry budget) is taken over from the snapshot before it where name and settings are the same.
 pub struct Upstream {
     pub name: Arc<str>,
     pub settings: UpstreamSettings,
@@ -51,6 +57,8 @@ pub struct Upstream {
     pub budget: Arc<retry::Budget>,
     /// Upgraded connections that are open.
     pub upgraded: Arc<AtomicUsize>,
+    /// Where requests wait for a slot.
+    pub queue: Arc<Queue>,
     tls: Option<Arc<Common>>,
     entries: Vec<Entry>,
     /// Turns that were taken by round robin and between equals.
@@ -64,6 +72,17 @@ pub struct ChooseBy<'a> {
     pub client: IpAddr,
     /// The value of the header or cookie, when the upstream hashes one and the request has it.
     pub key: Option<&'a [u8]>,
+}
+
+/// A request that wants a slot.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    pub worker: WorkerId,
+    pub by: ChooseBy<'a>,
+    /// The ids of servers on which it has failed already.
+    pub tried: &'a [u64],
+    pub priority: Priority,
+    pub journey: &'a Journey,
 }
 
 impl Upstream {
@@ -89,7 +108,12 @@ impl Upstream {
         let mut addresses = members_before.as_ref().map(|members| members.addresses.clone()).unwrap_or_default();
         addresses.retain(|name, _| entries.iter().any(|entry| entry.name() == Some(name)));
         let known = members_before.iter().flat_map(|members| members.servers());
-        let members = Members::assemble(&entries, addresses, known, &name, &metrics);
+        let queue = match before {
+            Some(before) => Arc::clone(&before.queue),
+            None => Arc::new(Queue::new(settings.queue, &metrics)),
+        };
+        let kin = Kin { upstream: &name, metrics: &metrics, slots: settings.slots, queue: &queue };
+        let members = Members::assemble(&entries, addresses, known, kin);
         let percent = settings.retry.budget_percent;
         let budget = before
             .map(|before| &before.budget)
@@ -101,6 +125,7 @@ impl Upstream {
             metrics,
             budget,
             upgraded: before.map(|before| Arc::clone(&before.upgraded)).unwrap_or_default(),
+            queue,
             tls,
             entries,
             turn: before.map(|before| Arc::clone(&before.turn)).unwrap_or_default(),
@@ -116,12 +141,78 @@ impl Upstream {
         }
     }
 
-    /// Chooses a server for one attempt, preferring those whose ids are not in `tried`.
+    /// A slot of a server for one attempt, at once or as soon as there is one; preferably of a server that has not been
+    /// tried.
     ///
     /// # Errors
-    /// `NoHealthyServer`, or `UpstreamUnresolved` while no name has an address.
-    pub fn choose(&self, by: ChooseBy<'_>, tried: &[u64]) -> Result<Lease, Cause> {
-        balance::choose(&self.members.load(), &self.settings.balance, &self.turn, by, tried).map(Lease::new)
+    /// `NoHealthyServer`, or `UpstreamUnresolved` while no name has an address; `QueueFull`, `QueueTimeout` or
+    /// `Overloaded` when there is no slot in time.
+    pub async fn seat(self: &Arc<Self>, asking: Asking<'_>) -> Result<Lease, Cause> {
+        let Asking { worker, by, tried, priority, journey } = asking;
+        let wanted = |hash| Wanted { hash, tried, priority, worker, waited: journey.queued() };
+        let hash = balance::hash_of(&self.settings.balance, by);
+        // Nobody passes those who wait.
+        if self.queue.is_empty()
+            && let Some(lease) = self.try_seat(hash, tried)?
+        {
+            return Ok(lease);
+        }
+        // On the heap: most requests do not wait.
+        Box::pin(self.queue.wait(self, wanted(hash), |time| journey.waited(time))).await
+    }
+
+    /// A slot for a request that the gateway makes for itself, behind those of clients.
+    ///
+    /// # Errors
+    /// As for [`seat`](Self::seat).
+    async fn seat_own(self: &Arc<Self>) -> Result<Lease, Cause> {
+        if self.queue.is_empty()
+            && let Some(lease) = self.try_seat(None, &[])?
+        {
+            return Ok(lease);
+        }
+        let (worker, waited) = (WorkerId::NONE, Duration::ZERO);
+        let wanted = Wanted { hash: None, tried: &[], priority: Priority::Low, worker, waited };
+        self.queue.wait(self, wanted, |_| {}).await
+    }
+
+    /// The same without waiting, for tests.
+    #[cfg(test)]
+    pub(crate) fn choose(&self, by: ChooseBy<'_>, tried: &[u64]) -> Result<Lease, Cause> {
+        let hash = balance::hash_of(&self.settings.balance, by);
+        self.try_seat(hash, tried)?.ok_or(Cause::QueueFull)
+    }
+
+    /// The same without waiting; `None`: no slot is free.
+    fn try_seat(&self, hash: Option<u64>, tried: &[u64]) -> Result<Option<Lease>, Cause> {
+        balance::choose(&self.members.load(), &self.settings.balance, &self.turn, hash, tried)
+    }
+
+    /// Seconds after which a request that was refused for `cause` may come again; `None`: nothing is known.
+    pub fn retry_after(&self, cause: Cause) -> Option<u64> {
+        if matches!(cause, Cause::QueueFull | Cause::QueueTimeout | Cause::Overloaded) {
+            return Some(self.queue.retry_after());
+        }
+        // No server is back before its checks have passed as often as they must.
+        let health = self.settings.health.as_ref().filter(|_| cause == Cause::NoHealthyServer)?;
+        Some(health.interval.saturating_mul(health.rise.get()).as_secs().clamp(1, queue::LONGEST_RETRY))
+    }
+
+    /// The slots of all servers that may be chosen; those without bound count for as many as they run.
+    fn capacity(&self) -> usize {
+        let now = clock::now();
+        let usable = |server: &&Arc<Server>| matches!(server.health.standing(now), Standing::Usable(_));
+        let slots = |server: &Arc<Server>| server.slots.limit().unwrap_or_else(|| server.slots.busy());
+        self.members.load().servers().filter(usable).map(slots).fold(0, usize::saturating_add)
+    }
+
+    /// Puts the settings of slots and queue in force for what earlier snapshots have left.
+    fn enforce(&self) {
+        for server in self.members.load().servers() {
+            server.slots.set(self.settings.slots);
+        }
+        self.queue.set(self.settings.queue);
+        self.queue.settle();
     }
 
     /// The servers of this moment.
@@ -163,7 +254,8 @@ impl Upstream {
         let now = self.members.load_full();
         let before = before.map(|before| before.members.load_full());
         let known = now.servers().chain(before.iter().flat_map(|members| members.servers()));
-        let members = Members::assemble(&self.entries, addresses, known, &self.name, &self.metrics);
+        let kin = Kin { upstream: &self.name, metrics: &self.metrics, slots: self.settings.slots, queue: &self.queue };
+        let members = Members::assemble(&self.entries, addresses, known, kin);
         self.members.store(Arc::new(members));
     }
 
@@ -265,7 +357,7 @@ mod tests {
         assert_eq!(first[0].host, "orders.internal:8001");
         assert_eq!(upstream.status()[0].weight, 2);
         // One address leaves, another comes; what stays is the same server. Who runs on the lost one may finish.
-        let lease = Lease::new(Arc::clone(&first[0]));
+        let lease = Lease::take(&first[0]).unwrap();
         upstream.learn(addresses("orders.internal", &["10.0.0.2", "10.0.0.3"]), None);
         let second = upstream.servers();
         assert_eq!(second[0].id, first[1].id);

@@ -345,7 +345,7 @@ mod tests {
         let upstream = upstream_of(&backend);
         let (server, _task) = start(&upstream, checks(10, 50));
         eventually("a check that passed", || backend.requests() > 0 && upstream.is_healthy()).await;
-        let lease = Lease::new(Arc::clone(&server));
+        let lease = Lease::take(&server).unwrap();
         backend.behave(Behaviour::Hang);
         let from = backend.requests();
         eventually("checks that time out", || backend.requests() > from + 10).await;

@@ -9,8 +9,10 @@ use std::time::SystemTime;
 use http::HeaderValue;
 
 use super::health::{Health, State};
+use super::queue::Queue;
+use super::slots::Slots;
 use super::tls::ClientTls;
-use crate::config::settings::Protocol;
+use crate::config::settings::{Protocol, SlotSettings};
 use crate::observe::metrics::{ServerMetrics, UpstreamMetrics};
 
 /// Where a server listens.
@@ -35,7 +37,11 @@ pub struct Server {
     pub metrics: Arc<ServerMetrics>,
     /// What `hash:…` balancing knows the server by: the same in every gateway and after every restart.
     pub(super) seed: u64,
-    in_flight: AtomicUsize,
+    pub(super) slots: Slots,
+    /// Connections that were upgraded: they hold no slot, and are a load all the same.
+    upgraded: AtomicUsize,
+    /// Where those wait who find no slot free.
+    queue: Arc<Queue>,
 }
 
 /// What a new server is made of.
@@ -47,11 +53,13 @@ pub(super) struct Origin<'a> {
     pub(super) protocol: Protocol,
     pub(super) tls: Option<ClientTls>,
     pub(super) host: HeaderValue,
+    pub(super) slots: SlotSettings,
+    pub(super) queue: &'a Arc<Queue>,
 }
 
 impl Server {
     pub(super) fn new(origin: Origin<'_>) -> Server {
-        let Origin { upstream, metrics, label, address, protocol, tls, host } = origin;
+        let Origin { upstream, metrics, label, address, protocol, tls, host, slots, queue } = origin;
         let metrics = metrics.server(&label);
         Server {
             id: next_id(),
@@ -63,13 +71,15 @@ impl Server {
             tls,
             host,
             metrics,
-            in_flight: AtomicUsize::new(0),
+            slots: Slots::new(slots),
+            upgraded: AtomicUsize::new(0),
+            queue: Arc::clone(queue),
         }
     }
 
-    /// Requests that it runs for all workers.
+    /// Requests that it runs for all workers, upgraded connections among them.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.slots.busy().saturating_add(self.upgraded.load(Ordering::Relaxed))
     }
 
     /// What `/status` tells of it; `weight` is the snapshot's, not the server's.
@@ -81,6 +91,8 @@ impl Server {
             reason: report.reason,
             since: report.since,
             in_flight: self.in_flight(),
+            busy: self.slots.busy(),
+            slots: self.slots.limit(),
             weight,
         }
     }
@@ -96,28 +108,66 @@ pub struct ServerStatus {
     /// When it came into this state.
     pub since: SystemTime,
     pub in_flight: usize,
+    /// Slots that are taken.
+    pub busy: usize,
+    /// How many there are; `None`: any number.
+    pub slots: Option<usize>,
     pub weight: u32,
 }
 
-/// A request's hold on a server: counted in flight until it is dropped.
+/// A request's hold on a server: a slot of it, until this is dropped.
 pub struct Lease {
     server: Arc<Server>,
+    holds: Holds,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Slot,
+    /// An upgraded connection.
+    Open,
+    Nothing,
 }
 
 impl Lease {
-    pub(super) fn new(server: Arc<Server>) -> Lease {
-        server.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease { server }
+    /// Takes a slot if one is free.
+    pub(super) fn take(server: &Arc<Server>) -> Option<Lease> {
+        server.slots.take().then(|| Lease { server: Arc::clone(server), holds: Holds::Slot })
     }
 
     pub fn server(&self) -> &Arc<Server> {
         &self.server
     }
+
+    /// The connection was upgraded: from now on it holds no slot.
+    pub(super) fn upgraded(mut self) -> Lease {
+        self.server.upgraded.fetch_add(1, Ordering::Relaxed);
+        self.give_back();
+        self.holds = Holds::Open;
+        self
+    }
+
+    /// Gives the slot back without looking for those who wait: for whoever does that next.
+    pub(super) fn give_back_quietly(mut self) {
+        self.server.slots.give_back();
+        self.holds = Holds::Nothing;
+    }
+
+    fn give_back(&self) {
+        self.server.slots.give_back();
+        self.server.queue.freed();
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server.in_flight.fetch_sub(1, Ordering::Relaxed);
+        match self.holds {
+            Holds::Slot => self.give_back(),
+            Holds::Open => {
+                self.server.upgraded.fetch_sub(1, Ordering::Relaxed);
+            }
+            Holds::Nothing => {}
+        }
     }
 }
 

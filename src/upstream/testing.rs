@@ -17,8 +17,8 @@ use super::tls::SystemRoots;
 use super::{ChooseBy, Upstream};
 use crate::config::problem::Problem;
 use crate::config::settings::{
-    At, Authority, Balance, Endpoint, Host, HostHeader, RetrySettings, ServerSpec, UpstreamSettings, UpstreamTimeouts,
-    UpstreamTlsSettings,
+    At, Authority, Balance, Endpoint, Host, HostHeader, QueueSettings, RetrySettings, ServerSpec, SlotSettings,
+    UpstreamSettings, UpstreamTimeouts, UpstreamTlsSettings,
 };
 use crate::config::source::{SourceFile, Span};
 use crate::observe::metrics::Metrics;
@@ -59,6 +59,8 @@ pub(crate) fn settings(servers: &[(&str, u32)], balance: Balance) -> UpstreamSet
         servers: servers.iter().map(|(url, weight)| server(url, *weight)).collect(),
         balance,
         host: HostHeader::Preserve,
+        slots: SlotSettings::Unlimited,
+        queue: QueueSettings { size: 1000, max_wait: Duration::from_secs(2) },
         max_upgraded: NonZeroUsize::new(10).unwrap(),
         health: None,
         timeouts: UpstreamTimeouts {

@@ -35,6 +35,7 @@ mod opaque_tokens;
 mod openapi;
 mod packaging;
 mod proxy_protocol;
+mod slots;
 mod store;
 mod tls;
 mod upstream_tls;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
-use super::super::settings::{AnswerSettings, At, CorsSettings, ErrorFormat, IdentityHeaders};
+use super::super::settings::{AnswerSettings, At, CorsSettings, ErrorFormat, IdentityHeaders, Priority};
 use super::super::value::choice::choice;
 use super::super::value::number;
 use super::{cors, headers};
@@ -23,6 +23,7 @@ pub(super) struct Defaults {
     pub(super) cors: Option<CorsSettings>,
     pub(super) limits: Vec<At<String>>,
     pub(super) forward_identity: Option<IdentityHeaders>,
+    pub(super) priority: Priority,
 }
 
 impl Defaults {
@@ -40,6 +41,7 @@ pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
         cors: None,
         limits: Vec::new(),
         forward_identity: Some(IdentityHeaders::default()),
+        priority: Priority::Normal,
     };
     let Some(table) = table else {
         return defaults;
@@ -62,6 +64,7 @@ pub(super) fn read_over(table: &Table<'_>, defaults: &Defaults) -> Defaults {
         forward_identity: table
             .get("forward_identity", |node| forward_identity(node, defaults))
             .unwrap_or_else(|| defaults.forward_identity.clone()),
+        priority: table.or("priority", defaults.priority, priority),
     }
 }
 
@@ -107,6 +110,10 @@ fn hsts(node: &Node<'_>) -> Option<Option<Duration>> {
         return Some(None);
     }
     number::duration_as(node, takes).map(Some)
+}
+
+fn priority(node: &Node<'_>) -> Option<Priority> {
+    choice(node, &[("normal", Priority::Normal), ("high", Priority::High), ("low", Priority::Low)])
 }
 
 fn errors(node: &Node<'_>) -> Option<ErrorFormat> {

@@ -15,13 +15,16 @@ use super::defaults::{self, Defaults};
 use super::{Known, access, headers, validate};
 
 /// Keys of a route whose feature this version does not have; `[defaults]` names its own.
-const NOT_YET: [&str; 6] = ["priority", "files", "fallback", "cache_control", "internal_files", "min_upload_rate"];
+const NOT_YET: [&str; 5] = ["files", "fallback", "cache_control", "internal_files", "min_upload_rate"];
 
 pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> Option<RouteSettings> {
     let encoded_slashes = table.or("encoded_slashes", false, Node::boolean);
     let path = table.require("path", "\"/{*rest}\"", |node| pattern::path_pattern(node, encoded_slashes));
     let action = action(&table, path.as_ref());
     let defaults = defaults::read_over(&table, defaults);
+    if let Some(node) = table.node("priority") {
+        only_for_upstreams(&table, &node);
+    }
     let hosts = table.get("host", hosts);
     let methods = table.get("methods", http::methods);
     let allow = table.or("allow", Vec::new(), networks);
@@ -59,6 +62,7 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> O
         forward_credential,
         strip_prefix,
         timeouts,
+        priority: defaults.priority,
         request_headers,
         response_headers,
         max_body: defaults.max_body,

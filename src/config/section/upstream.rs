@@ -10,14 +10,20 @@ use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
 use super::super::settings::{
-    At, Balance, HashKey, HealthSettings, HostHeader, Protocol, RetrySettings, ServerSpec, UpstreamSettings,
-    UpstreamTimeouts, UpstreamTlsSettings, UwsgiParams,
+    At, Balance, HashKey, HealthSettings, HostHeader, Protocol, QueueSettings, RetrySettings, ServerSpec, SlotSettings,
+    UpstreamSettings, UpstreamTimeouts, UpstreamTlsSettings, UwsgiParams,
 };
 use super::super::value::{self, choice, http, number, server_url};
 use super::{TEN_THOUSAND, headers, listener};
 
 const BALANCES: [&str; 6] =
     ["least_requests", "round_robin", "random_two", "hash:client_ip", "hash:header:NAME", "hash:cookie:NAME"];
+
+/// Far more than any Python server runs at once.
+const MOST_SLOTS: u32 = 100_000;
+
+/// A request that waits takes some kilobytes.
+const MOST_WAITING: u64 = 1_000_000;
 
 pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     let servers = table.require("servers", "[\"http://127.0.0.1:8001\"]", servers);
@@ -27,6 +33,8 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
         servers: servers.clone().unwrap_or_default(),
         balance: table.or("balance", Balance::LeastRequests, balance),
         host: table.or("host", HostHeader::Preserve, host),
+        slots: table.or("slots", SlotSettings::Unlimited, slots),
+        queue: queue(table.get("queue", Node::table)),
         max_upgraded: table.or("max_upgraded", TEN_THOUSAND, |node| number::length(node, 10_000_000)),
         health: table.get("health", Node::table).and_then(health),
         timeouts: timeouts(table.get("timeouts", Node::table)),
@@ -34,7 +42,6 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
         tls: tls(table.node("tls"), https),
         uwsgi_params: uwsgi_params(table.node("uwsgi_params"), servers.as_deref()),
     };
-    table.not_yet(&["slots", "queue"]);
     table.finish();
     // Servers that could not be read have been told; what goes on from here shall be judged all the same.
     Some(settings)
@@ -105,6 +112,36 @@ fn host(node: &Node<'_>) -> Option<HostHeader> {
             http::host_value(node, takes).map(HostHeader::Literal)
         }
     }
+}
+
+fn slots(node: &Node<'_>) -> Option<SlotSettings> {
+    let takes = "\"auto\" or an integer from 1 to 100000";
+    if !node.is_string() && !node.is_integer() {
+        return node.wrong_type(takes);
+    }
+    if node.is_string() {
+        let text = node.text(takes)?;
+        if text.text == "auto" {
+            node.not_yet();
+            return Some(SlotSettings::Auto);
+        }
+        if text.text.trim().parse::<u64>().is_err() {
+            return node.refuse(format!("{} takes {takes}, not {}", node.key, text.quoted()));
+        }
+    }
+    number::length(node, MOST_SLOTS).map(SlotSettings::Fixed)
+}
+
+fn queue(table: Option<Table<'_>>) -> QueueSettings {
+    let mut settings = QueueSettings { size: 1000, max_wait: Duration::from_secs(2) };
+    if let Some(table) = table {
+        settings.size = table.or("size", settings.size, |node| {
+            node.integer(0..=MOST_WAITING).and_then(|size| usize::try_from(size).ok())
+        });
+        settings.max_wait = table.or("max_wait", settings.max_wait, number::timeout);
+        table.finish();
+    }
+    settings
 }
 
 fn health(table: Table<'_>) -> Option<HealthSettings> {

@@ -89,6 +89,17 @@ families! {
     RetriesRefused COUNTER "passerelle_upstream_retries_refused_total" ["upstream"]
         "Requests that could have been sent again, had the retry budget allowed it.";
 
+    Slots GAUGE "passerelle_upstream_slots" ["upstream" "server"]
+        "Requests that the server runs at once at most; absent where slots are not bounded.";
+    SlotsBusy GAUGE "passerelle_upstream_slots_busy" ["upstream" "server"]
+        "Slots of the server that are taken; upgraded connections hold none.";
+    QueueLength GAUGE "passerelle_upstream_queue_length" ["upstream"]
+        "Requests that wait for a slot.";
+    QueueWait HISTOGRAM "passerelle_upstream_queue_wait_seconds" ["upstream"]
+        "How long requests waited that had to wait for a slot and got one.";
+    QueueDropped COUNTER "passerelle_upstream_queue_dropped_total" ["upstream" "reason"]
+        "Requests that found no slot free and got none: full, timeout, overload, client_left, no_server.";
+
     // Issuers of tokens.
     Keys GAUGE "passerelle_auth_keys" ["auth"]
         "Keys of the issuer that tokens are verified with now; 0 while there are none.";

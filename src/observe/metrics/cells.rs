@@ -6,6 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(pub usize);
 
+impl WorkerId {
+    /// For threads that are no worker.
+    pub const NONE: WorkerId = WorkerId(usize::MAX);
+}
+
 /// `N` counters, each kept once a worker and once more for threads that are no worker.
 ///
 /// Only a worker's own thread writes its block, so it needs no read-modify-write; whoever reads sums the blocks.

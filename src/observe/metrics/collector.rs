@@ -12,7 +12,7 @@ use super::document::DocumentFetch;
 use super::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 use super::route::{METHODS, RouteMetrics, STATUSES};
 use super::store::Asked;
-use super::upstream::UpstreamMetrics;
+use super::upstream::{Dropped, UpstreamMetrics};
 use super::{LogLoss, Metrics, ReloadResult};
 use crate::request::rejection::Cause;
 
@@ -27,11 +27,18 @@ pub struct ServerReading<'a> {
     /// Whether failed requests have taken it out.
     pub ejected: bool,
     pub in_flight: usize,
+    /// Slots that are taken.
+    pub busy: usize,
+    /// How many there are; `None`: any number.
+    pub slots: Option<usize>,
 }
 
 /// Who can be asked.
 pub trait Readings: Send + Sync {
     fn servers(&self, each: &mut dyn FnMut(ServerReading<'_>));
+
+    /// How many wait for a slot of each upstream.
+    fn queues(&self, each: &mut dyn FnMut(&str, usize));
 }
 
 /// The collector of all families. Holds the metrics weakly, since their registry holds it.
@@ -116,6 +123,17 @@ struct Scrape {
     series: BTreeMap<Family, Vec<proto::Metric>>,
 }
 
+/// The servers that share a label.
+#[derive(Default)]
+struct Merged {
+    up: bool,
+    /// Whether one of them is not ejected.
+    spared: bool,
+    in_flight: usize,
+    busy: usize,
+    slots: Option<usize>,
+}
+
 impl Scrape {
     fn route(&mut self, name: &str, route: &RouteMetrics) {
         for (method, method_label) in METHODS.iter().enumerate() {
@@ -154,6 +172,10 @@ impl Scrape {
     fn upstream(&mut self, name: &str, upstream: &UpstreamMetrics) {
         self.counter(Family::Retries, &[name], upstream.retries_total());
         self.counter(Family::RetriesRefused, &[name], upstream.retries_refused_total());
+        self.histogram(Family::QueueWait, &[name], upstream.waits());
+        for why in Dropped::ALL {
+            self.counter(Family::QueueDropped, &[name, why.as_str()], upstream.dropped_total(why));
+        }
         for (label, server) in upstream.servers() {
             for (reused, reused_label) in [(false, "false"), (true, "true")] {
                 let count = server.connections_total(reused);
@@ -177,20 +199,26 @@ impl Scrape {
     /// The gauges of servers. Two that share a label (one address written twice) are told as one.
     fn servers(&mut self, metrics: &Metrics) {
         let Some(readings) = metrics.readings.get() else { return };
-        let mut merged: BTreeMap<(String, String), (bool, bool, usize)> = BTreeMap::new();
+        let mut merged: BTreeMap<(String, String), Merged> = BTreeMap::new();
         readings.servers(&mut |reading| {
-            let seen =
-                merged.entry((reading.upstream.to_owned(), reading.server.to_owned())).or_insert((false, true, 0));
-            seen.0 |= reading.up;
-            seen.1 &= reading.ejected;
-            seen.2 = seen.2.saturating_add(reading.in_flight);
+            let seen = merged.entry((reading.upstream.to_owned(), reading.server.to_owned())).or_default();
+            seen.up |= reading.up;
+            seen.spared |= !reading.ejected;
+            seen.in_flight = seen.in_flight.saturating_add(reading.in_flight);
+            seen.busy = seen.busy.saturating_add(reading.busy);
+            seen.slots = seen.slots.map_or(reading.slots, |slots| Some(slots.saturating_add(reading.slots?)));
         });
-        for ((upstream, server), (up, ejected, in_flight)) in &merged {
+        for ((upstream, server), seen) in &merged {
             let labels = [upstream.as_str(), server.as_str()];
-            self.gauge(Family::ServerUp, &labels, f64::from(u8::from(*up)));
-            self.gauge(Family::ServerEjected, &labels, f64::from(u8::from(*ejected)));
-            self.gauge(Family::ServerInFlight, &labels, *in_flight as f64);
+            self.gauge(Family::ServerUp, &labels, f64::from(u8::from(seen.up)));
+            self.gauge(Family::ServerEjected, &labels, f64::from(u8::from(!seen.spared)));
+            self.gauge(Family::ServerInFlight, &labels, seen.in_flight as f64);
+            self.gauge(Family::SlotsBusy, &labels, seen.busy as f64);
+            if let Some(slots) = seen.slots {
+                self.gauge(Family::Slots, &labels, slots as f64);
+            }
         }
+        readings.queues(&mut |upstream, waiting| self.gauge(Family::QueueLength, &[upstream], waiting as f64));
     }
 
     fn process(&mut self, metrics: &Metrics) {

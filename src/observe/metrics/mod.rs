@@ -41,7 +41,7 @@ pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 pub use self::route::{Finished, RouteMetrics};
 pub use self::rule::RuleMetrics;
 pub use self::store::{Asked, Standing, StoreMetrics, Turn};
-pub use self::upstream::{ServerMetrics, UpstreamMetrics};
+pub use self::upstream::{Dropped, ServerMetrics, UpstreamMetrics};
 
 /// The label of requests that matched no route: no route can have this name.
 const NO_ROUTE: &str = "";

@@ -14,8 +14,14 @@ struct OneServer;
 impl Readings for OneServer {
     fn servers(&self, each: &mut dyn FnMut(ServerReading<'_>)) {
         for (up, in_flight) in [(true, 2), (false, 1)] {
-            each(ServerReading { upstream: "orders", server: "http://127.0.0.1:8001", up, ejected: !up, in_flight });
+            let (busy, slots) = (in_flight, Some(4));
+            let (upstream, server) = ("orders", "http://127.0.0.1:8001");
+            each(ServerReading { upstream, server, up, ejected: !up, in_flight, busy, slots });
         }
+    }
+
+    fn queues(&self, each: &mut dyn FnMut(&str, usize)) {
+        each("orders", 5);
     }
 }
 
@@ -129,6 +135,10 @@ fn values_and_labels() {
         r#"passerelle_upstream_server_up{upstream="orders",server="http://127.0.0.1:8001"} 1"#,
         r#"passerelle_upstream_server_ejected{upstream="orders",server="http://127.0.0.1:8001"} 0"#,
         r#"passerelle_upstream_requests_in_flight{upstream="orders",server="http://127.0.0.1:8001"} 3"#,
+        r#"passerelle_upstream_slots_busy{upstream="orders",server="http://127.0.0.1:8001"} 3"#,
+        r#"passerelle_upstream_slots{upstream="orders",server="http://127.0.0.1:8001"} 8"#,
+        r#"passerelle_upstream_queue_length{upstream="orders"} 5"#,
+        r#"passerelle_upstream_queue_dropped_total{upstream="orders",reason="full"} 0"#,
         r#"passerelle_upstream_connections_total{upstream="orders",server="http://127.0.0.1:8001",reused="false"} 1"#,
     ] {
         // The order of labels within a line is not ours.

@@ -1,19 +1,56 @@
 //! What is counted of an upstream and its servers.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::proto;
 
 use super::WorkerId;
 use super::cells::Cells;
+use super::histogram;
 use super::kept::Kept;
 
 // The layout of an upstream's cells.
 const RETRIES: usize = 0;
 const RETRIES_REFUSED: usize = 1;
+const DROPPED: usize = 2;
+const WAITED: usize = DROPPED + Dropped::ALL.len();
+const CELLS: usize = WAITED + histogram::WIDTH;
+
+/// Why a request that wanted to wait for a slot, or did, got none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The queue was full.
+    Full,
+    /// It waited for as long as it may.
+    Timeout,
+    /// It was refused early, in lasting overload.
+    Overload,
+    /// Its client left.
+    ClientLeft,
+    /// No server was left to wait for.
+    NoServer,
+}
+
+impl Dropped {
+    pub(super) const ALL: [Dropped; 5] =
+        [Dropped::Full, Dropped::Timeout, Dropped::Overload, Dropped::ClientLeft, Dropped::NoServer];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Dropped::Full => "full",
+            Dropped::Timeout => "timeout",
+            Dropped::Overload => "overload",
+            Dropped::ClientLeft => "client_left",
+            Dropped::NoServer => "no_server",
+        }
+    }
+}
 
 /// The counters of one upstream.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
-    cells: Cells<2>,
+    cells: Cells<CELLS>,
     servers: Kept<ServerMetrics>,
     workers: usize,
 }
@@ -36,6 +73,24 @@ impl UpstreamMetrics {
     /// A retry that the budget forbade.
     pub fn retry_refused(&self, worker: WorkerId) {
         self.cells.of(worker).add(RETRIES_REFUSED, 1);
+    }
+
+    /// A request that waited for a slot has got one.
+    pub fn waited(&self, worker: WorkerId, time: Duration) {
+        histogram::observe(&self.cells.of(worker), WAITED, time);
+    }
+
+    /// One got none.
+    pub fn dropped(&self, worker: WorkerId, why: Dropped) {
+        self.cells.of(worker).add(DROPPED + why as usize, 1);
+    }
+
+    pub(crate) fn waits(&self) -> proto::Histogram {
+        histogram::read(&self.cells, WAITED)
+    }
+
+    pub(crate) fn dropped_total(&self, why: Dropped) -> u64 {
+        self.cells.sum(DROPPED + why as usize)
     }
 
     pub(super) fn retries_total(&self) -> u64 {
@@ -106,6 +161,13 @@ mod tests {
         upstream.retried(WorkerId(0));
         upstream.retried(WorkerId(0));
         upstream.retry_refused(WorkerId(0));
+        assert_eq!((upstream.retries_total(), upstream.retries_refused_total()), (2, 1));
+        for (index, why) in Dropped::ALL.into_iter().enumerate() {
+            (0..=index).for_each(|_| upstream.dropped(WorkerId(0), why));
+        }
+        upstream.waited(WorkerId(0), Duration::from_millis(3));
+        assert_eq!(Dropped::ALL.map(|why| upstream.dropped_total(why)), [1, 2, 3, 4, 5]);
+        assert_eq!(upstream.waits().get_sample_count(), 1);
         assert_eq!((upstream.retries_total(), upstream.retries_refused_total()), (2, 1));
 
         let server = upstream.server("http://127.0.0.1:8001");

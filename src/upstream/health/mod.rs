@@ -61,7 +61,12 @@ impl Failure {
             Cause::UpstreamConnectTimeout | Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout => {
                 Some(Failure::Timeout)
             }
-            Cause::NoHealthyServer | Cause::UpstreamUnresolved | Cause::UpstreamHeadersTooLarge => None,
+            Cause::NoHealthyServer
+            | Cause::QueueFull
+            | Cause::QueueTimeout
+            | Cause::Overloaded
+            | Cause::UpstreamUnresolved
+            | Cause::UpstreamHeadersTooLarge => None,
             // Whatever the client or the gateway is to blame for.
             Cause::MalformedHead
             | Cause::AmbiguousFraming
