@@ -2,6 +2,17 @@
 //!
 //! This module knows neither side. What a connection reads is put behind [`Source`]; errors are causes of the one
 //! table, so that whoever reads a body can tell the client from the upstream without downcasts.
+//!
+//! Neither side waits for the other where it need not: a request's body is held until it has come whole ([`hold`]), a
+//! response's is read ahead of its client ([`Ahead`]). What outgrows memory goes to a file of the [`Spool`].
+
+mod ahead;
+mod fifo;
+mod held;
+mod pieces;
+mod spool;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,6 +20,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+pub use self::ahead::Ahead;
+pub use self::held::{Held, hold};
+pub use self::spool::{Bounds, Spool, SpoolError};
 use crate::request::rejection::Cause;
 
 /// A body that is read from somewhere.
@@ -17,22 +31,76 @@ pub type Source = Pin<Box<dyn Body<Data = Bytes, Error = Cause>>>;
 /// The body of a request: from the client, to an upstream.
 pub enum RequestBody {
     Empty,
+    /// It has come whole.
+    Whole(Whole),
+    Held(Box<Held>),
     /// Its size hint is exact where the client stated a length.
     Stream(Source),
 }
 
+/// A body in one piece, which may be read again and again.
+pub struct Whole {
+    bytes: Bytes,
+    given: bool,
+}
+
 impl RequestBody {
-    /// Its length in bytes, where the client stated one.
+    pub fn whole(bytes: Bytes) -> RequestBody {
+        RequestBody::Whole(Whole { bytes, given: false })
+    }
+
+    /// Its length in bytes, where it is known. One with trailers has none: they need a framing that can carry them.
     pub fn length(&self) -> Option<u64> {
         match self {
             RequestBody::Empty => Some(0),
+            RequestBody::Whole(whole) => Some(whole.bytes.len() as u64),
+            RequestBody::Held(held) => (!held.has_trailers()).then_some(held.length()),
             RequestBody::Stream(source) => source.size_hint().exact(),
+        }
+    }
+
+    /// For a server that cannot be told of trailers: the length of what has come whole is known then.
+    pub fn drop_trailers(&mut self) {
+        match self {
+            RequestBody::Held(held) => held.drop_trailers(),
+            RequestBody::Empty | RequestBody::Whole(_) | RequestBody::Stream(_) => {}
+        }
+    }
+
+    /// Begins again from the first byte, if it has come whole.
+    pub fn rewind(&mut self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Whole(whole) => {
+                whole.given = false;
+                true
+            }
+            RequestBody::Held(held) => {
+                held.rewind();
+                true
+            }
+            RequestBody::Stream(_) => false,
+        }
+    }
+
+    /// Whether nothing is left to be read.
+    pub fn is_end(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Whole(whole) => whole.given,
+            RequestBody::Held(held) => held.is_end(),
+            RequestBody::Stream(source) => source.is_end_stream(),
         }
     }
 
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         match self {
             RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Whole(whole) => {
+                let given = std::mem::replace(&mut whole.given, true);
+                Poll::Ready((!given).then(|| Ok(Frame::data(whole.bytes.clone()))))
+            }
+            RequestBody::Held(held) => held.poll_frame(cx),
             RequestBody::Stream(source) => source.as_mut().poll_frame(cx),
         }
     }
@@ -66,6 +134,8 @@ pub enum Outcome {
 /// The body of a response: to the client.
 pub struct ResponseBody {
     content: Content,
+    /// Of a stream that may be read ahead of the client.
+    ahead: Option<Ahead>,
     sent: u64,
     outcome: Outcome,
     on_end: Option<Box<dyn OnEnd>>,
@@ -73,7 +143,7 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub fn new(content: Content) -> ResponseBody {
-        let mut body = ResponseBody { content, sent: 0, outcome: Outcome::Abandoned, on_end: None };
+        let mut body = ResponseBody { content, ahead: None, sent: 0, outcome: Outcome::Abandoned, on_end: None };
         if body.is_end_stream() {
             // Nobody needs to read it to its end.
             body.outcome = Outcome::Complete;
@@ -86,6 +156,28 @@ impl ResponseBody {
         self
     }
 
+    /// Lets it be read ahead of the client, if it comes from a server.
+    pub fn read_ahead(mut self, ahead: impl FnOnce() -> Ahead) -> ResponseBody {
+        if let Content::Stream(source) = &self.content
+            && !source.is_end_stream()
+        {
+            let mut ahead = ahead();
+            if source.size_hint().exact().is_some() {
+                ahead.is_no_stream();
+            }
+            self.ahead = Some(ahead);
+        }
+        self
+    }
+
+    /// To be called while the client does not take what it was given: goes on reading from the server, where that is
+    /// allowed. Wakes the task when there is more to do.
+    pub fn poll_ahead(&mut self, cx: &mut Context<'_>) {
+        if let (Content::Stream(source), Some(ahead)) = (&mut self.content, &mut self.ahead) {
+            ahead.poll(source, cx);
+        }
+    }
+
     /// Whether it comes from a server, which may still be taking the request's body meanwhile.
     pub fn is_stream(&self) -> bool {
         matches!(self.content, Content::Stream(_))
@@ -94,6 +186,7 @@ impl ResponseBody {
     /// For an answer whose content is not sent (to HEAD, 204, 304): being dropped unread is its proper end.
     pub fn discard(mut self) -> ResponseBody {
         self.content = Content::Empty;
+        self.ahead = None;
         self.outcome = Outcome::Complete;
         self
     }
@@ -125,11 +218,14 @@ impl Body for ResponseBody {
             let bytes = this.take_full().filter(|bytes| !bytes.is_empty());
             return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
         };
-        let polled = source.as_mut().poll_frame(cx);
+        let polled = match &mut this.ahead {
+            Some(ahead) => ahead.poll_frame(source, cx),
+            None => source.as_mut().poll_frame(cx),
+        };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.sent = this.sent.wrapping_add(frame.data_ref().map_or(0, |data| data.len() as u64));
-                if source.is_end_stream() {
+                if this.is_end_stream() {
                     this.outcome = Outcome::Complete;
                 }
             }
@@ -144,7 +240,10 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Empty => true,
             Content::Full(bytes) => bytes.is_empty(),
-            Content::Stream(source) => source.is_end_stream(),
+            Content::Stream(source) => match &self.ahead {
+                Some(ahead) => ahead.is_end_stream(source),
+                None => source.is_end_stream(),
+            },
         }
     }
 
@@ -152,7 +251,10 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream(source) => source.size_hint(),
+            Content::Stream(source) => match &self.ahead {
+                Some(ahead) => ahead.size_hint(source),
+                None => source.size_hint(),
+            },
         }
     }
 }
@@ -162,47 +264,8 @@ impl Drop for ResponseBody {
         if let Some(on_end) = self.on_end.take() {
             // The source first: it gives the server's slot back, and its failures are counted before the request's.
             self.content = Content::Empty;
+            self.ahead = None;
             on_end.ended(self.sent, self.outcome);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::rc::Rc;
-
-    use super::*;
-
-    struct Told(Rc<Cell<Option<(u64, Outcome)>>>);
-
-    impl OnEnd for Told {
-        fn ended(self: Box<Self>, sent: u64, outcome: Outcome) {
-            self.0.set(Some((sent, outcome)));
-        }
-    }
-
-    /// What is told of a body to which `then` happens before it is dropped.
-    fn told(content: Content, then: impl FnOnce(&mut ResponseBody)) -> Option<(u64, Outcome)> {
-        let told = Rc::default();
-        let mut body = ResponseBody::new(content).on_end(Box::new(Told(Rc::clone(&told))));
-        then(&mut body);
-        assert_eq!(told.get(), None, "only once it is over");
-        drop(body);
-        told.get()
-    }
-
-    #[test]
-    fn an_empty_body_is_complete_though_nobody_reads_it() {
-        for content in [Content::Empty, Content::Full(Bytes::new())] {
-            assert_eq!(told(content, |_| {}), Some((0, Outcome::Complete)));
-        }
-    }
-
-    #[test]
-    fn a_body_that_is_not_taken_was_abandoned() {
-        let content = || Content::Full(Bytes::from_static(b"four"));
-        assert_eq!(told(content(), |_| {}), Some((0, Outcome::Abandoned)));
-        assert_eq!(told(content(), |body| assert!(body.take_full().is_some())), Some((4, Outcome::Complete)));
     }
 }

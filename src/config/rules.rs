@@ -27,7 +27,28 @@ pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
         routes::surprises(cx, &settings.routes);
         redirects_lead_somewhere(cx, settings);
         unused_upstreams(cx, settings);
+        bodies_can_be_held(cx, settings);
         admission::surprises(cx, settings);
+    }
+}
+
+/// A body that `max_body` lets in should not be refused because it cannot be held.
+fn bodies_can_be_held(cx: &Context<'_>, settings: &Settings) {
+    for (name, route) in &settings.routes {
+        let RouteAction::Upstream(_) = route.action else { continue };
+        let most = route.validate.as_ref().and_then(|validate| validate.max_body).unwrap_or(route.max_body);
+        let held = route.buffer.disk.saturating_add(route.buffer.memory as u64);
+        let temp = settings.server.temp.limit;
+        if route.buffer.request && most > held {
+            let message = format!(
+                "route `{name}` takes larger bodies than it can hold: max_body is above memory and disk of `buffer`"
+            );
+            let help = "raise disk in buffer, lower max_body, or set request = false in buffer";
+            cx.report(Problem::warning(&route.path.span, message).help(help));
+        } else if route.buffer.request && most > temp.saturating_add(route.buffer.memory as u64) {
+            let message = format!("route `{name}` takes larger bodies than temp_limit of [server] leaves room for");
+            cx.report(Problem::warning(&route.path.span, message).help("raise temp_limit, or lower max_body"));
+        }
     }
 }
 

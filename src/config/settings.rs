@@ -4,13 +4,14 @@
 //! be read) keeps the place it was written at, as [`At`]. Routes come with `[defaults]` already merged in.
 
 mod auth;
+mod buffer;
 mod limit;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub use self::auth::{
     ClaimPath, ClaimSettings, ClientCertificateSettings, ClientProof, Demands, FetchUrl, IdentityHeaders,
     IntrospectionSettings, JwtAlgorithm, JwtKeys, JwtSettings, Secret, TokenFrom,
 };
+pub use self::buffer::{BufferSettings, TempSettings};
 pub use self::limit::{LimitKey, LimitRules, LimitSettings, RateLimit, StoreSettings, StoreUrl, WhenUnreachable};
 pub use self::validate::{OpenApiSettings, OpenApiSource, ValidateMode, ValidateSettings};
 use super::source::Span;
@@ -73,6 +75,7 @@ pub struct ServerSettings {
     pub workers: NonZeroUsize,
     pub shutdown_grace: Duration,
     pub drain_delay: Duration,
+    pub temp: TempSettings,
 }
 
 /// `[admin]`
@@ -412,6 +415,9 @@ pub struct RouteSettings {
     pub request_headers: HeaderChanges,
     pub response_headers: HeaderChanges,
     pub max_body: u64,
+    pub buffer: BufferSettings,
+    /// Bytes a second.
+    pub min_upload_rate: Option<NonZeroU64>,
     pub encoded_slashes: bool,
     pub security_headers: bool,
     pub hsts: Option<Duration>,

@@ -1,12 +1,14 @@
 //! The snapshot: everything that a request needs, compiled from [`Settings`] and never changed after.
 
 pub mod pem;
+mod temp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::admit::auth::{Auth, Auths, Building};
 use crate::admit::limit::{self, AllLimits};
+use crate::body::Spool;
 use crate::config::problem::{Problem, Severity};
 use crate::config::settings::{Access, Settings};
 use crate::observe::metrics::Metrics;
@@ -25,6 +27,8 @@ pub struct Gateway {
     pub limits: AllLimits,
     pub routes: Routes,
     pub settings: Settings,
+    /// Where bodies go that outgrow memory.
+    pub spool: Arc<Spool>,
     /// The keys of TLS session tickets.
     tickets: Tickets,
     /// Which listener a socket's connections belong to.
@@ -59,6 +63,7 @@ impl Gateway {
             limit::build(&settings.limits, &settings.stores, before.map(|before| &before.limits), &mut building);
         let parts = Parts { upstreams: &upstreams, auths: &auths, limits: &limits };
         let routes = Routes::build(&settings, &parts, before.map(|before| &before.routes), &mut building);
+        let spool = Arc::new(temp::build(&settings, metrics, problems));
         let listeners: BTreeMap<Arc<str>, Arc<Listener>> = settings
             .listeners
             .iter()
@@ -75,7 +80,7 @@ impl Gateway {
             .flat_map(|listener| listener.sockets().map(|socket| (socket, Arc::clone(listener))))
             .collect();
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-        (!failed).then_some(Gateway { listeners, upstreams, auths, limits, routes, settings, tickets, sockets })
+        (!failed).then_some(Gateway { listeners, upstreams, auths, limits, routes, settings, spool, tickets, sockets })
     }
 
     /// Whether a route lists the `[auth.NAME]`.

@@ -10,11 +10,11 @@ use bytes::BytesMut;
 use http::header::{ALLOW, CONNECTION, EXPECT, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
+use super::buffering;
 use super::client::{self, Told};
 use super::cors::preflight_method;
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
-use super::measured::measured;
 use super::names::X_REQUEST_ID;
 use super::outgoing::{Outgoing, end_to_end, is_reserved, sent_framing, switched_to, wanted_upgrade};
 use super::plain::{self, SERVED, about_the_server, from_server, redirection};
@@ -309,7 +309,8 @@ impl<'a> Passage<'a> {
         let Way { route, upstream, timeouts, path, query, admitted } = way;
         let most = route.validation.as_ref().map_or(route.settings.max_body, Validation::hard_limit);
         let reserved = self.gateway.routes.reserved_trailers.as_ref();
-        let mut body = limit(body, most, &self.record.received, reserved).inspect_err(|_| {
+        let rate = route.settings.min_upload_rate;
+        let mut body = limit(body, most, &self.record.received, reserved, rate).inspect_err(|_| {
             if let Some(validation) = &route.validation {
                 validation.refused_length(self.worker);
             }
@@ -318,11 +319,10 @@ impl<'a> Passage<'a> {
             // On the heap: most routes have none.
             body = Box::pin(self.validate(validation, inbound, &way, body)).await?;
         }
-        if body.length().is_none() && upstream.needs_lengths() {
-            body = Box::pin(measured(body)).await?;
-        }
-        let framing = sent_framing(&inbound.method, inbound.seen.has(Notable::ContentLength), body.length());
         let upgrade = wanted_upgrade(inbound, &body);
+        let (buffer, spool) = (&route.settings.buffer, &self.gateway.spool);
+        let body = buffering::take_in(body, &inbound.headers, buffer, upstream.needs_lengths(), spool).await?;
+        let framing = sent_framing(&inbound.method, inbound.seen.has(Notable::ContentLength), body.length());
         let told = Told {
             peer: self.peer,
             host: self.record.host.as_ref(),
@@ -366,7 +366,9 @@ impl<'a> Passage<'a> {
         };
         let forwarded = forward(&call, body).await.map_err(|cause| unserved(cause, upstream))?;
         Ok(match forwarded {
-            Forwarded::Response(head, content) => Passed::Response(from_server(head, content)),
+            Forwarded::Response(head, content) => {
+                Passed::Response(buffering::read_ahead(from_server(head, content), buffer, spool))
+            }
             Forwarded::Upgraded(head, upgraded) => {
                 let protocol = upgrade.and_then(|asked| switched_to(&asked, &head.headers));
                 let mut response = from_server(head, Content::Empty).map(|_| ());

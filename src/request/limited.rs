@@ -1,6 +1,7 @@
 //! A request's body under the route's `max_body`, counted, and without trailers that only the gateway may send.
 
 use std::cell::Cell;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 
+use super::pace::Pace;
 use super::rejection::Cause;
 use crate::body::{RequestBody, Source};
 
@@ -18,10 +20,12 @@ struct Limited {
     left: u64,
     count: Rc<Cell<u64>>,
     reserved: Option<Arc<[HeaderName]>>,
+    pace: Option<Box<Pace>>,
 }
 
 /// Fails with `BodyTooLarge` past `limit` bytes and tells `count` of every byte. Trailers of `reserved` names, beside
-/// those that never pass, are left out: whoever receives them may merge them with the fields of the head.
+/// those that never pass, are left out: whoever receives them may merge them with the fields of the head. A body that
+/// comes slower than `min_rate`, in bytes a second, fails with `UploadTooSlow`.
 ///
 /// # Errors
 /// `BodyTooLarge` at once when the stated length is past the limit.
@@ -30,15 +34,17 @@ pub fn limit(
     limit: u64,
     count: &Rc<Cell<u64>>,
     reserved: Option<&Arc<[HeaderName]>>,
+    min_rate: Option<NonZeroU64>,
 ) -> Result<RequestBody, Cause> {
     match body {
-        RequestBody::Empty => Ok(RequestBody::Empty),
+        body @ (RequestBody::Empty | RequestBody::Whole(_) | RequestBody::Held(_)) => Ok(body),
         RequestBody::Stream(source) if source.size_hint().exact().is_some_and(|length| length > limit) => {
             Err(Cause::BodyTooLarge)
         }
         RequestBody::Stream(source) => {
             let (count, reserved) = (Rc::clone(count), reserved.cloned());
-            Ok(RequestBody::Stream(Box::pin(Limited { source, left: limit, count, reserved })))
+            let pace = min_rate.map(|rate| Box::new(Pace::new(rate)));
+            Ok(RequestBody::Stream(Box::pin(Limited { source, left: limit, count, reserved, pace })))
         }
     }
 }
@@ -48,7 +54,15 @@ impl Body for Limited {
     type Error = Cause;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-        let mut frame = ready!(self.source.as_mut().poll_frame(cx));
+        let polled = self.source.as_mut().poll_frame(cx);
+        let mut frame = match (polled, &mut self.pace) {
+            (Poll::Ready(frame), _) => frame,
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(pace)) => {
+                ready!(pace.poll_too_slow(cx));
+                return Poll::Ready(Some(Err(Cause::UploadTooSlow)));
+            }
+        };
         if let (Some(Ok(frame)), Some(reserved)) = (&mut frame, &self.reserved)
             && let Some(trailers) = frame.trailers_mut()
         {
@@ -59,6 +73,9 @@ impl Body for Limited {
         if let Some(Ok(frame)) = &frame {
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
             self.count.set(self.count.get().saturating_add(length));
+            if let Some(pace) = &mut self.pace {
+                pace.came(length);
+            }
             match self.left.checked_sub(length) {
                 Some(left) => self.left = left,
                 None => return Poll::Ready(Some(Err(Cause::BodyTooLarge))),

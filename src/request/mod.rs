@@ -1,14 +1,15 @@
 //! What happens to a request between a connection and an upstream.
 
+pub mod buffering;
 pub mod client;
 pub mod cors;
 mod dialect;
 pub mod handle;
 pub mod inbound;
 pub mod limited;
-mod measured;
 pub mod names;
 pub mod outgoing;
+mod pace;
 pub mod peer;
 pub mod plain;
 pub mod record;

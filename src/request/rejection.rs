@@ -102,12 +102,15 @@ causes! {
     UwsgiVariablesTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE Client "uwsgi_variables_too_large"
         "The request head is too large for the service."
         "A uwsgi packet holds 64 KiB of variables: lower max_header_bytes of the listener, or reach the server by http://.";
-    LengthRequired LENGTH_REQUIRED Client "length_required"
-        "The request body's length must be stated."
-        "The uwsgi protocol states a body's length before it: the client must send a Content-Length, or the server be reached by http://.";
     BodyTooLarge PAYLOAD_TOO_LARGE Client "body_too_large"
         "The request body is too large."
         "Raise max_body of the route or in [defaults].";
+    BodyPastBuffer PAYLOAD_TOO_LARGE Client "body_past_buffer"
+        "The request body is too large to be held."
+        "Raise disk in buffer of the route or in [defaults], or set request = false there: then the server is sent the body while it comes.";
+    UploadTooSlow REQUEST_TIMEOUT Client "upload_too_slow"
+        "The request body arrives too slowly."
+        "Lower min_upload_rate of the route if honest clients are this slow.";
     ExpectationFailed EXPECTATION_FAILED Client "expectation_failed"
         "The only expectation that can be met is 100-continue."
         "The client must not send any other Expect.";
@@ -186,6 +189,15 @@ causes! {
     TooManyUpgraded SERVICE_UNAVAILABLE Gateway "too_many_upgraded"
         "As many upgraded connections are open as may be."
         "Raise max_upgraded of the upstream.";
+    TempLimitReached INSUFFICIENT_STORAGE Gateway "temp_limit_reached"
+        "The gateway holds as many bodies as it may."
+        "Raise temp_limit in [server], or lower disk in buffer of the routes.";
+    DiskFull INSUFFICIENT_STORAGE Gateway "disk_full"
+        "The gateway has no room for the body."
+        "Make room where temp_directory of [server] is, or name another; temp_limit should be below what is free there.";
+    TempFileFailed INTERNAL_SERVER_ERROR Gateway "temp_file_failed"
+        "The gateway could not hold the body."
+        "See detail for what the system said of a file in temp_directory of [server].";
     ShutDown SERVICE_UNAVAILABLE Gateway "shut_down"
         "The gateway ended before the request did."
         "Raise shutdown_grace in [server] if requests may take longer.";
@@ -249,6 +261,7 @@ impl Cause {
                 | Cause::BadTarget
                 | Cause::HeaderTimeout
                 | Cause::BodyTimeout
+                | Cause::UploadTooSlow
                 | Cause::TargetTooLong
                 | Cause::HeadersTooLarge
                 | Cause::MethodRefused

@@ -1,4 +1,5 @@
-//! A request's body that can be sent again while all that was read of it is still held.
+//! A request's body that can be sent again while all that was read of it is still held; one that has come whole always
+//! can.
 
 use std::task::{Context, Poll};
 
@@ -32,10 +33,11 @@ impl Replay {
     /// Begins again from the first byte, if that can be done.
     pub fn rewind(&mut self) -> bool {
         self.next = 0;
-        self.held.is_some()
+        self.body.rewind() || self.held.is_some()
     }
 
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let RequestBody::Stream(_) = &self.body else { return self.body.poll_frame(cx) };
         if let Some(piece) = self.held.as_ref().and_then(|held| held.get(self.next)) {
             self.next = self.next.saturating_add(1);
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));

@@ -196,11 +196,7 @@ impl Body for GivenOn {
     }
 
     fn is_end_stream(&self) -> bool {
-        let rest_ended = match &self.rest {
-            RequestBody::Empty => true,
-            RequestBody::Stream(source) => source.is_end_stream(),
-        };
-        self.bytes.is_none() && self.trailers.is_none() && rest_ended
+        self.bytes.is_none() && self.trailers.is_none() && self.rest.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {

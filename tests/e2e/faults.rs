@@ -147,9 +147,20 @@ fn any_other_request_without_an_answer_is_never_replayed() {
 }
 
 #[test]
-fn a_large_body_that_is_no_longer_held_is_not_replayed() {
+fn a_large_body_that_is_held_is_replayed() {
     let fake = closes_first(1);
     let gateway = Setup::before([fake.url()]).start();
+    let answer = Client::connect(gateway.port("http")).ask_with("PUT", "/", &[], &vec![b'x'; 300_000]);
+    assert_eq!(answer.status, 200);
+    let requests = fake.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(requests.iter().all(|request| request.body == vec![b'x'; 300_000]));
+}
+
+#[test]
+fn a_large_body_that_is_no_longer_held_is_not_replayed() {
+    let fake = closes_first(1);
+    let gateway = Setup::before([fake.url()]).route("buffer = { request = false }").start();
     let answer = Client::connect(gateway.port("http")).ask_with("PUT", "/", &[], &vec![b'x'; 300_000]);
     assert_eq!((answer.status, answer.cause().as_str()), (502, "upstream_closed_early"));
     assert_eq!(fake.requests().len(), 1);

@@ -10,6 +10,7 @@
 mod abuse;
 mod answers;
 mod asgi;
+mod buffering;
 mod combinations;
 mod credentials;
 mod demo;

@@ -1,14 +1,17 @@
 //! `[defaults]`: what every route starts from.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::super::node::Node;
 use super::super::problem::Problem;
 use super::super::reader::Table;
-use super::super::settings::{AnswerSettings, At, CorsSettings, ErrorFormat, IdentityHeaders, Priority};
+use super::super::settings::{
+    AnswerSettings, At, BufferSettings, CorsSettings, ErrorFormat, IdentityHeaders, Priority,
+};
 use super::super::value::choice::choice;
 use super::super::value::number;
-use super::{cors, headers};
+use super::{buffer, cors, headers};
 
 /// More than any disk holds, and far from where sums overflow.
 const MAX_BODY: u64 = 1 << 50;
@@ -17,6 +20,8 @@ const MAX_BODY: u64 = 1 << 50;
 #[derive(Clone, Debug)]
 pub(super) struct Defaults {
     pub(super) max_body: u64,
+    pub(super) buffer: BufferSettings,
+    pub(super) min_upload_rate: Option<NonZeroU64>,
     pub(super) security_headers: bool,
     pub(super) hsts: Option<Duration>,
     pub(super) errors: ErrorFormat,
@@ -35,6 +40,8 @@ impl Defaults {
 pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
     let defaults = Defaults {
         max_body: 10 * 1024 * 1024,
+        buffer: BufferSettings::default(),
+        min_upload_rate: None,
         security_headers: true,
         hsts: None,
         errors: ErrorFormat::Problem,
@@ -52,10 +59,13 @@ pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
 }
 
 /// What `table` says, over `defaults`. Each key is replaced as a whole: a route's `cors` inherits nothing.
+/// Of `buffer` each key of it.
 pub(super) fn read_over(table: &Table<'_>, defaults: &Defaults) -> Defaults {
-    table.not_yet(&["buffer", "compress"]);
+    table.not_yet(&["compress"]);
     Defaults {
         max_body: table.or("max_body", defaults.max_body, |node| number::size(node, 0..=MAX_BODY)),
+        buffer: table.or("buffer", defaults.buffer, |node| buffer::read(node, &defaults.buffer)),
+        min_upload_rate: table.or("min_upload_rate", defaults.min_upload_rate, buffer::min_upload_rate),
         security_headers: table.or("security_headers", defaults.security_headers, Node::boolean),
         hsts: table.or("hsts", defaults.hsts, hsts),
         errors: table.or("errors", defaults.errors, errors),

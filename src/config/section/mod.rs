@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod auth;
+mod buffer;
 mod cors;
 mod defaults;
 mod headers;

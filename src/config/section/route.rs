@@ -15,7 +15,7 @@ use super::defaults::{self, Defaults};
 use super::{Known, access, headers, validate};
 
 /// Keys of a route whose feature this version does not have; `[defaults]` names its own.
-const NOT_YET: [&str; 5] = ["files", "fallback", "cache_control", "internal_files", "min_upload_rate"];
+const NOT_YET: [&str; 4] = ["files", "fallback", "cache_control", "internal_files"];
 
 pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> Option<RouteSettings> {
     let encoded_slashes = table.or("encoded_slashes", false, Node::boolean);
@@ -41,6 +41,11 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> O
         validate::read(node.table()?)
     });
     let validate_wrong = validate.is_none() && table.has("validate");
+    for key in ["buffer", "min_upload_rate"] {
+        if let Some(node) = table.node(key) {
+            only_for_upstreams(&table, &node);
+        }
+    }
     table.not_yet(&NOT_YET);
     let hosts_wrong = hosts.is_none() && table.has("host");
     let methods_wrong = methods.is_none() && table.has("methods");
@@ -66,6 +71,8 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> O
         request_headers,
         response_headers,
         max_body: defaults.max_body,
+        buffer: defaults.buffer,
+        min_upload_rate: defaults.min_upload_rate,
         encoded_slashes,
         security_headers: defaults.security_headers,
         hsts: defaults.hsts,

@@ -5,20 +5,31 @@ use std::time::Duration;
 
 use super::super::node::Node;
 use super::super::reader::Table;
-use super::super::settings::ServerSettings;
-use super::super::value::number;
+use super::super::settings::{ServerSettings, TempSettings};
+use super::super::value::{self, number};
+
+/// The default of `temp_limit`.
+const TEMP_LIMIT: u64 = 4 << 30;
+
+/// More than any disk holds.
+const MOST_TEMP: u64 = 1 << 50;
 
 /// More threads than any machine has cores for.
 const MOST_WORKERS: u32 = 1024;
 
 pub(super) fn read(table: Option<Table<'_>>) -> ServerSettings {
-    let mut settings =
-        ServerSettings { workers: one_a_core(), shutdown_grace: Duration::from_secs(30), drain_delay: Duration::ZERO };
+    let mut settings = ServerSettings {
+        workers: one_a_core(),
+        shutdown_grace: Duration::from_secs(30),
+        drain_delay: Duration::ZERO,
+        temp: TempSettings { directory: None, limit: TEMP_LIMIT },
+    };
     if let Some(table) = table {
         settings.workers = table.or("workers", settings.workers, workers);
         settings.shutdown_grace = table.or("shutdown_grace", settings.shutdown_grace, number::duration);
         settings.drain_delay = table.or("drain_delay", settings.drain_delay, number::duration);
-        table.not_yet(&["temp_directory", "temp_limit"]);
+        settings.temp.directory = table.get("temp_directory", |node| value::path(node).map(|path| node.at(path)));
+        settings.temp.limit = table.or("temp_limit", TEMP_LIMIT, |node| number::size(node, 0..=MOST_TEMP));
         table.finish();
     }
     settings

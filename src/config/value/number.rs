@@ -1,6 +1,6 @@
 //! Numbers with units: durations, sizes, rates, shares.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::super::settings::Rate;
 const DURATION: &str = "a duration such as \"30s\"";
 const SIZE: &str = "a size such as \"64 KiB\"";
 const RATE: &str = "a rate such as \"50/s\"";
+const SPEED: &str = "a speed such as \"8 KiB/s\"";
 const PERCENT: &str = "a share such as \"20%\"";
 
 /// Ten years: longer is a slip, and a timer that far ahead still fits every clock.
@@ -133,6 +134,27 @@ fn parse_rate(text: &str) -> Option<Rate> {
     Some(Rate { count: NonZeroU32::new(u32::try_from(count).ok()?)?, per: Duration::from_secs(per) })
 }
 
+/// Bytes in a second, at least one.
+pub(in super::super) fn speed(node: &Node<'_>) -> Option<NonZeroU64> {
+    if node.is_integer() {
+        return node.wrong_type_with(SPEED, "write a size and /s, in quotes");
+    }
+    let text = node.text(SPEED)?;
+    match parse_speed(&text.text) {
+        Some(speed) => Some(speed),
+        None => node.refuse_with(
+            format!("{} takes {SPEED}, not {}", node.key, text.quoted()),
+            "write a size of at least 1 B, in B, KiB, MiB or GiB, and /s",
+        ),
+    }
+}
+
+fn parse_speed(text: &str) -> Option<NonZeroU64> {
+    let size = text.trim().strip_suffix("/s")?;
+    split_unit(size)?;
+    parse_size(size.trim_end()).and_then(NonZeroU64::new)
+}
+
 /// A share of 0 to 100.
 pub(in super::super) fn percent(node: &Node<'_>) -> Option<u32> {
     if node.is_integer() {
@@ -203,6 +225,15 @@ mod tests {
         }
         assert_eq!(shown_size(1 << 20), "1 MiB");
         assert_eq!(shown_size(1025), "1025 B");
+    }
+
+    #[test]
+    fn speeds() {
+        assert_eq!(parse_speed("8 KiB/s").map(NonZeroU64::get), Some(8192));
+        assert_eq!(parse_speed("1MiB /s").map(NonZeroU64::get), Some(1 << 20));
+        for wrong in ["", "/s", "8 KiB", "0 B/s", "8/s", "8 KiB/min", "8 kbit/s"] {
+            assert_eq!(parse_speed(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

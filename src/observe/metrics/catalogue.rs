@@ -100,6 +100,18 @@ families! {
     QueueDropped COUNTER "passerelle_upstream_queue_dropped_total" ["upstream" "reason"]
         "Requests that found no slot free and got none: full, timeout, overload, client_left, no_server.";
 
+    // Bodies that are held.
+    BufferedBytes GAUGE "passerelle_buffered_bytes" ["place"]
+        "Bytes of bodies that are held now, in memory and on disk (temp_directory).";
+    SpooledBodies GAUGE "passerelle_spooled_bodies" []
+        "Bodies that have a temporary file now.";
+    Spooled COUNTER "passerelle_spooled_total" ["direction"]
+        "Bodies that outgrew memory and got a temporary file.";
+    SpooledBytes COUNTER "passerelle_spooled_bytes_total" ["direction"]
+        "Bytes written to temporary files.";
+    SpoolRefused COUNTER "passerelle_spool_refused_total" ["direction"]
+        "Bodies that could not go to a temporary file, because of temp_limit, a full disk or a failure: requests are refused, responses wait for their client.";
+
     // Issuers of tokens.
     Keys GAUGE "passerelle_auth_keys" ["auth"]
         "Keys of the issuer that tokens are verified with now; 0 while there are none.";

@@ -11,6 +11,7 @@ use super::catalogue::Family;
 use super::document::DocumentFetch;
 use super::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 use super::route::{METHODS, RouteMetrics, STATUSES};
+use super::spool::Direction;
 use super::store::Asked;
 use super::upstream::{Dropped, UpstreamMetrics};
 use super::{LogLoss, Metrics, ReloadResult};
@@ -111,6 +112,7 @@ impl Collector for Gatherer {
             }
             scrape.histogram(Family::StoreDuration, &[&name], store.duration());
         }
+        scrape.spool(&metrics);
         scrape.servers(&metrics);
         scrape.process(&metrics);
         scrape.families()
@@ -193,6 +195,19 @@ impl Scrape {
         }
         for result in FetchResult::ALL {
             self.counter(Family::KeyFetches, &[auth, result.as_str()], keys.fetches_total(result));
+        }
+    }
+
+    fn spool(&mut self, metrics: &Metrics) {
+        let spool = metrics.spool();
+        self.gauge(Family::BufferedBytes, &["memory"], spool.memory() as f64);
+        self.gauge(Family::BufferedBytes, &["disk"], spool.disk() as f64);
+        self.gauge(Family::SpooledBodies, &[], spool.files() as f64);
+        for direction in Direction::ALL {
+            let labels = [direction.as_str()];
+            self.counter(Family::Spooled, &labels, spool.spooled_total(direction));
+            self.counter(Family::SpooledBytes, &labels, spool.written_total(direction));
+            self.counter(Family::SpoolRefused, &labels, spool.refused_total(direction));
         }
     }
 

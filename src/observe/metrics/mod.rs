@@ -16,6 +16,7 @@ mod listener;
 mod process;
 mod route;
 mod rule;
+mod spool;
 mod store;
 mod upstream;
 
@@ -40,6 +41,7 @@ pub use self::limit::LimitReading;
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 pub use self::route::{Finished, RouteMetrics};
 pub use self::rule::RuleMetrics;
+pub use self::spool::{Direction, SpoolMetrics};
 pub use self::store::{Asked, Standing, StoreMetrics, Turn};
 pub use self::upstream::{Dropped, ServerMetrics, UpstreamMetrics};
 
@@ -68,6 +70,7 @@ pub struct Metrics {
     readings: OnceLock<Box<dyn Readings>>,
     limits: LimitReadings,
     stores: Kept<StoreMetrics>,
+    spool: Arc<SpoolMetrics>,
 }
 
 impl Metrics {
@@ -92,6 +95,7 @@ impl Metrics {
             readings: OnceLock::new(),
             limits: LimitReadings::default(),
             stores: Kept::default(),
+            spool: Arc::default(),
         });
         metrics.no_route();
         metrics
@@ -179,6 +183,11 @@ impl Metrics {
     /// Whom to ask for the gauges of a limit, for as long as it counts.
     pub fn read_limit_from(&self, name: &str, reading: &Arc<dyn LimitReading>) {
         self.limits.set(name, reading);
+    }
+
+    /// What of bodies is held, in this process.
+    pub fn spool(&self) -> &Arc<SpoolMetrics> {
+        &self.spool
     }
 
     /// Everything in the text format of Prometheus.

@@ -110,15 +110,21 @@ async fn send_body(wire: &RefCell<Wire>, body: ResponseBody, framing: Framing) -
     std::future::poll_fn(|cx| {
         loop {
             let waits = ended || poll_gather(wire, body.as_mut(), framing, cx, &mut ended)?;
-            let mut wire = wire.borrow_mut();
-            match wire.poll_flush(cx) {
+            let mut on_wire = wire.borrow_mut();
+            match on_wire.poll_flush(cx) {
                 Poll::Ready(Err(Gone)) => return Poll::Ready(Err(Broken)),
                 Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if waits => {
-                    return if wire.poll_gone(cx).is_ready() { Poll::Ready(Err(Broken)) } else { Poll::Pending };
+                    return if on_wire.poll_gone(cx).is_ready() { Poll::Ready(Err(Broken)) } else { Poll::Pending };
                 }
                 Poll::Ready(Ok(())) => {}
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    drop(on_wire);
+                    if !ended {
+                        body.poll_ahead(cx);
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     })

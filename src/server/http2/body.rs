@@ -1,5 +1,6 @@
 //! Bodies between hyper's streams and ours.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -97,13 +98,29 @@ impl Body for FromClient {
 
 /// A response's body on its way out, which knows whether it waits for the upstream or for the client.
 pub(super) struct ToClient {
-    body: ResponseBody,
+    body: Sent,
     stream: Rc<Stream>,
+}
+
+enum Sent {
+    Here(ResponseBody),
+    /// From a server: the stream reads it ahead while the client takes nothing.
+    Shared(Rc<RefCell<ResponseBody>>),
 }
 
 impl ToClient {
     pub(super) fn new(body: ResponseBody, stream: Rc<Stream>) -> ToClient {
-        ToClient { body, stream }
+        if body.is_end_stream() {
+            return ToClient { body: Sent::Here(body), stream };
+        }
+        // The client may not have left room even for the first byte.
+        stream.handed_over();
+        if !body.is_stream() {
+            return ToClient { body: Sent::Here(body), stream };
+        }
+        let body = Rc::new(RefCell::new(body));
+        stream.read_ahead_from(&body);
+        ToClient { body: Sent::Shared(body), stream }
     }
 }
 
@@ -126,16 +143,25 @@ impl Body for ToClient {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = self.get_mut();
         this.stream.asked_for_more();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let frame = ready!(match &mut this.body {
+            Sent::Here(body) => Pin::new(body).poll_frame(cx),
+            Sent::Shared(body) => Pin::new(&mut *body.borrow_mut()).poll_frame(cx),
+        });
         this.stream.handed_over();
         Poll::Ready(frame.map(|frame| frame.map_err(BrokenOff)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Sent::Here(body) => body.is_end_stream(),
+            Sent::Shared(body) => body.borrow().is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Sent::Here(body) => body.size_hint(),
+            Sent::Shared(body) => body.borrow().size_hint(),
+        }
     }
 }

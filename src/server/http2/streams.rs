@@ -7,14 +7,15 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::rt::Executor;
 use tokio::time::Instant;
 
 use super::resets::Resets;
+use crate::body::ResponseBody;
 use crate::http1::timer::Timer;
 
 /// What the streams of a connection share.
@@ -54,7 +55,11 @@ impl Streams {
 
     /// A request came; its future will be handed to [`Spawn`] next.
     pub(super) fn begin(self: &Rc<Self>) -> Birth {
-        let stream = Rc::new(Stream { waits_for_client: Cell::new(None), taken_back: Cell::new(false) });
+        let stream = Rc::new(Stream {
+            waits_for_client: Cell::new(None),
+            taken_back: Cell::new(false),
+            ahead: RefCell::default(),
+        });
         *self.newborn.borrow_mut() = Some(Rc::clone(&stream));
         Birth { streams: Rc::clone(self), stream, answered: false }
     }
@@ -92,6 +97,8 @@ pub(super) struct Stream {
     waits_for_client: Cell<Option<Instant>>,
     /// Reading the request's body has failed.
     taken_back: Cell<bool>,
+    /// The response's body, while hyper has it.
+    ahead: RefCell<Weak<RefCell<ResponseBody>>>,
 }
 
 impl Stream {
@@ -104,6 +111,17 @@ impl Stream {
     /// that very failure.
     pub(super) fn taken_back(&self) {
         self.taken_back.set(true);
+    }
+
+    /// The response's body comes from a server, which should not have to wait for the client.
+    pub(super) fn read_ahead_from(&self, body: &Rc<RefCell<ResponseBody>>) {
+        *self.ahead.borrow_mut() = Rc::downgrade(body);
+    }
+
+    fn poll_ahead(&self, cx: &mut Context<'_>) {
+        if let Some(body) = self.ahead.borrow().upgrade() {
+            body.borrow_mut().poll_ahead(cx);
+        }
     }
 
     pub(super) fn asked_for_more(&self) {
@@ -167,6 +185,7 @@ async fn run(stream: impl Future<Output = ()>, state: &Stream, body_timeout: Dur
             return Poll::Ready(());
         }
         let Some(since) = state.waits_for_client.get() else { return Poll::Pending };
+        state.poll_ahead(cx);
         match since.checked_add(body_timeout) {
             Some(deadline) => timer.set_at(deadline),
             None => timer.clear(),

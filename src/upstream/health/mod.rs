@@ -79,8 +79,9 @@ impl Failure {
             | Cause::TargetTooLong
             | Cause::HeadersTooLarge
             | Cause::UwsgiVariablesTooLarge
-            | Cause::LengthRequired
             | Cause::BodyTooLarge
+            | Cause::BodyPastBuffer
+            | Cause::UploadTooSlow
             | Cause::ExpectationFailed
             | Cause::MethodRefused
             | Cause::VersionNotSupported
@@ -107,6 +108,9 @@ impl Failure {
             | Cause::TooManyConnections
             | Cause::TooManyUpgraded
             | Cause::PlainHttp
+            | Cause::TempLimitReached
+            | Cause::DiskFull
+            | Cause::TempFileFailed
             | Cause::ShutDown
             | Cause::Internal => None,
         }
