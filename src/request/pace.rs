@@ -75,7 +75,7 @@ mod tests {
         assert!(endures(8192, 8192, 1000, 600).await);
         assert!(endures(8192, 4 * 8192, 4000, 600).await);
         assert!(!endures(8192, 4096, 1000, 600).await);
-        assert!(endures(8192, 4096, 1000, 9).await, "some seconds are granted");
+        assert!(endures(8192, 4096, 1000, 7).await, "some seconds are granted");
         assert!(!endures(8192, 1, 100, 7).await);
     }
 

@@ -47,11 +47,13 @@ async fn connected(upstream: SocketAddr) -> TcpStream {
     connected_to(&before(upstream)).await
 }
 
+/// The upstream sees of a request what has come of it.
 fn before(upstream: SocketAddr) -> Rc<Worker> {
     Rc::new(testing::worker(&format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n\
          [upstream.app]\nservers = [\"http://{upstream}\"]\n\
-         [route.app]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n"
+         [route.app]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n\
+         buffer = {{ request = false }}\n"
     )))
 }
 
