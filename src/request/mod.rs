@@ -3,6 +3,7 @@
 pub mod client;
 pub mod cors;
 mod dialect;
+mod grpc;
 pub mod handle;
 pub mod inbound;
 pub mod limited;
