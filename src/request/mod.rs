@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod cors;
+pub mod decisions;
 mod dialect;
 pub mod handle;
 pub mod inbound;

@@ -21,7 +21,7 @@ use crate::fields::Fields;
 use crate::http1::connection::{is_hop_by_hop, options, remove_hop_by_hop, tokens};
 use crate::http1::encode::{Lines, content_length, field};
 use crate::http1::head::{Notable, Seen};
-use crate::upstream::Server;
+use crate::upstream::Receiver;
 use crate::upstream::http1::SentFraming;
 use crate::upstream::uwsgi::{Packet, TooLarge, split_host};
 
@@ -100,11 +100,11 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Writes all that `server` is sent before the body.
+    /// Writes all that the server is sent before the body.
     ///
     /// # Errors
     /// `UwsgiVariablesTooLarge`.
-    pub fn write(&self, server: &Server, out: &mut BytesMut) -> Result<(), Cause> {
+    pub fn write(&self, server: Receiver<'_>, out: &mut BytesMut) -> Result<(), Cause> {
         out.reserve(1024);
         match server.protocol {
             Protocol::Http1 => {
@@ -115,7 +115,7 @@ impl Outgoing<'_> {
         }
     }
 
-    fn write_head(&self, server: &Server, out: &mut BytesMut) {
+    fn write_head(&self, server: Receiver<'_>, out: &mut BytesMut) {
         self.write_request_line(out);
         self.write_fields(server, &mut Lines(out));
         match self.framing {
@@ -127,7 +127,7 @@ impl Outgoing<'_> {
     }
 
     /// What CGI, and WSGI after it, call what a head says.
-    fn write_packet(&self, server: &Server, out: &mut BytesMut) -> Result<(), TooLarge> {
+    fn write_packet(&self, server: Receiver<'_>, out: &mut BytesMut) -> Result<(), TooLarge> {
         let mut packet = Packet::begin(out, self.uwsgi_params);
         let prefix = self.route.settings.strip_prefix.as_deref();
         let (before, stripped) = self.told.prefixes();
@@ -168,7 +168,7 @@ impl Outgoing<'_> {
         packet.finish()
     }
 
-    fn host<'s>(&'s self, server: &'s Server) -> &'s [u8] {
+    fn host<'s>(&'s self, server: Receiver<'s>) -> &'s [u8] {
         match (self.host_rule, self.host) {
             (HostHeader::Preserve, Some(host)) => host.bytes(),
             (HostHeader::Preserve, None) | (HostHeader::Server, _) => server.host.as_bytes(),
@@ -177,7 +177,7 @@ impl Outgoing<'_> {
     }
 
     /// Every field but those that frame the body, whatever they are written into.
-    fn write_fields(&self, server: &Server, out: &mut impl Fields) {
+    fn write_fields(&self, server: Receiver<'_>, out: &mut impl Fields) {
         out.put(&HOST, &[self.host(server)]);
         let listed: Vec<&[u8]> =
             if self.seen.has(Notable::Connection) { options(self.headers).collect() } else { Vec::new() };
