@@ -162,7 +162,6 @@ fn gate(c: &mut Criterion) {
             written: Default::default(),
         };
         let asking = Asking {
-            worker: &worker,
             peer: &peer,
             method: &Method::GET,
             host: None,
@@ -172,7 +171,7 @@ fn gate(c: &mut Criterion) {
             cors: None,
             forward_credential: None,
         };
-        let admit = || runtime.block_on(route.gate.admit(black_box(&asking))).is_ok();
+        let admit = || runtime.block_on(route.gate.admit(black_box(&asking), &worker)).is_ok();
         assert!(admit(), "{kind}");
         c.bench_function(&format!("gate/{kind}"), |b| b.iter(admit));
     }

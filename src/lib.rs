@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod explain;
 pub mod fetch;
 pub mod fields;
 pub mod gateway;

@@ -1,14 +1,18 @@
 //! One request to the admin listener or the probe listener, answered.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::Full;
 use serde::Serialize;
 
+use super::explain;
 use super::guard::{self, Refusal};
 use super::ready::{Readiness, readiness};
 use super::{Shared, status};
@@ -28,6 +32,8 @@ enum Page {
     Index,
     Metrics,
     Status,
+    /// Answers questions, see `explain.rs`.
+    Explain,
     Live,
     Ready,
 }
@@ -40,6 +46,7 @@ impl Page {
             ("/", Surface::Admin) => Some(Page::Index),
             ("/metrics", Surface::Admin) => Some(Page::Metrics),
             ("/status", Surface::Admin) => Some(Page::Status),
+            ("/explain", Surface::Admin) => Some(Page::Explain),
             (_, Surface::Admin | Surface::Probes) => None,
         }
     }
@@ -48,29 +55,50 @@ impl Page {
     fn is_open(self) -> bool {
         match self {
             Page::Live | Page::Ready => true,
-            Page::Index | Page::Metrics | Page::Status => false,
+            Page::Index | Page::Metrics | Page::Status | Page::Explain => false,
         }
     }
 }
 
-/// Every request has an answer; none depends on a body.
-pub(super) fn answer(request: &Parts, surface: Surface, shared: &Shared) -> Response<Full<Bytes>> {
+/// Answers any request.
+pub(super) async fn answer<B>(request: Request<B>, surface: Surface, shared: &Arc<Shared>) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (request, body) = request.into_parts();
+    if let Err(refusal) = admit(&request, surface, shared) {
+        return refused(refusal);
+    }
+    match surface {
+        Surface::Admin if explain::is_asked(&request) => explain::answer(&request.headers, body, shared).await,
+        // A body is not read; hyper ends the connection when there is much of it.
+        Surface::Admin | Surface::Probes => page(&request, surface, shared),
+    }
+}
+
+/// Whoever may see nothing does not learn either what there is.
+fn admit(request: &Parts, surface: Surface, shared: &Shared) -> Result<(), Refusal> {
+    let open = Page::find(surface, request.uri.path()).is_some_and(Page::is_open);
+    match surface {
+        Surface::Admin if !open => guard::check(request, shared.newest.load().settings.admin.token.as_ref()),
+        Surface::Admin | Surface::Probes => Ok(()),
+    }
+}
+
+/// Every page has an answer; none depends on a body.
+fn page(request: &Parts, surface: Surface, shared: &Shared) -> Response<Full<Bytes>> {
     let gateway = shared.newest.load();
     let page = Page::find(surface, request.uri.path());
-    // Whoever may see nothing does not learn either what there is.
-    if surface == Surface::Admin && !page.is_some_and(Page::is_open) {
-        match guard::check(request, gateway.settings.admin.token.as_ref()) {
-            Ok(()) => {}
-            Err(refusal) => return refused(refusal),
-        }
-    }
     let Some(page) = page else { return problem(StatusCode::NOT_FOUND, "There is nothing here.") };
+    if page == Page::Explain {
+        return refuse_method("Only POST is answered here.", "POST");
+    }
     if !matches!(request.method, Method::GET | Method::HEAD) {
-        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+        return refuse_method("Only GET and HEAD are answered here.", "GET, HEAD");
     }
     match page {
+        Page::Explain => problem(StatusCode::NOT_FOUND, "There is nothing here."),
         Page::Index => {
             let mut response = with_type(StatusCode::OK, "text/html; charset=utf-8", INDEX);
             let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -119,12 +147,12 @@ struct Live {
 
 /// RFC 9457.
 #[derive(Serialize)]
-struct Problem {
+struct Problem<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
     status: u16,
-    detail: &'static str,
+    detail: &'a str,
 }
 
 fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
@@ -141,13 +169,19 @@ fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
     }
 }
 
-fn problem(status: StatusCode, detail: &'static str) -> Response<Full<Bytes>> {
+fn refuse_method(detail: &str, allow: &'static str) -> Response<Full<Bytes>> {
+    let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, detail);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Full<Bytes>> {
     let title = status.canonical_reason().unwrap_or_default();
     let problem = Problem { kind: "about:blank", title, status: status.as_u16(), detail };
     with_type(status, "application/problem+json", to_json(&problem))
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
     with_type(status, "application/json", to_json(value))
 }
 

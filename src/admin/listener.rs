@@ -57,9 +57,8 @@ async fn connection(
     shared: Arc<Shared>,
 ) {
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        // A body is not read; hyper ends the connection when there is much of it.
-        let response = answer(&request.into_parts().0, surface, &shared);
-        async move { Ok::<_, Infallible>(response) }
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(answer(request, surface, &shared).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()

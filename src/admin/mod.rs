@@ -6,6 +6,7 @@
 mod answer;
 pub mod control;
 mod endpoints;
+mod explain;
 mod guard;
 mod lifecycle;
 mod listener;

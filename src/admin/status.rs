@@ -10,7 +10,7 @@ use super::lifecycle::ReloadOutcome;
 use crate::admit::auth::Auth;
 use crate::admit::introspection::Standing;
 use crate::admit::jwt::keys::Keys;
-use crate::config::settings::{At, Balance, HashKey, HostPattern, PathPattern, PatternSegment, RouteAction};
+use crate::config::settings::{At, RouteAction};
 use crate::gateway::Gateway;
 use crate::observe::metrics::Protocol;
 use crate::observe::timestamp::rfc3339;
@@ -222,8 +222,8 @@ fn route_status(route: &Route) -> RouteStatus<'_> {
     let route = &route.settings;
     RouteStatus {
         name,
-        hosts: route.hosts.iter().map(|host| shown(host, host_pattern)).collect(),
-        path: shown(&route.path, path_pattern),
+        hosts: route.hosts.iter().map(At::shown).collect(),
+        path: route.path.shown(),
         methods: route.methods.as_ref().map(|methods| methods.iter().map(http::Method::as_str).collect()),
         action: match &route.action {
             RouteAction::Upstream(upstream) => Action::Upstream { upstream: &upstream.value },
@@ -244,32 +244,6 @@ fn document_status(document: &Published) -> DocumentStatus {
     }
 }
 
-/// A value as text, unless it was drawn from a secret.
-fn shown<T>(at: &At<T>, text: impl Fn(&T) -> String) -> String {
-    if at.span.is_secret() { "(secret)".to_owned() } else { text(&at.value) }
-}
-
-fn host_pattern(pattern: &HostPattern) -> String {
-    match pattern {
-        HostPattern::Exact(name) => name.clone(),
-        HostPattern::Suffix(name) => format!("*.{name}"),
-    }
-}
-
-/// The pattern as it is written in the file.
-fn path_pattern(pattern: &PathPattern) -> String {
-    let mut text = String::new();
-    for segment in &pattern.segments {
-        text.push('/');
-        match segment {
-            PatternSegment::Literal(literal) => text.push_str(literal),
-            PatternSegment::Parameter(name) => text.extend(["{", name, "}"]),
-            PatternSegment::Rest(name) => text.extend(["{*", name, "}"]),
-        }
-    }
-    if text.is_empty() { "/".to_owned() } else { text }
-}
-
 fn upstream_status(upstream: &Upstream) -> UpstreamStatus<'_> {
     let servers = upstream.status().into_iter().map(|server| ServerStatus {
         server: server.label.to_string(),
@@ -283,7 +257,7 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus<'_> {
     });
     UpstreamStatus {
         name: &upstream.name,
-        balance: balance(&upstream.settings.balance),
+        balance: upstream.settings.balance.kind(),
         healthy: upstream.is_healthy(),
         queue: QueueStatus {
             waiting: upstream.queue.len(),
@@ -320,33 +294,4 @@ fn keys_status(keys: &Keys) -> Option<KeysStatus> {
         failing_seconds: standing.failing.as_ref().map(|failing| failing.since.elapsed().as_secs()),
         reason: standing.failing.map(|failing| failing.why),
     })
-}
-
-fn balance(balance: &Balance) -> &'static str {
-    match balance {
-        Balance::LeastRequests => "least_requests",
-        Balance::RoundRobin => "round_robin",
-        Balance::RandomTwo => "random_two",
-        Balance::Hash(HashKey::ClientIp) => "hash:client_ip",
-        Balance::Hash(HashKey::Header(_)) => "hash:header",
-        Balance::Hash(HashKey::Cookie(_)) => "hash:cookie",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_are_told_as_they_are_written() {
-        let literal = |text: &str| PatternSegment::Literal(text.to_owned());
-        let path = |segments: Vec<PatternSegment>| path_pattern(&PathPattern { segments });
-        assert_eq!(path(vec![]), "/");
-        assert_eq!(path(vec![literal("")]), "/");
-        assert_eq!(path(vec![literal("orders"), literal("")]), "/orders/");
-        let segments =
-            vec![literal("a"), PatternSegment::Parameter("id".to_owned()), PatternSegment::Rest("rest".to_owned())];
-        assert_eq!(path(segments), "/a/{id}/{*rest}");
-        assert_eq!(host_pattern(&HostPattern::Suffix("example.com".to_owned())), "*.example.com");
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::api_key::ApiKeys;
 use super::authorization::Scheme;
@@ -50,6 +51,18 @@ pub enum Failure {
     Foreign(&'static str),
     /// Whoever could judge it is away; why, for the log.
     Unavailable(String),
+}
+
+/// What can be said of a credential without asking anybody outside this process.
+pub enum Offhand {
+    Judged(Judged),
+    /// It is whose it says it is if its signature is valid; there are no keys to say so, and why.
+    Unproved {
+        identity: Arc<Identity>,
+        why: String,
+    },
+    /// Only whoever is asked there could say.
+    Elsewhere(String),
 }
 
 /// What every kind is built from.
@@ -219,6 +232,17 @@ impl Asked<'_> {
             Asked::Jwt(jwt, token) => jwt.taken_elsewhere(worker, token, why),
             Asked::Basic(basic, text) => basic.taken_elsewhere(worker, text, why),
             Asked::Introspection(..) | Asked::ApiKey(..) | Asked::Certificate(..) => {}
+        }
+    }
+
+    /// Judges it without asking anybody outside this process, and remembers nothing of that.
+    pub async fn offhand(&self) -> Offhand {
+        match self {
+            Asked::Jwt(jwt, token) => jwt.judge_now(token.text(), SystemTime::now()),
+            Asked::Introspection(introspection, token) => introspection.judge_offhand(token),
+            Asked::ApiKey(keys, key) => Offhand::Judged(keys.judge(key)),
+            Asked::Certificate(certificates, certificate) => Offhand::Judged(certificates.judge(certificate)),
+            Asked::Basic(basic, text) => Offhand::Judged(basic.judge_for_nobody(text).await),
         }
     }
 

@@ -189,6 +189,16 @@ pub enum Withheld<'p> {
     Cookie(&'p str),
 }
 
+impl<'p> Withheld<'p> {
+    /// The cookie that is taken out.
+    pub fn cookie(self) -> Option<&'p str> {
+        match self {
+            Withheld::Cookie(cookie) => Some(cookie),
+            Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) => None,
+        }
+    }
+}
+
 impl<'p, 'r> Credential<'p, 'r> {
     pub fn bearer(&self) -> Option<&Digested<'r>> {
         if let Credential::Bearer(token) = self { Some(token) } else { None }

@@ -49,9 +49,25 @@ struct Denied {
     scopes: Arc<RuleMetrics>,
 }
 
+impl Denied {
+    /// The counter of what is refused for this cause; `None`: nobody was kept out by a rule.
+    fn count(&self, cause: Cause, worker: &Worker) {
+        let rules = [
+            (Cause::Unauthenticated, &self.auth),
+            (Cause::AmbiguousCredentials, &self.auth),
+            (Cause::InvalidCredentials, &self.auth),
+            (Cause::OriginRefused, &self.origin),
+            (Cause::RoleMissing, &self.roles),
+            (Cause::ScopeMissing, &self.scopes),
+        ];
+        if let Some((_, rule)) = rules.into_iter().find(|(of, _)| *of == cause) {
+            rule.denied(worker.id);
+        }
+    }
+}
+
 /// What of a request the gate looks at.
 pub struct Asking<'a> {
-    pub worker: &'a Worker,
     pub peer: &'a Peer,
     pub method: &'a Method,
     pub host: Option<&'a Host>,
@@ -125,52 +141,81 @@ impl Gate {
 
     /// # Errors
     /// Why the request may not come in.
-    pub async fn admit<'p>(&'p self, asking: &Asking<'_>) -> Result<Admitted<'p>, Refused> {
+    pub async fn admit<'p>(&'p self, asking: &Asking<'_>, worker: &Worker) -> Result<Admitted<'p>, Refused> {
         match self {
             Gate::Open => Ok(Admitted { caller: Caller::Anonymous, withheld: Withheld::Nothing }),
-            Gate::Guarded(guard) => guard.admit(asking).await,
+            Gate::Guarded(guard) => {
+                let admitted = guard.admit(asking, worker).await;
+                if let Err(refused) = &admitted {
+                    guard.denied.count(refused.rejection.cause, worker);
+                }
+                admitted
+            }
         }
     }
 }
 
 impl Guard {
-    async fn admit<'p>(&'p self, asking: &Asking<'_>) -> Result<Admitted<'p>, Refused> {
-        let certificate = asking.peer.certificate.as_deref();
-        let found = self.places.find(asking.headers, asking.query, certificate);
-        let credential = match found {
-            Ok(Some(credential)) => credential,
-            Ok(None) => return Err(self.unauthenticated(asking).into()),
-            Err(Ambiguous) => return Err(self.ambiguous(asking).into()),
-        };
-        if let Credential::Cookie { .. } = credential
-            && !origin::fits(asking)
-        {
-            self.denied.origin.denied(asking.worker.id);
-            return Err(Rejection::from(Cause::OriginRefused).into());
-        }
-        let judged = match self.at_once(asking.worker, &credential) {
+    async fn admit<'p>(&'p self, asking: &Asking<'_>, worker: &Worker) -> Result<Admitted<'p>, Refused> {
+        let credential = self.shown(asking)?;
+        let judged = match self.at_once(worker, &credential) {
             Some(judged) => judged,
             // Rarely taken, and large: on the heap.
-            None => Box::pin(self.judge(asking.worker, &credential)).await,
+            None => Box::pin(self.judge(worker, &credential)).await,
         };
-        let identity = match judged {
-            Ok(identity) => identity,
-            Err(failure) => return Err(self.refused(asking, &credential, failure).into()),
-        };
-        if let Err(lacking) = self.demands.met_by(&identity) {
-            return Err(Refused { rejection: self.lacks(asking, &identity, &lacking), caller: Some(identity) });
+        let identity = judged.map_err(|failure| self.refused(&credential, failure))?;
+        if let Err(rejection) = self.demands_met_by(&identity) {
+            return Err(Refused { rejection, caller: Some(identity) });
         }
         let withheld = credential.withheld(asking.forward_credential);
         Ok(Admitted { caller: Caller::Known(identity), withheld })
     }
 
+    /// The one credential that a request shows.
+    ///
+    /// # Errors
+    /// It shows none, or more than one, or a page of somebody else's made a browser show it.
+    pub fn shown<'p, 'r>(&'p self, asking: &Asking<'r>) -> Result<Credential<'p, 'r>, Rejection> {
+        let certificate = asking.peer.certificate.as_deref();
+        let credential = match self.places.find(asking.headers, asking.query, certificate) {
+            Ok(Some(credential)) => credential,
+            Ok(None) => return Err(self.challenging(Cause::Unauthenticated, Error::None)),
+            Err(Ambiguous) => return Err(self.ambiguous()),
+        };
+        if let Credential::Cookie { .. } = credential
+            && !origin::fits(asking)
+        {
+            return Err(Cause::OriginRefused.into());
+        }
+        Ok(credential)
+    }
+
+    /// # Errors
+    /// A role or a scope that the caller lacks.
+    pub fn demands_met_by(&self, identity: &Identity) -> Result<(), Rejection> {
+        self.demands.met_by(identity).map_err(|lacking| self.lacks(identity, &lacking))
+    }
+
+    /// In the order in which they are asked. At least one.
+    pub fn auths(&self) -> &[Arc<Auth>] {
+        &self.auths
+    }
+
+    pub fn demands(&self) -> &Demands {
+        &self.demands
+    }
+
     /// The auths that take this credential. Where JWTs are listed, nobody is asked about what is shaped like one,
     /// whatever another route had introspected.
     fn taking<'a>(&'a self, credential: &'a Credential<'_, 'a>) -> impl Iterator<Item = Asked<'a>> {
-        self.auths.iter().filter_map(|auth| auth.kind.asked(credential)).filter(|asked| match asked {
+        self.auths.iter().filter_map(|auth| auth.kind.asked(credential)).filter(|asked| self.may_ask(asked))
+    }
+
+    pub(super) fn may_ask(&self, asked: &Asked<'_>) -> bool {
+        match asked {
             Asked::Introspection(_, token) => !(self.takes_jwt && is_jwt_shaped(token.text())),
             Asked::Jwt(..) | Asked::ApiKey(..) | Asked::Certificate(..) | Asked::Basic(..) => true,
-        })
+        }
     }
 
     /// What can be said of a credential without waiting for anything; `None`: somebody has to look into it. The order
@@ -215,16 +260,10 @@ impl Guard {
         Err(failure.unwrap_or_else(|| nobody_takes(credential)))
     }
 
-    fn lacks(&self, asking: &Asking<'_>, identity: &Identity, lacking: &Lacking<'_>) -> Rejection {
+    fn lacks(&self, identity: &Identity, lacking: &Lacking<'_>) -> Rejection {
         match lacking {
-            Lacking::Role => {
-                self.denied.roles.denied(asking.worker.id);
-                self.forbidden(identity, Cause::RoleMissing, "a role is missing", &[])
-            }
-            Lacking::Scopes(scopes) => {
-                self.denied.scopes.denied(asking.worker.id);
-                self.forbidden(identity, Cause::ScopeMissing, "a scope is missing", scopes)
-            }
+            Lacking::Role => self.forbidden(identity, Cause::RoleMissing, "a role is missing", &[]),
+            Lacking::Scopes(scopes) => self.forbidden(identity, Cause::ScopeMissing, "a scope is missing", scopes),
         }
     }
 
@@ -241,22 +280,15 @@ impl Guard {
         }
     }
 
-    fn unauthenticated(&self, asking: &Asking<'_>) -> Rejection {
-        self.denied.auth.denied(asking.worker.id);
-        self.challenging(Cause::Unauthenticated, Error::None)
-    }
-
-    fn ambiguous(&self, asking: &Asking<'_>) -> Rejection {
-        self.denied.auth.denied(asking.worker.id);
+    fn ambiguous(&self) -> Rejection {
         let challenge = self.challenges.for_bearer(Error::InvalidRequest("more than one credential"));
         Rejection::from(Cause::AmbiguousCredentials)
             .with_fields(challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)))
     }
 
-    fn refused(&self, asking: &Asking<'_>, credential: &Credential<'_, '_>, failure: Failure) -> Rejection {
+    pub(super) fn refused(&self, credential: &Credential<'_, '_>, failure: Failure) -> Rejection {
         match failure {
             Failure::Invalid(why) | Failure::Foreign(why) => {
-                self.denied.auth.denied(asking.worker.id);
                 let error = match credential {
                     Credential::Bearer(_) | Credential::Cookie { .. } | Credential::Malformed(Scheme::Bearer) => {
                         Error::InvalidToken(why)
@@ -279,7 +311,7 @@ impl Guard {
 }
 
 /// Of a credential that no auth of the route judges.
-fn nobody_takes(credential: &Credential<'_, '_>) -> Failure {
+pub(super) fn nobody_takes(credential: &Credential<'_, '_>) -> Failure {
     Failure::Invalid(match credential {
         Credential::Malformed(_) => "the Authorization field is malformed",
         Credential::Bearer(_)

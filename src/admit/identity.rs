@@ -90,6 +90,16 @@ impl Identity {
         &self.qualified
     }
 
+    /// Each once, in order.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().map(|role| &**role)
+    }
+
+    /// Likewise.
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
+        self.scopes.iter().map(|scope| &**scope)
+    }
+
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|has| **has == *role)
     }

@@ -20,6 +20,7 @@ pub mod identity;
 pub mod introspection;
 pub mod jwt;
 pub mod limit;
+pub mod offhand;
 pub mod origin;
 pub mod verified;
 

@@ -2,10 +2,11 @@
 //! that could.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use super::admin::reachable;
 use super::{Exit, print_error};
 use crate::config;
 use crate::config::settings::AdminSettings;
@@ -31,16 +32,6 @@ pub(super) fn health(path: &Path) -> Exit {
             Exit::Failed
         }
     }
-}
-
-/// Where a listener on every address can be reached from this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 fn ask(address: SocketAddr) -> io::Result<()> {

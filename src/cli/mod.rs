@@ -1,6 +1,8 @@
 //! The command line: one file a command.
 
+mod admin;
 mod check;
+mod explain;
 mod health;
 mod key;
 mod reload;
@@ -57,6 +59,21 @@ enum Command {
         /// `json` prints one object a line on standard output for each problem
         #[arg(long, value_enum, default_value_t = check::Format::Human)]
         format: check::Format,
+    },
+    /// Tell what would become of a request, step by step, with the line of the file that decides each; sends nothing
+    #[command(
+        override_usage = "passerelle explain [--config FILE] [METHOD] URL [-H 'NAME: VALUE']... [-d BODY|@FILE] \
+                                [--client ADDRESS] [--listener NAME] [--format human|json] [--live]"
+    )]
+    #[command(after_help = "Example: passerelle explain --config /etc/passerelle/passerelle.toml \
+                            GET https://api.example.com/orders/42 -H 'Authorization: Bearer …'\n\n\
+                            Exit codes: 0 explained, be the request refused or not, 1 the running gateway could not be \
+                            asked, 2 wrong usage or configuration.")]
+    Explain {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        request: explain::Request,
     },
     /// Make the running gateway read its configuration again, over `control` of `[admin]`
     #[command(override_usage = "passerelle reload [--config FILE]")]
@@ -121,6 +138,7 @@ pub fn main() -> ExitCode {
     let exit = match Arguments::parse().command {
         Command::Run { config } => run::run(&config.config),
         Command::Check { config, format } => check::check(&config.config, format),
+        Command::Explain { config, request } => explain::run(&config.config, &request),
         Command::Reload { config } => reload::reload(&config.config),
         Command::Health { config } => health::health(&config.config),
         Command::Key(Key::New { wanted }) => key::new(&wanted),

@@ -7,6 +7,7 @@
 
 mod admission;
 pub mod keys_file;
+pub mod lines;
 mod mask;
 mod node;
 mod outside;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
+use super::lines::Lines;
 use super::node::Node;
 use super::outside::Outside;
 use super::problem::Problem;
@@ -68,6 +69,11 @@ impl<'a> Table<'a> {
 
     pub(super) fn span(&self) -> Span {
         self.cx.span(&self.range)
+    }
+
+    /// The line of each key, of this table and beneath.
+    pub(super) fn lines(&self) -> Lines {
+        Lines::of(&self.cx.file, self.entries)
     }
 
     /// The value of `key`, which is known from now on.

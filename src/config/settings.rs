@@ -27,6 +27,7 @@ pub use self::auth::{
 pub use self::buffer::{BufferSettings, TempSettings};
 pub use self::limit::{LimitKey, LimitRules, LimitSettings, RateLimit, StoreSettings, StoreUrl, WhenUnreachable};
 pub use self::validate::{OpenApiSettings, OpenApiSource, ValidateMode, ValidateSettings};
+use super::lines::Lines;
 use super::source::Span;
 
 /// A value and the place in the file where it was written.
@@ -34,6 +35,13 @@ use super::source::Span;
 pub struct At<T> {
     pub value: T,
     pub span: Span,
+}
+
+impl<T: fmt::Display> At<T> {
+    /// As text, unless it was drawn from a secret.
+    pub fn shown(&self) -> String {
+        if self.span.is_secret() { "(secret)".to_owned() } else { self.value.to_string() }
+    }
 }
 
 /// What a reload compares settings by: a line that moved changes nothing. Whether the value may be shown does.
@@ -66,6 +74,8 @@ pub struct Settings {
     pub routes: BTreeMap<String, RouteSettings>,
     /// `[defaults]`, for answers that no route gives.
     pub answers: AnswerSettings,
+    /// Where all of this is written.
+    pub lines: Lines,
 }
 
 /// `[server]`
@@ -295,6 +305,20 @@ pub enum Balance {
     Hash(HashKey),
 }
 
+impl Balance {
+    /// As the file has it, without the name of a header or cookie.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Balance::LeastRequests => "least_requests",
+            Balance::RoundRobin => "round_robin",
+            Balance::RandomTwo => "random_two",
+            Balance::Hash(HashKey::ClientIp) => "hash:client_ip",
+            Balance::Hash(HashKey::Header(_)) => "hash:header",
+            Balance::Hash(HashKey::Cookie(_)) => "hash:cookie",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashKey {
     ClientIp,
@@ -443,10 +467,33 @@ pub enum HostPattern {
     Suffix(String),
 }
 
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(name) => f.write_str(name),
+            HostPattern::Suffix(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
 /// `/orders/{id}/{*rest}` in parts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathPattern {
     pub segments: Vec<PatternSegment>,
+}
+
+/// As it is written in the file.
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.segments.is_empty() {
+            return f.write_str("/");
+        }
+        self.segments.iter().try_for_each(|segment| match segment {
+            PatternSegment::Literal(literal) => write!(f, "/{literal}"),
+            PatternSegment::Parameter(name) => write!(f, "/{{{name}}}"),
+            PatternSegment::Rest(name) => write!(f, "/{{*{name}}}"),
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -532,4 +579,22 @@ pub enum CorsOrigins {
     Any,
     /// Serialised origins, lower case, as browsers send them.
     List(Vec<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_told_as_they_are_written() {
+        let literal = |text: &str| PatternSegment::Literal(text.to_owned());
+        let path = |segments: Vec<PatternSegment>| PathPattern { segments }.to_string();
+        assert_eq!(path(vec![]), "/");
+        assert_eq!(path(vec![literal("")]), "/");
+        assert_eq!(path(vec![literal("orders"), literal("")]), "/orders/");
+        let segments =
+            vec![literal("a"), PatternSegment::Parameter("id".to_owned()), PatternSegment::Rest("rest".to_owned())];
+        assert_eq!(path(segments), "/a/{id}/{*rest}");
+        assert_eq!(HostPattern::Suffix("example.com".to_owned()).to_string(), "*.example.com");
+    }
 }

@@ -36,6 +36,13 @@ impl SourceFile {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret);
     }
 
+    /// `text` without what any value of the file came out as that must never be shown. Short ones are cut out as whole
+    /// words alone.
+    pub(super) fn without_any_secret(&self, text: &str) -> String {
+        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        without(text, secrets.iter().map(|secret| secret.value.expose_secret()))
+    }
+
     /// Line and column of a byte, both from 1; columns count characters.
     pub fn position(&self, offset: usize) -> (usize, usize) {
         let (line, start) = self.line_at(offset);
@@ -121,6 +128,12 @@ impl Span {
 
 /// A secret of so many bytes is cut out wherever it stands.
 const LONG: usize = 16;
+
+/// `text` without these secrets, short ones only where they are whole words.
+pub fn without<'s>(text: &str, secrets: impl Iterator<Item = &'s str>) -> String {
+    let secrets = secrets.filter(|secret| !secret.is_empty());
+    secrets.fold(text.to_owned(), |text, secret| cut_out(&text, secret, secret.len() < LONG))
+}
 
 /// `text` without `secret`; where it counts `as_word` alone, letters and digits around it make another word of it.
 fn cut_out(text: &str, secret: &str, as_word: bool) -> String {

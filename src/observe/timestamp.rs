@@ -11,6 +11,12 @@ pub fn rfc3339(time: SystemTime) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
+/// The same without parts of a second.
+pub fn rfc3339_seconds(time: SystemTime) -> String {
+    let text = rfc3339(time);
+    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
+}
+
 /// Appends an RFC 3339 time in UTC with microseconds.
 pub(super) fn timestamp(out: &mut Vec<u8>, now: SystemTime) {
     thread_local! {

@@ -6,28 +6,29 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{ALLOW, CONNECTION, EXPECT, RETRY_AFTER, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::header::{CONNECTION, RETRY_AFTER, UPGRADE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::buffering;
 use super::client::{self, Told};
 use super::cors::preflight_method;
+use super::decisions::{NotRouted, choose_route, hash_value, is_expected, is_served, to_https};
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::names::X_REQUEST_ID;
 use super::outgoing::{Outgoing, end_to_end, is_reserved, sent_framing, switched_to, wanted_upgrade};
-use super::plain::{self, SERVED, about_the_server, from_server, redirection};
+use super::plain::{self, about_the_server, from_server, redirection};
 use super::record::Record;
 use super::refusal;
 use super::rejection::{Cause, Rejection};
-use super::route::{Action, NoRoute, Route, location};
-use super::target::{Host, NormalPath, Path, Target};
+use super::route::{Action, Route, location};
+use super::target::{NormalPath, Path, Target};
 use crate::admit::Caller;
-use crate::admit::credential::{Withheld, cookies, without_parameters};
+use crate::admit::credential::without_parameters;
 use crate::admit::gate::{Admitted, Asking};
 use crate::admit::limit::Counting;
 use crate::body::{Content, RequestBody, ResponseBody};
-use crate::config::settings::{HashKey, ListenerSettings, UpstreamTimeouts};
+use crate::config::settings::{ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
 use crate::http1::head::Notable;
 use crate::request::peer::Peer;
@@ -149,9 +150,11 @@ impl<'a> Passage<'a> {
         };
         self.record.path = Some(path.clone());
         if let Some(port) = self.listener.and_then(|listener| listener.redirect_to_https) {
-            return self.redirect_to_https(port, &path, target.query.as_deref()).map(Passed::Response);
+            let host = self.record.host.as_ref();
+            let (status, location) = to_https(&self.gateway.routes, port, host, &path, target.query.as_deref())?;
+            return Ok(Passed::Response(redirection(status, location)));
         }
-        let route = self.route(inbound, &path)?;
+        let route = self.enter(inbound, &path)?;
         if !route.admits(self.record.client) {
             return Err(Cause::AddressDenied.into());
         }
@@ -189,60 +192,25 @@ impl<'a> Passage<'a> {
 
     /// Step 1: refuses what is ambiguous, and reads the target in its one form.
     fn normalise(&mut self, inbound: &Inbound) -> Result<Target, Rejection> {
-        if matches!(inbound.method, Method::CONNECT | Method::TRACE) {
-            return Err(Rejection::from(Cause::MethodRefused).with_fields([(ALLOW, SERVED)]));
-        }
+        is_served(&inbound.method)?;
         let target = Target::parse(&inbound.method, &inbound.target)?;
         self.record.host = authority(inbound, &target)?;
         let trusted = self.listener.map_or(&[][..], |listener| &listener.trusted_proxies);
         self.record.client = client::address(self.peer, trusted, &inbound.headers);
-        let continues = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-        if inbound.seen.has(Notable::Expect) && !inbound.headers.get_all(EXPECT).iter().all(continues) {
-            return Err(Cause::ExpectationFailed.into());
-        }
+        is_expected(inbound)?;
         Ok(target)
     }
 
-    /// Only to hosts that lead to a route: a made-up `Host` must not decide where a browser goes.
-    fn redirect_to_https(
-        &self,
-        port: u16,
-        path: &NormalPath,
-        query: Option<&[u8]>,
-    ) -> Result<Response<ResponseBody>, Rejection> {
-        let host = self.record.host.as_ref().map(Host::name).ok_or(Cause::BadHost)?;
-        if !self.gateway.routes.serve_host(host) {
-            return Err(Cause::NoRoute.into());
-        }
-        let port = if port == 443 { String::new() } else { format!(":{port}") };
-        let mark = if query.is_some() { "?" } else { "" };
-        let query = std::str::from_utf8(query.unwrap_or_default()).map_err(|_| Cause::BadTarget)?;
-        let location = format!("https://{host}{port}{}{mark}{query}", path.as_str());
-        let location = HeaderValue::try_from(location).map_err(|_| Cause::BadTarget)?;
-        Ok(redirection(StatusCode::PERMANENT_REDIRECT, location))
-    }
-
-    /// Step 2: host, path, method. `%2F` is refused wherever no route allows it.
-    fn route(&mut self, inbound: &Inbound, path: &NormalPath) -> Result<&'a Arc<Route>, Rejection> {
-        let asked = preflight_method(&inbound.method, &inbound.headers);
-        let method = asked.as_ref().unwrap_or(&inbound.method);
-        let host = self.record.host.as_ref().map(Host::name);
-        let mut found = self.gateway.routes.find(host, path.as_str(), method);
-        if asked.is_some() && found.as_ref().is_ok_and(|route| route.cors.is_none()) {
-            // Nothing of ours to answer a preflight with: it is an OPTIONS like any other.
-            found = self.gateway.routes.find(host, path.as_str(), &inbound.method);
-        }
-        match found {
-            Ok(route) if path.encoded_slash && !route.settings.encoded_slashes => Err(Cause::BadTarget.into()),
+    /// Step 2: host, path, method.
+    fn enter(&mut self, inbound: &Inbound, path: &NormalPath) -> Result<&'a Arc<Route>, Rejection> {
+        match choose_route(&self.gateway.routes, inbound, self.record.host.as_ref(), path) {
             Ok(route) => {
                 self.record.enter(route);
                 Ok(route)
             }
-            Err(_) if path.encoded_slash => Err(Cause::BadTarget.into()),
-            Err(NoRoute::Path) => Err(Cause::NoRoute.into()),
-            Err(NoRoute::Method { allow, beside }) => {
-                self.record.beside = Some(beside);
-                Err(Rejection::from(Cause::MethodNotAllowed).with_fields([(ALLOW, allow)]))
+            Err(NotRouted { rejection, beside }) => {
+                self.record.beside = beside;
+                Err(rejection)
             }
         }
     }
@@ -255,7 +223,6 @@ impl<'a> Passage<'a> {
         query: Option<&[u8]>,
     ) -> Result<Admitted<'r>, Rejection> {
         let asking = Asking {
-            worker: self.worker,
             peer: self.peer,
             method: &inbound.method,
             host: self.record.host.as_ref(),
@@ -265,7 +232,7 @@ impl<'a> Passage<'a> {
             cors: route.cors.as_ref(),
             forward_credential: route.settings.forward_credential,
         };
-        let admitted = route.gate.admit(&asking).await;
+        let admitted = route.gate.admit(&asking, self.worker).await;
         if self.gateway.settings.log.subject {
             self.record.caller = match &admitted {
                 Ok(Admitted { caller: Caller::Known(identity), .. }) => Some(Arc::clone(identity)),
@@ -288,13 +255,9 @@ impl<'a> Passage<'a> {
         let (changes, identity_fields) = (&route.settings.request_headers, &self.gateway.routes.identity_fields);
         let reserved = Reserved {
             field: &|name| is_reserved(name, changes, identity_fields, admitted.withheld),
-            cookie: match &admitted.withheld {
-                Withheld::Cookie(cookie) => Some(cookie),
-                Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) => None,
-            },
+            cookie: admitted.withheld.cookie(),
         };
         let judging = Judging {
-            worker: self.worker,
             method: &inbound.method,
             path: path.behind(route.settings.strip_prefix.as_deref()),
             query,
@@ -302,9 +265,8 @@ impl<'a> Passage<'a> {
             reserved: &reserved,
             caller: &admitted.caller,
             gate: &route.gate,
-            journey: &self.record.journey,
         };
-        validation.judge(&judging, body).await
+        validation.judge(&judging, body, self.worker, &self.record.journey).await
     }
 
     /// Steps 4 to 6: the body's bounds, a server, the answer.
@@ -400,13 +362,4 @@ struct Way<'a> {
     path: &'a NormalPath,
     query: Option<&'a [u8]>,
     admitted: &'a Admitted<'a>,
-}
-
-/// The value that an upstream balances by.
-fn hash_value<'a>(upstream: &'a Upstream, headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    match upstream.hash_key()? {
-        HashKey::ClientIp => None,
-        HashKey::Header(name) => headers.get(name).map(HeaderValue::as_bytes),
-        HashKey::Cookie(name) => cookies(headers, name).next(),
-    }
 }

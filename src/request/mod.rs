@@ -3,6 +3,7 @@
 pub mod buffering;
 pub mod client;
 pub mod cors;
+pub mod decisions;
 mod dialect;
 mod grpc;
 pub mod handle;

@@ -22,8 +22,8 @@ use crate::fields::Fields;
 use crate::http1::connection::{is_hop_by_hop, options, remove_hop_by_hop, tokens};
 use crate::http1::encode::{Lines, content_length, field};
 use crate::http1::head::{Notable, Seen};
-use crate::upstream::Server;
 use crate::upstream::forward::Head;
+use crate::upstream::{Receiver, Server};
 use crate::upstream::http1::SentFraming;
 use crate::upstream::http2::Heads;
 use crate::upstream::uwsgi::{Packet, TooLarge, split_host};
@@ -104,18 +104,11 @@ pub struct Outgoing<'a> {
 
 impl Head for Outgoing<'_> {
     fn write(&self, server: &Server, out: &mut BytesMut) -> Result<(), Cause> {
-        out.reserve(1024);
-        match server.protocol {
-            Protocol::Http1 | Protocol::Http2 => {
-                self.write_head(server, out);
-                Ok(())
-            }
-            Protocol::Uwsgi => self.write_packet(server, out).map_err(|TooLarge| Cause::UwsgiVariablesTooLarge),
-        }
+        self.write_to(server.receiver(), out)
     }
 
     fn request(&self, server: &Server) -> Result<Request<()>, Cause> {
-        let authority = Authority::try_from(self.host(server)).map_err(|_| Cause::BadHost)?;
+        let authority = Authority::try_from(self.host(server.receiver())).map_err(|_| Cause::BadHost)?;
         let path = self.path.behind(self.route.settings.strip_prefix.as_deref());
         let target = match self.query {
             Some(query) => PathAndQuery::try_from([path.as_bytes(), b"?", query].concat()),
@@ -130,7 +123,7 @@ impl Head for Outgoing<'_> {
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Cause::BadTarget)?;
         let mut heads = Heads::default();
-        self.write_fields(server, &mut heads);
+        self.write_fields(server.receiver(), &mut heads);
         if let SentFraming::Length(length) = self.framing {
             heads.add(&CONTENT_LENGTH, &HeaderValue::from(length));
         }
@@ -143,6 +136,21 @@ impl Head for Outgoing<'_> {
 }
 
 impl Outgoing<'_> {
+    /// Writes all that the server is sent before the body.
+    ///
+    /// # Errors
+    /// `UwsgiVariablesTooLarge`.
+    pub fn write_to(&self, server: Receiver<'_>, out: &mut BytesMut) -> Result<(), Cause> {
+        out.reserve(1024);
+        match server.protocol {
+            Protocol::Http1 | Protocol::Http2 => {
+                self.write_head(server, out);
+                Ok(())
+            }
+            Protocol::Uwsgi => self.write_packet(server, out).map_err(|TooLarge| Cause::UwsgiVariablesTooLarge),
+        }
+    }
+
     /// Whether the client takes trailers (RFC 9110 section 6.5.1), which gRPC asks for.
     fn takes_trailers(&self) -> bool {
         let lines = || self.headers.get_all(TE).iter();
@@ -150,7 +158,7 @@ impl Outgoing<'_> {
             && lines().any(|line| tokens(line.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"trailers")))
     }
 
-    fn write_head(&self, server: &Server, out: &mut BytesMut) {
+    fn write_head(&self, server: Receiver<'_>, out: &mut BytesMut) {
         self.write_request_line(out);
         self.write_fields(server, &mut Lines(out));
         match self.framing {
@@ -162,7 +170,7 @@ impl Outgoing<'_> {
     }
 
     /// What CGI, and WSGI after it, call what a head says.
-    fn write_packet(&self, server: &Server, out: &mut BytesMut) -> Result<(), TooLarge> {
+    fn write_packet(&self, server: Receiver<'_>, out: &mut BytesMut) -> Result<(), TooLarge> {
         let mut packet = Packet::begin(out, self.uwsgi_params);
         let prefix = self.route.settings.strip_prefix.as_deref();
         let (before, stripped) = self.told.prefixes();
@@ -203,7 +211,7 @@ impl Outgoing<'_> {
         packet.finish()
     }
 
-    fn host<'s>(&'s self, server: &'s Server) -> &'s [u8] {
+    fn host<'s>(&'s self, server: Receiver<'s>) -> &'s [u8] {
         match (self.host_rule, self.host) {
             (HostHeader::Preserve, Some(host)) => host.bytes(),
             (HostHeader::Preserve, None) | (HostHeader::Server, _) => server.host.as_bytes(),
@@ -212,7 +220,7 @@ impl Outgoing<'_> {
     }
 
     /// Every field but those that frame the body, whatever they are written into.
-    fn write_fields(&self, server: &Server, out: &mut impl Fields) {
+    fn write_fields(&self, server: Receiver<'_>, out: &mut impl Fields) {
         out.put(&HOST, &[self.host(server)]);
         let listed: Vec<&[u8]> =
             if self.seen.has(Notable::Connection) { options(self.headers).collect() } else { Vec::new() };

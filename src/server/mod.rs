@@ -8,7 +8,7 @@ mod client_certificate;
 mod connection;
 mod counted;
 mod farewell;
-mod http1;
+pub mod http1;
 mod http2;
 pub mod listener;
 mod open;

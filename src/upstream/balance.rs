@@ -13,13 +13,14 @@
 //! Everything here reads atomics; nothing locks or allocates.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ChooseBy;
 use super::clock;
 use super::health::{FULL, Standing};
 use super::members::{Member, Members};
-use super::server::Lease;
+use super::server::{Lease, Server};
 use crate::config::settings::{Balance, HashKey};
 use crate::request::rejection::Cause;
 
@@ -32,30 +33,53 @@ pub(super) fn choose(
     hash: Option<u64>,
     tried: &[u64],
 ) -> Result<Option<Lease>, Cause> {
-    // Entries there are always: without members no name among them has an address.
-    if members.list.is_empty() {
-        return Err(Cause::UpstreamUnresolved);
-    }
     loop {
-        let field = Field::new(members, tried).ok_or(Cause::NoHealthyServer)?;
-        let member = match (balance, hash) {
-            (Balance::Hash(_), Some(hash)) => field.rendezvous(hash),
-            (Balance::LeastRequests, _) | (Balance::Hash(_), None) => field.least_requests(turn),
-            (Balance::RoundRobin, _) => field.next(turn.fetch_add(1, Ordering::Relaxed), None),
-            (Balance::RandomTwo, _) => field.random_two(),
-        };
-        if member.is_none() && members.list.iter().any(|member| member.server.slots.is_full()) {
-            return Ok(None);
-        }
-        // Health may have changed since the ranking; whoever comes first then is as good as any.
-        let member = member.or_else(|| members.list.first()).ok_or(Cause::NoHealthyServer)?;
+        let Some((member, rank)) = best(members, balance, turn, hash, tried)? else { return Ok(None) };
         // Another thread may have taken the last slot since.
         let Some(lease) = Lease::take(&member.server) else { continue };
-        if field.rank >= Rank::Ejected {
+        if rank >= Rank::Ejected {
             member.server.health.try_out();
         }
         return Ok(Some(lease));
     }
+}
+
+/// The same for nobody: no slot is taken, and a server that is only to be tried out is not.
+pub(super) fn would_choose(
+    members: &Members,
+    balance: &Balance,
+    turn: &AtomicUsize,
+    hash: Option<u64>,
+) -> Result<Option<Arc<Server>>, Cause> {
+    let best = best(members, balance, turn, hash, &[])?;
+    Ok(best.map(|(member, _)| Arc::clone(&member.server)))
+}
+
+/// `None`: no slot is free.
+fn best<'a>(
+    members: &'a Members,
+    balance: &Balance,
+    turn: &AtomicUsize,
+    hash: Option<u64>,
+    tried: &'a [u64],
+) -> Result<Option<(&'a Member, Rank)>, Cause> {
+    // Entries there are always: without members no name among them has an address.
+    if members.list.is_empty() {
+        return Err(Cause::UpstreamUnresolved);
+    }
+    let field = Field::new(members, tried).ok_or(Cause::NoHealthyServer)?;
+    let member = match (balance, hash) {
+        (Balance::Hash(_), Some(hash)) => field.rendezvous(hash),
+        (Balance::LeastRequests, _) | (Balance::Hash(_), None) => field.least_requests(turn),
+        (Balance::RoundRobin, _) => field.next(turn.fetch_add(1, Ordering::Relaxed), None),
+        (Balance::RandomTwo, _) => field.random_two(),
+    };
+    if member.is_none() && members.list.iter().any(|member| member.server.slots.is_full()) {
+        return Ok(None);
+    }
+    // Health may have changed since the ranking; whoever comes first then is as good as any.
+    let member = member.or_else(|| members.list.first()).ok_or(Cause::NoHealthyServer)?;
+    Ok(Some((member, field.rank)))
 }
 
 /// How willingly a server is chosen; the least is the best.

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use rustls_pki_types::ServerName;
 
 use super::queue::Queue;
-use super::server::{Address, Origin, Server};
+use super::server::{Address, Origin, Receiver, Server};
 use super::tls::{CertifiedName, ClientTls, Common};
 use crate::config::problem::Problem;
 use crate::config::settings::{At, Authority, Endpoint, Host, Protocol, ServerSpec, SlotSettings, UpstreamTlsSettings};
@@ -69,6 +69,14 @@ impl Entry {
         let label = if secret { format!("server {}", index.saturating_add(1)) } else { label };
         let protocol = spec.value.endpoint.protocol();
         Some(Entry { place, protocol, weight: spec.value.weight.get(), label: label.into(), secret, host, tls })
+    }
+
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub(super) fn receiver(&self) -> Receiver<'_> {
+        Receiver { host: &self.host, protocol: self.protocol }
     }
 
     /// The name that has to be resolved.

@@ -30,7 +30,7 @@ pub mod uwsgi;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -45,7 +45,7 @@ use members::{Addresses, Entry, Kin, Members};
 use queue::{Queue, Wanted};
 use tls::{Common, SystemRoots};
 
-pub use server::{Address, Lease, Server, ServerStatus};
+pub use server::{Address, Lease, Receiver, Server, ServerStatus};
 
 /// One `[upstream.NAME]` of a snapshot.
 ///
@@ -216,6 +216,24 @@ impl Upstream {
         self.queue.settle();
     }
 
+    /// The server that would be chosen now for a first attempt, as far as that does not hang on chance; `None`: it would
+    /// have to wait for a slot. Nothing is taken or counted.
+    ///
+    /// # Errors
+    /// `NoHealthyServer`, or `UpstreamUnresolved` while no name has an address.
+    pub fn would_choose(&self, by: ChooseBy<'_>) -> Result<Option<Arc<Server>>, Cause> {
+        let turn = AtomicUsize::new(self.turn.load(Ordering::Relaxed));
+        let hash = balance::hash_of(&self.settings.balance, by);
+        let chosen = balance::would_choose(&self.members.load(), &self.settings.balance, &turn, hash)?;
+        // Nobody passes those who wait.
+        Ok(chosen.filter(|_| self.queue.is_empty()))
+    }
+
+    /// What the log and `/status` call each of its `servers`, and what a request to it is written for.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, Receiver<'_>)> {
+        self.entries.iter().map(|entry| (entry.label(), entry.receiver()))
+    }
+
     /// The servers of this moment.
     pub fn servers(&self) -> Vec<Arc<Server>> {
         self.members.load().servers().cloned().collect()
@@ -290,8 +308,6 @@ fn build_tls(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::health::{Failure, State};
     use super::testing::{ANYONE, build, settings};
     use super::*;

@@ -22,6 +22,14 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+/// What a server must be known by for a request to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Receiver<'a> {
+    /// Its own `Host`.
+    pub host: &'a HeaderValue,
+    pub protocol: Protocol,
+}
+
 /// One member of an upstream. The same again in the next snapshot while address, TLS and host are the same.
 pub struct Server {
     /// Never used again in this process: the key of the workers' pools of kept connections.
@@ -75,6 +83,11 @@ impl Server {
             upgraded: AtomicUsize::new(0),
             queue: Arc::clone(queue),
         }
+    }
+
+    /// What a request to it is written for.
+    pub fn receiver(&self) -> Receiver<'_> {
+        Receiver { host: &self.host, protocol: self.protocol }
     }
 
     /// Requests that it runs for all workers, upgraded connections among them.

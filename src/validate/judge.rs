@@ -19,6 +19,8 @@ use crate::body::RequestBody;
 use crate::config::settings::ValidateMode;
 use crate::request::rejection::{Cause, Rejection};
 use crate::request::violation::{Place, Violation, Violations};
+use crate::upstream::journey::Journey;
+use crate::worker::Worker;
 
 /// Bytes of a body that are judged at once; more would hold up the other requests of the worker.
 const AT_ONCE: usize = 32 * 1024;
@@ -30,6 +32,14 @@ const WAITED_FOR: u64 = 8 * 1024 * 1024;
 /// Large bodies that are judged at the same time: one a core, beside the workers.
 static BESIDE: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
+
+/// What there is to say of a request.
+pub enum Found {
+    Nothing,
+    Refused(Rejection),
+    /// What `mode = "report"` would have told.
+    LetThrough(String),
+}
 
 /// Why a request does not pass.
 enum Stop {
@@ -65,25 +75,50 @@ impl Validation {
     ///
     /// # Errors
     /// Why it is refused; with every violation.
-    pub async fn judge(&self, judging: &Judging<'_>, body: RequestBody) -> Result<RequestBody, Rejection> {
+    pub async fn judge(
+        &self,
+        judging: &Judging<'_>,
+        body: RequestBody,
+        worker: &Worker,
+        journey: &Journey,
+    ) -> Result<RequestBody, Rejection> {
         let mut reading = Reading::new(body);
         match self.examine(judging, &mut reading).await {
             Ok(()) => Ok(reading.into_body()),
             Err(Stop::Failed(cause)) => {
                 if cause == Cause::BodyTooLarge {
-                    self.refused_length(judging.worker);
+                    self.refused_length(worker);
                 }
                 Err(cause.into())
             }
             Err(Stop::Refused(rule, rejection)) => {
-                self.tally.refused(rule, judging.worker.id);
+                self.tally.refused(rule, worker.id);
+                if let Some(openapi) = &self.openapi {
+                    openapi.may_have_changed(rejection.cause);
+                }
                 let told = told(rule, &rejection);
                 match self.mode {
                     ValidateMode::Enforce => Err(rejection.with_detail(told)),
                     ValidateMode::Report => {
-                        judging.journey.detail(Some(format!("let through: {told}")));
+                        journey.detail(Some(format!("let through: {told}")));
                         Ok(reading.into_body())
                     }
+                }
+            }
+        }
+    }
+
+    /// The same for nobody: nothing is counted, and no document is asked for because of it.
+    pub async fn judge_for_nobody(&self, judging: &Judging<'_>, body: RequestBody) -> Found {
+        let mut reading = Reading::new(body);
+        match self.examine(judging, &mut reading).await {
+            Ok(()) => Found::Nothing,
+            Err(Stop::Failed(cause)) => Found::Refused(cause.into()),
+            Err(Stop::Refused(rule, rejection)) => {
+                let told = told(rule, &rejection);
+                match self.mode {
+                    ValidateMode::Enforce => Found::Refused(rejection.with_detail(told)),
+                    ValidateMode::Report => Found::LetThrough(told),
                 }
             }
         }

@@ -33,9 +33,9 @@ use crate::admit::auth::Building;
 use crate::admit::gate::Gate;
 use crate::config::settings::{RouteSettings, ValidateMode};
 use crate::upstream::Upstream;
-use crate::upstream::journey::Journey;
 use crate::worker::Worker;
 
+pub use self::judge::Found;
 pub use self::tally::Rule;
 
 /// What a schema is a schema of, where the route does not say: JSON under any of its names.
@@ -58,7 +58,6 @@ pub struct Validation {
 
 /// What of a request is judged.
 pub struct Judging<'a> {
-    pub worker: &'a Worker,
     pub method: &'a Method,
     /// As the upstream sees it, without `strip_prefix`.
     pub path: &'a str,
@@ -68,8 +67,6 @@ pub struct Judging<'a> {
     pub caller: &'a Caller,
     /// The route's.
     pub gate: &'a Gate,
-    /// For its record.
-    pub journey: &'a Journey,
 }
 
 /// What the upstream never gets as the client sent it: the gateway writes it, or takes it away.

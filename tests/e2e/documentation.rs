@@ -154,6 +154,32 @@ fn the_page_of_errors_tells_every_cause() {
     }
 }
 
+/// The console blocks of the page are what the command says of the configuration on it.
+#[test]
+fn the_page_of_explanations_shows_what_is_said() {
+    let page = read("docs/explain.md");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("passerelle.toml"), blocks(&page, "toml").remove(0)).unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_passerelle"));
+    let path = format!("{}:/usr/bin:/bin", binary.parent().unwrap().display());
+    let mut right = page.clone();
+    for block in blocks(&page, "console") {
+        let command = block.lines().next().and_then(|line| line.strip_prefix("$ ")).unwrap();
+        let mut shell = std::process::Command::new("/bin/sh");
+        let output = shell.args(["-c", command]).current_dir(directory.path()).env("PATH", &path).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        right = right.replace(&block, &format!("$ {command}\n{said}"));
+    }
+    if std::env::var_os("UPDATE_PAGES").is_some() {
+        std::fs::write(root().join("docs/explain.md"), right).unwrap();
+    } else {
+        assert!(
+            page == right,
+            "docs/explain.md is out of date: UPDATE_PAGES=1 ./tests/run page_of_explanations\n{right}"
+        );
+    }
+}
+
 #[test]
 fn the_page_of_configuration_tells_every_key() {
     let page = read("docs/configuration.md");

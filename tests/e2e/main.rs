@@ -17,6 +17,7 @@ mod demo;
 mod documentation;
 mod errors;
 mod examples;
+mod explaining;
 mod faults;
 mod forwarding;
 mod harness;

@@ -133,6 +133,21 @@ impl Basic {
     /// # Errors
     /// They do not fit, or too many wait to be told so.
     pub async fn judge(&self, worker: &Worker, shown: &[u8]) -> Judged {
+        let (key, Proved { identity, at }) = self.prove(shown).await?;
+        let holds = Holds { until: None, at_most: REMEMBERED.saturating_sub(at.elapsed()) };
+        worker.admission.verified.put(self.users.prover, 0, &key, &identity, holds);
+        Ok(identity)
+    }
+
+    /// The same without a worker that remembers it.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn judge_for_nobody(&self, shown: &[u8]) -> Judged {
+        self.prove(shown).await.map(|(_, proved)| proved.identity)
+    }
+
+    async fn prove(&self, shown: &[u8]) -> Result<(Digest, Proved), Failure> {
         let key = self.users.key(shown);
         let Some(shown) = Shown::parse(shown) else {
             return Err(Failure::Invalid("this is no user name and password"));
@@ -149,10 +164,7 @@ impl Basic {
                     .ok_or(Failure::Foreign("the user name or the password is wrong"))?
             }
         };
-        let Proved { identity, at } = proved;
-        let holds = Holds { until: None, at_most: REMEMBERED.saturating_sub(at.elapsed()) };
-        worker.admission.verified.put(self.users.prover, 0, &key, &identity, holds);
-        Ok(identity)
+        Ok((key, proved))
     }
 }
 

@@ -23,7 +23,7 @@ use self::asking::{Ask, Asking, Bounds, Server};
 use self::cache::Said;
 use self::proof::Proof;
 pub use self::standing::Standing;
-use super::auth::{Building, Failure, Judged};
+use super::auth::{Building, Failure, Judged, Offhand};
 use super::digest::{Digest, Digested};
 use super::jwt::token::MAX_TOKEN;
 use super::verified::{Holds, Prover, Seen};
@@ -36,6 +36,8 @@ use crate::worker::Worker;
 const MAX_ANSWER: usize = 64 * 1024;
 /// Requests that the asking task has not seen yet.
 const MAX_ASKS: usize = 1024;
+
+const MALFORMED: Failure = Failure::Invalid("the token is malformed");
 
 /// `kind = "introspection"`
 pub struct Introspection {
@@ -129,9 +131,17 @@ impl Introspection {
         worker.admission.verified.get(self.shared.prover, 0, token.digest())
     }
 
+    /// Only the server can say.
+    pub fn judge_offhand(&self, token: &Digested<'_>) -> Offhand {
+        match text(token.text()) {
+            Some(_) => Offhand::Elsewhere(self.shared.settings.url.to_string()),
+            None => Offhand::Judged(Err(MALFORMED)),
+        }
+    }
+
     pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {
         // What is no token needs no answer.
-        let text = text(token.text()).ok_or(Failure::Invalid("the token is malformed"))?;
+        let text = text(token.text()).ok_or(MALFORMED)?;
         let (answer, told) = oneshot::channel();
         let ask = Ask { digest: *token.digest(), token: Arc::from(text), answer };
         let full = |_| Failure::Unavailable("too many requests ask for the standing of their tokens".to_owned());

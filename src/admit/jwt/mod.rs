@@ -17,14 +17,16 @@ mod testing;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use self::claims::Demanded;
+use serde_json::{Map, Value};
+
+use self::claims::{Demanded, Fitting};
 use self::issuer::{Issuer, Place};
 use self::keys::{Keys, Refetched};
 use self::keyset::{KeySet, Signature};
-use self::token::{MAX_TOKEN, Token, is_of_kind};
-use super::auth::{Building, Failure, Judged};
+use self::token::{MAX_TOKEN, Refusal, Token, is_of_kind};
+use super::auth::{Building, Failure, Judged, Offhand};
 use super::digest::Digested;
 use super::identity::{Identity, Method};
 use super::verified::{Holds, Prover, Seen};
@@ -39,6 +41,9 @@ use crate::worker::Worker;
 const VERIFIED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Of a `jwks_file`.
 const MAX_FILE: u64 = 1024 * 1024;
+
+const BAD_SIGNATURE: Refusal = "the signature of the token is not valid";
+const UNKNOWN_KEY: Refusal = "the key of the token is not known";
 
 /// `kind = "jwt"`
 pub struct Jwt {
@@ -110,27 +115,68 @@ impl Jwt {
     }
 
     pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {
-        let read = Token::parse(token.text(), &self.settings.algorithms).map_err(Failure::Invalid)?;
-        if let Some(wanted) = &self.settings.token_type
-            && !is_of_kind(read.kind.as_deref(), wanted)
-        {
-            return Err(Failure::Invalid("the token is of another type"));
+        let read = self.read(token.text())?;
+        let fitting = self.fit(&read, clock::recent_wall())?;
+        let generation = self.signed(&read).await?;
+        let identity = self.identity(&read, &fitting);
+        let holds = Holds { until: Some(fitting.until), at_most: VERIFIED };
+        worker.admission.verified.put(self.prover, generation, token.digest(), &identity, holds);
+        Ok(identity)
+    }
+
+    /// The same by the keys of this moment, without asking the issuer for others.
+    pub fn judge_now(&self, token: &[u8], now: SystemTime) -> Offhand {
+        let fitting = self.read(token).and_then(|read| {
+            let identity = self.identity(&read, &self.fit(&read, now)?);
+            Ok((read, identity))
+        });
+        let (read, identity) = match fitting {
+            Ok(fitting) => fitting,
+            Err(failure) => return Offhand::Judged(Err(failure)),
+        };
+        let keys = match self.keys.current() {
+            Ok(keys) => keys,
+            Err(why) => return Offhand::Unproved { identity, why },
+        };
+        let refused = |why| Offhand::Judged(Err(Failure::Invalid(why)));
+        match keys.verify(read.algorithm, read.key_id.as_deref(), read.message, read.signature) {
+            Signature::Valid => Offhand::Judged(Ok(identity)),
+            Signature::Invalid => refused(BAD_SIGNATURE),
+            Signature::UnknownKey => refused(UNKNOWN_KEY),
         }
+    }
+
+    /// What a token says of itself, proved or not; `None`: it is none.
+    pub fn claims(&self, token: &[u8]) -> Option<Map<String, Value>> {
+        Token::parse(token, &self.settings.algorithms).ok().map(|read| read.claims)
+    }
+
+    fn read<'t>(&self, token: &'t [u8]) -> Result<Token<'t>, Failure> {
+        let read = Token::parse(token, &self.settings.algorithms).map_err(Failure::Invalid)?;
+        match &self.settings.token_type {
+            Some(wanted) if !is_of_kind(read.kind.as_deref(), wanted) => {
+                Err(Failure::Invalid("the token is of another type"))
+            }
+            Some(_) | None => Ok(read),
+        }
+    }
+
+    /// Whether what the token says would be enough at `now`, were it signed.
+    fn fit<'t>(&self, read: &'t Token<'_>, now: SystemTime) -> Result<Fitting<'t>, Failure> {
         let JwtSettings { issuer, audience, leeway, .. } = &self.settings;
         let demanded = Demanded { issuer, audience, leeway: *leeway };
         demanded.is_ours(&read.claims).map_err(Failure::Foreign)?;
-        let fitting = demanded.judge(&read.claims, clock::recent_wall()).map_err(Failure::Invalid)?;
-        let generation = self.signed(&read).await?;
-        let identity = Arc::new(Identity::new(
+        demanded.judge(&read.claims, now).map_err(Failure::Invalid)
+    }
+
+    fn identity(&self, read: &Token<'_>, fitting: &Fitting<'_>) -> Arc<Identity> {
+        Arc::new(Identity::new(
             &self.name,
             Method::Jwt,
             fitting.subject,
             claims::roles(&read.claims, &self.settings.claims),
             claims::scopes(&read.claims, &self.settings.claims),
-        ));
-        let holds = Holds { until: Some(fitting.until), at_most: VERIFIED };
-        worker.admission.verified.put(self.prover, generation, token.digest(), &identity, holds);
-        Ok(identity)
+        ))
     }
 
     /// The generation of the keys that the signature is valid by.
@@ -156,13 +202,13 @@ impl Jwt {
             }
             match signature {
                 Signature::Valid => return Ok(generation),
-                Signature::Invalid => return Err(Failure::Invalid("the signature of the token is not valid")),
+                Signature::Invalid => return Err(Failure::Invalid(BAD_SIGNATURE)),
                 // It may be the issuer's newest: a client that is told 401 would throw a good token away.
                 Signature::UnknownKey if unanswered => {
                     let why = "the key of the token is not known, and the issuer gives no newer ones now";
                     return Err(Failure::Unavailable(why.to_owned()));
                 }
-                Signature::UnknownKey => return Err(Failure::Invalid("the key of the token is not known")),
+                Signature::UnknownKey => return Err(Failure::Invalid(UNKNOWN_KEY)),
             }
         }
     }

@@ -107,6 +107,20 @@ impl Counts {
         got
     }
 
+    /// What a request under `key` would get; counts nothing.
+    pub fn peek(&self, key: impl Hash, now: Instant) -> Got {
+        let key = self.secret.hash_one(key);
+        let now = self.since(now);
+        let at_once = self.at_once.as_ref().map(|(most, table)| most.left(table.peek(key, most)));
+        let rate = self.rate.as_ref().map(|(gcra, table)| gcra.room(table.peek(key, &At { gcra, now }), now));
+        let verdict = match (at_once, rate) {
+            (Some(0), _) => Verdict::TooManyAtOnce,
+            (_, Some(Room { left: 0, until })) => Verdict::TooFast(until),
+            (Some(_) | None, Some(_) | None) => Verdict::Admitted,
+        };
+        Got { rate, at_once, verdict, permit: None }
+    }
+
     fn since(&self, now: Instant) -> u64 {
         nanoseconds(now.saturating_duration_since(self.began))
     }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 
 pub use self::links::Stores;
 
@@ -116,6 +117,25 @@ impl Limit {
         });
         let policy = fields::policy(name, &settings.rules);
         Limit { name: Arc::from(name), settings: settings.clone(), counts, shared, policy }
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn settings(&self) -> &LimitSettings {
+        &self.settings
+    }
+
+    /// # Errors
+    /// Why a request with this verdict may not go on.
+    pub fn allows(&self, verdict: Verdict) -> Result<(), Rejection> {
+        match verdict {
+            Verdict::Admitted => Ok(()),
+            Verdict::TooFast(wait) => Err(refusal(Cause::RateLimited, &self.name, seconds(wait, SECOND))),
+            // When one of the others ends nobody knows.
+            Verdict::TooManyAtOnce => Err(refusal(Cause::TooManyAtOnce, &self.name, 1)),
+        }
     }
 
     async fn ask(&self, by: CountedBy<'_>, worker: &Worker) -> Result<Got, Uncounted> {
@@ -285,18 +305,50 @@ impl Limits {
             }
         };
         held.tell(&limit.name, &got);
-        let (cause, wait) = match got.verdict {
-            Verdict::Admitted => {
-                held.permits.extend(got.permit);
-                return Ok(());
-            }
-            Verdict::TooFast(wait) => (Cause::RateLimited, seconds(wait, SECOND)),
-            // When one of the others ends nobody knows.
-            Verdict::TooManyAtOnce => (Cause::TooManyAtOnce, 1),
-        };
-        applied.denied.denied(counting.worker.id);
-        Err(refusal(cause, &limit.name, wait))
+        if let Err(rejection) = limit.allows(got.verdict) {
+            applied.denied.denied(counting.worker.id);
+            return Err(rejection);
+        }
+        held.permits.extend(got.permit);
+        Ok(())
     }
+
+    /// What each limit would say to one more such request: those that need not know who is calling, or those by caller.
+    /// Nothing is counted, and no store is asked.
+    pub fn peek<'a>(
+        &'a self,
+        by_caller: bool,
+        client: IpAddr,
+        headers: &'a HeaderMap,
+        caller: &'a Caller,
+    ) -> impl Iterator<Item = Peeked<'a>> {
+        let applied = if by_caller { &self.by_caller } else { &self.before_identity };
+        applied.iter().map(move |applied| {
+            let limit = &*applied.limit;
+            let by = CountedBy::new(&limit.settings.key, client, headers, &self.route, caller);
+            let count = match (by, &limit.shared) {
+                (None, _) => Count::None,
+                (Some(_), Some(shared)) => Count::InStore(&shared.store.name),
+                (Some(by), None) => Count::Here(limit.counts.peek(by, Instant::now())),
+            };
+            Peeked { limit, count }
+        })
+    }
+}
+
+/// A limit, and what it would say.
+pub struct Peeked<'a> {
+    pub limit: &'a Limit,
+    pub count: Count<'a>,
+}
+
+/// What is known of a count without asking for it.
+pub enum Count<'a> {
+    /// Such requests are not counted.
+    None,
+    /// The store of this name knows.
+    InStore(&'a str),
+    Here(Got),
 }
 
 fn refusal(cause: Cause, limit: &str, wait: u64) -> Rejection {

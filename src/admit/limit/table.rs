@@ -126,6 +126,15 @@ impl Table {
         self.count_overflow(words)
     }
 
+    /// The word that one more under this key would be counted in, without counting it; zero where a slot would be new.
+    pub fn peek(&self, key: u64, words: &impl Words) -> u64 {
+        match self.find(key.max(1), words) {
+            Found::At(number) => self.slots.get(number).map_or(0, |slot| slot.word.load(Ordering::SeqCst) & !CHANGING),
+            Found::Free(..) => 0,
+            Found::Nowhere => self.overflow.load(Ordering::SeqCst),
+        }
+    }
+
     /// One less; for tables whose words count what is held. Only for a place where one more was counted.
     pub fn give_back(&self, place: Place) {
         // A slot that counts something never changes hands, so this is the very slot that was counted in.
@@ -297,6 +306,18 @@ mod tests {
         }
         assert_eq!((table.in_use(&Clock(5)), table.overflowed()), (1000, 0));
         assert_eq!(table.in_use(&Clock(15)), 0, "all are full again");
+    }
+
+    #[test]
+    fn a_peek_counts_nothing() {
+        let table = table(1);
+        let peek = |key: u64| table.peek(hash(key), &Clock(5));
+        assert_eq!(peek(1), 0);
+        assert!(admitted(&table, 1, &Clock(5)));
+        assert_eq!((peek(1), peek(1), peek(2)), (6, 6, 0));
+        assert!(admitted(&table, 2, &Clock(5)));
+        assert_eq!((peek(1), peek(2), peek(3)), (6, 6, 6), "the others share what is left");
+        assert_eq!((table.overflowed(), table.peek(hash(3), &Clock(50))), (1, 0), "there is room again");
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub(super) fn read(root: Table<'_>) -> Draft {
             refuse_section(&node);
         }
     }
+    let lines = root.lines();
     root.finish();
     Draft {
         settings: Settings {
@@ -97,6 +98,7 @@ pub(super) fn read(root: Table<'_>) -> Draft {
             stores,
             routes,
             answers: defaults.answers(),
+            lines,
         },
         complete: [listeners_whole, upstreams_whole, auths_whole, limits_whole, stores_whole, routes_whole]
             .iter()

@@ -20,6 +20,7 @@ use self::respond::{After, Asked, respond};
 use self::wire::{Gone, Wire, WireInterim, request_body};
 use super::counted::Counted;
 use super::stream::ClientStream;
+use crate::config::settings::ListenerSettings;
 use crate::http1::chunked::Decoder;
 use crate::http1::connection::persists;
 use crate::http1::encode;
@@ -148,11 +149,7 @@ impl Connection {
         let gateway = self.worker.gateway();
         match gateway.listeners.get(&self.peer.listener).map(|listener| &listener.settings) {
             Some(settings) => Rules {
-                limits: Limits {
-                    bytes: settings.max_header_bytes,
-                    target: TARGET.min(settings.max_header_bytes),
-                    fields: settings.max_headers,
-                },
+                limits: limits(settings),
                 header_timeout: settings.header_timeout,
                 idle_timeout: settings.idle_timeout,
                 body_timeout: settings.body_timeout,
@@ -350,7 +347,17 @@ async fn linger(stream: &mut ClientStream) {
     let _ = tokio::time::timeout(LINGER, read_on).await;
 }
 
-fn cause_of(error: HeadError) -> Cause {
+/// The bounds of a request's head on this listener.
+pub fn limits(settings: &ListenerSettings) -> Limits {
+    Limits {
+        bytes: settings.max_header_bytes,
+        target: TARGET.min(settings.max_header_bytes),
+        fields: settings.max_headers,
+    }
+}
+
+/// What a head that is refused is refused for.
+pub fn cause_of(error: HeadError) -> Cause {
     match error {
         HeadError::Malformed => Cause::MalformedHead,
         HeadError::TooLarge => Cause::HeadersTooLarge,

@@ -159,6 +159,17 @@ impl OpenApi {
         }
     }
 
+    /// A request was refused for `cause`: if that is an operation that the document does not have, the service may have
+    /// been released anew since the document was fetched.
+    pub fn may_have_changed(&self, cause: Cause) {
+        match &self.source {
+            Source::Published { document, .. } if matches!(cause, Cause::UnknownOperation | Cause::UnknownMethod) => {
+                document.may_have_changed();
+            }
+            Source::Published { .. } | Source::File(_) => {}
+        }
+    }
+
     /// Finds the operation and judges everything but the body, before any of that is read.
     ///
     /// # Errors
@@ -174,15 +185,9 @@ impl OpenApi {
         let (method, preflight) = asked_for(&api, judging.method, &path, judging.headers);
         let found = match api.find(method, &path) {
             Ok(found) => found,
-            Err(missing) => {
-                // The service may have been released anew since its document was fetched.
-                if let Source::Published { document, .. } = &self.source {
-                    document.may_have_changed();
-                }
-                return Err(match missing {
-                    Missing::Path => Cause::UnknownOperation.into(),
-                    Missing::Method { allow } => Rejection::from(Cause::UnknownMethod).with_fields([(ALLOW, allow)]),
-                });
+            Err(Missing::Path) => return Err(Cause::UnknownOperation.into()),
+            Err(Missing::Method { allow }) => {
+                return Err(Rejection::from(Cause::UnknownMethod).with_fields([(ALLOW, allow)]));
             }
         };
         if preflight {

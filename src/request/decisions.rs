@@ -1,0 +1,112 @@
+//! What is decided of a request by the snapshot alone: `handle` acts on it, `explain` tells of it.
+
+use std::sync::Arc;
+
+use http::header::{ALLOW, EXPECT};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::cors::preflight_method;
+use super::inbound::Inbound;
+use super::plain::SERVED;
+use super::rejection::{Cause, Rejection};
+use super::route::{NoRoute, Route, Routes};
+use super::target::{Host, NormalPath};
+use crate::admit::credential::cookies;
+use crate::config::settings::HashKey;
+use crate::http1::head::Notable;
+use crate::upstream::Upstream;
+
+/// # Errors
+/// `CONNECT` and `TRACE` are not.
+pub fn is_served(method: &Method) -> Result<(), Rejection> {
+    match *method {
+        Method::CONNECT | Method::TRACE => Err(Rejection::from(Cause::MethodRefused).with_fields([(ALLOW, SERVED)])),
+        _ => Ok(()),
+    }
+}
+
+/// # Errors
+/// It expects something else than `100-continue` (RFC 9110 section 10.1.1).
+pub fn is_expected(inbound: &Inbound) -> Result<(), Cause> {
+    let continues = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if inbound.seen.has(Notable::Expect) && !inbound.headers.get_all(EXPECT).iter().all(continues) {
+        return Err(Cause::ExpectationFailed);
+    }
+    Ok(())
+}
+
+/// Where a listener with `redirect_to_https` sends a client. Only to hosts that lead to a route: a made-up `Host` must
+/// not decide where a browser goes.
+///
+/// # Errors
+/// There is no such host, or nothing that can be sent as one.
+pub fn to_https(
+    routes: &Routes,
+    port: u16,
+    host: Option<&Host>,
+    path: &NormalPath,
+    query: Option<&[u8]>,
+) -> Result<(StatusCode, HeaderValue), Rejection> {
+    let host = host.map(Host::name).ok_or(Cause::BadHost)?;
+    if !routes.serve_host(host) {
+        return Err(Cause::NoRoute.into());
+    }
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let mark = if query.is_some() { "?" } else { "" };
+    let query = std::str::from_utf8(query.unwrap_or_default()).map_err(|_| Cause::BadTarget)?;
+    let location = format!("https://{host}{port}{}{mark}{query}", path.as_str());
+    let location = HeaderValue::try_from(location).map_err(|_| Cause::BadTarget)?;
+    Ok((StatusCode::PERMANENT_REDIRECT, location))
+}
+
+/// Why a request enters no route.
+pub struct NotRouted {
+    pub rejection: Rejection,
+    /// Another route of the path, where none takes the method.
+    pub beside: Option<Arc<Route>>,
+}
+
+impl From<Cause> for NotRouted {
+    fn from(cause: Cause) -> NotRouted {
+        NotRouted { rejection: cause.into(), beside: None }
+    }
+}
+
+/// The route of a request: host, path, method. `%2F` is refused wherever no route allows it.
+///
+/// # Errors
+/// Why there is none.
+pub fn choose_route<'g>(
+    routes: &'g Routes,
+    inbound: &Inbound,
+    host: Option<&Host>,
+    path: &NormalPath,
+) -> Result<&'g Arc<Route>, NotRouted> {
+    let asked = preflight_method(&inbound.method, &inbound.headers);
+    let method = asked.as_ref().unwrap_or(&inbound.method);
+    let host = host.map(Host::name);
+    let mut found = routes.find(host, path.as_str(), method);
+    if asked.is_some() && found.as_ref().is_ok_and(|route| route.cors.is_none()) {
+        // Nothing of ours to answer a preflight with: it is an OPTIONS like any other.
+        found = routes.find(host, path.as_str(), &inbound.method);
+    }
+    match found {
+        Ok(route) if path.encoded_slash && !route.settings.encoded_slashes => Err(Cause::BadTarget.into()),
+        Ok(route) => Ok(route),
+        Err(_) if path.encoded_slash => Err(Cause::BadTarget.into()),
+        Err(NoRoute::Path) => Err(Cause::NoRoute.into()),
+        Err(NoRoute::Method { allow, beside }) => Err(NotRouted {
+            rejection: Rejection::from(Cause::MethodNotAllowed).with_fields([(ALLOW, allow)]),
+            beside: Some(beside),
+        }),
+    }
+}
+
+/// The value that an upstream balances by.
+pub fn hash_value<'a>(upstream: &'a Upstream, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    match upstream.hash_key()? {
+        HashKey::ClientIp => None,
+        HashKey::Header(name) => headers.get(name).map(HeaderValue::as_bytes),
+        HashKey::Cookie(name) => cookies(headers, name).next(),
+    }
+}
