@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::problem::{Problem, any_error};
 use super::reader::Context;
 use super::section::Draft;
-use super::settings::{Access, At, ListenAddress, OpenApiSource, RouteAction, RouteSettings, Settings};
+use super::settings::{Access, At, ListenAddress, OpenApiSource, RouteSettings, Settings};
 use super::source::Span;
 use super::{admission, routes, suggest};
 
@@ -93,10 +93,7 @@ fn sockets_clash(one: &SocketAddr, other: &SocketAddr) -> bool {
 
 fn upstream_names(cx: &Context<'_>, draft: &Draft) {
     let required = draft.settings.admin.ready_requires.iter();
-    let routed = draft.settings.routes.values().filter_map(|route| match &route.action {
-        RouteAction::Upstream(name) => Some(name),
-        RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
-    });
+    let routed = draft.settings.routes.values().filter_map(|route| route.action.upstream());
     for name in required.chain(routed) {
         if draft.upstreams.contains(&name.value) || draft.apps.contains(&name.value) {
             continue;
@@ -113,7 +110,7 @@ fn upstream_names(cx: &Context<'_>, draft: &Draft) {
 fn documents_can_be_asked(cx: &Context<'_>, route: &RouteSettings) {
     let Some(openapi) = route.validate.as_ref().and_then(|validate| validate.openapi.as_ref()) else { return };
     if let OpenApiSource::Upstream(path) = &openapi.source
-        && !matches!(route.action, RouteAction::Upstream(_))
+        && route.action.upstream().is_none()
     {
         let problem = Problem::error(&path.span, "a route without `upstream` has none that publishes a document");
         cx.report(problem.help("name a file"));
@@ -142,10 +139,8 @@ fn redirects_lead_somewhere(cx: &Context<'_>, settings: &Settings) {
 
 fn unused_upstreams(cx: &Context<'_>, settings: &Settings) {
     for (name, upstream) in &settings.upstreams {
-        let used = settings.routes.values().any(|route| match &route.action {
-            RouteAction::Upstream(used) => used.value == *name,
-            RouteAction::Redirect(_) | RouteAction::Respond(_) => false,
-        });
+        let used =
+            settings.routes.values().any(|route| route.action.upstream().is_some_and(|used| used.value == *name));
         if !used {
             cx.report_missing(Problem::warning(&upstream.span, format!("no route leads to upstream `{name}`")));
         }

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::client::{self, Told};
 use super::cors::preflight_method;
+use super::files::{self, Asked, Unserved};
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::measured::measured;
@@ -176,6 +177,17 @@ impl<'a> Passage<'a> {
                 let location =
                     location(redirect, &route.settings.path.value, path.as_str(), query).ok_or(Cause::Internal)?;
                 Ok(Passed::Response(redirection(redirect.status, location)))
+            }
+            Action::Files { files, fallback } => {
+                let asked = Asked { inbound, path: &path, query };
+                match (files.serve(route, &self.worker.readers, &asked).await, fallback) {
+                    (Ok(response), _) => Ok(Passed::Response(response)),
+                    (Err(Unserved::Elsewhere(_)), Some((upstream, timeouts))) => {
+                        let way = Way { route, upstream, timeouts, path: &path, query, admitted: &admitted };
+                        self.forward(inbound, body, way).await
+                    }
+                    (Err(Unserved::Elsewhere(rejection) | Unserved::Refused(rejection)), _) => Err(rejection),
+                }
             }
             Action::Forward { upstream, timeouts } => {
                 let way = Way { route, upstream, timeouts, path: &path, query, admitted: &admitted };
@@ -366,7 +378,13 @@ impl<'a> Passage<'a> {
         };
         let forwarded = forward(&call, body).await.map_err(|cause| unserved(cause, upstream))?;
         Ok(match forwarded {
-            Forwarded::Response(head, content) => Passed::Response(from_server(head, content)),
+            Forwarded::Response(head, content) => {
+                let response = from_server(head, content);
+                Passed::Response(match &route.internal {
+                    Some(internal) => files::named(internal, &self.worker.readers, inbound, response).await?,
+                    None => response,
+                })
+            }
             Forwarded::Upgraded(head, upgraded) => {
                 let protocol = upgrade.and_then(|asked| switched_to(&asked, &head.headers));
                 let mut response = from_server(head, Content::Empty).map(|_| ());

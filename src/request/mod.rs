@@ -3,6 +3,7 @@
 pub mod client;
 pub mod cors;
 mod dialect;
+pub mod files;
 pub mod handle;
 pub mod inbound;
 pub mod limited;

@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use self::drain::Drain;
 use crate::admit::PerWorker;
+use crate::files::Readers;
 use crate::gateway::Gateway;
 use crate::observe::metrics::{Metrics, WorkerId};
 use crate::upstream::pool::Pool;
@@ -24,6 +25,8 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// What admission remembers.
     pub admission: PerWorker,
+    /// What of it may wait for the disk.
+    pub readers: Readers,
     snapshot: RefCell<Snapshot>,
 }
 
@@ -43,6 +46,7 @@ impl Worker {
             drain: Drain::default(),
             pool: Rc::default(),
             admission: PerWorker::default(),
+            readers: Readers::default(),
             snapshot: RefCell::new(Snapshot { newest: Cache::new(newest), seen }),
         }
     }

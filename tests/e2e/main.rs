@@ -17,6 +17,7 @@ mod documentation;
 mod errors;
 mod examples;
 mod faults;
+mod files;
 mod forwarding;
 mod harness;
 mod headers;

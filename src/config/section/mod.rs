@@ -5,6 +5,7 @@ mod admin;
 mod auth;
 mod cors;
 mod defaults;
+mod files;
 mod headers;
 mod limit;
 mod listener;
