@@ -98,6 +98,11 @@ impl ResponseBody {
         self
     }
 
+    /// What it is made of, for whoever makes another body of it.
+    pub fn take_content(&mut self) -> Content {
+        std::mem::replace(&mut self.content, Content::Empty)
+    }
+
     /// Its bytes, if they are all there: whoever takes them sends them.
     pub fn take_full(&mut self) -> Option<Bytes> {
         match std::mem::replace(&mut self.content, Content::Empty) {

@@ -1,6 +1,11 @@
 //! Content codings (RFC 9110 section 8.4.1): which of them a client takes, and answers coded on their way to it.
 
 pub mod accept;
+pub mod answer;
+mod body;
+mod encoder;
+pub mod encoders;
+mod types;
 
 /// A coding that is spoken here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

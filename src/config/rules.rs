@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::problem::{Problem, any_error};
 use super::reader::Context;
 use super::section::Draft;
-use super::settings::{Access, At, ListenAddress, OpenApiSource, RouteSettings, Settings};
+use super::settings::{Access, At, ListenAddress, OpenApiSource, RouteAction, RouteSettings, Settings};
 use super::source::Span;
 use super::{admission, routes, suggest};
 
@@ -27,6 +27,7 @@ pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
         routes::surprises(cx, &settings.routes);
         redirects_lead_somewhere(cx, settings);
         unused_upstreams(cx, settings);
+        internal_files_stay_internal(cx, settings);
         admission::surprises(cx, settings);
     }
 }
@@ -143,6 +144,27 @@ fn unused_upstreams(cx: &Context<'_>, settings: &Settings) {
             settings.routes.values().any(|route| route.action.upstream().is_some_and(|used| used.value == *name));
         if !used {
             cx.report_missing(Problem::warning(&upstream.span, format!("no route leads to upstream `{name}`")));
+        }
+    }
+}
+
+/// What a service agrees to first must not be there for whoever asks.
+fn internal_files_stay_internal(cx: &Context<'_>, settings: &Settings) {
+    for directory in
+        settings.routes.values().flat_map(|route| &route.internal_files).map(|internal| &internal.directory)
+    {
+        let open = settings.routes.iter().find_map(|(name, route)| match &route.action {
+            RouteAction::Files(files) if directory.value.starts_with(&files.path.value) => {
+                Some((name, &files.path.span))
+            }
+            RouteAction::Files(_) | RouteAction::Upstream(_) | RouteAction::Redirect(_) | RouteAction::Respond(_) => {
+                None
+            }
+        });
+        if let Some((name, span)) = open {
+            let message = format!("route `{name}` serves these files too, without asking the service");
+            let problem = Problem::warning(&directory.span, message).also(span, "they lie within this directory");
+            cx.report(problem.help("keep them outside of every directory that `files` names"));
         }
     }
 }

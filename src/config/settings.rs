@@ -417,6 +417,8 @@ pub struct RouteSettings {
     pub hsts: Option<Duration>,
     pub errors: ErrorFormat,
     pub cors: Option<CorsSettings>,
+    /// Whether answers are compressed for clients that take it.
+    pub compress: bool,
     /// What the service may have sent by naming it.
     pub internal_files: Vec<InternalFilesSettings>,
 }

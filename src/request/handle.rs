@@ -29,6 +29,7 @@ use crate::admit::credential::{Withheld, cookies, without_parameters};
 use crate::admit::gate::{Admitted, Asking};
 use crate::admit::limit::Counting;
 use crate::body::{Content, RequestBody, ResponseBody};
+use crate::coding::answer::compress;
 use crate::config::settings::{HashKey, ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
 use crate::http1::head::Notable;
@@ -59,7 +60,13 @@ pub async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, mut inbound: Inbound, 
     let listener = gateway.listeners.get(&peer.listener).map(|listener| &listener.settings);
     let mut passage = Passage { worker, peer, gateway: &gateway, listener, interim, record: &mut record };
     match passage.pass(&inbound, body).await {
-        Ok(Passed::Response(mut response)) => {
+        Ok(Passed::Response(response)) => {
+            let mut response = match record.manners() {
+                Some(route) if route.settings.compress => {
+                    compress(&worker.encoders, &inbound.method, &inbound.headers, response)
+                }
+                Some(_) | None => response,
+            };
             mark_origin(&record, &inbound.headers, response.headers_mut());
             Answer::Response(finish(response, &gateway, peer, record))
         }

@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 
 use self::drain::Drain;
 use crate::admit::PerWorker;
+use crate::coding::encoders::Encoders;
 use crate::files::Readers;
 use crate::gateway::Gateway;
 use crate::observe::metrics::{Metrics, WorkerId};
@@ -27,6 +28,8 @@ pub struct Worker {
     pub admission: PerWorker,
     /// What of it may wait for the disk.
     pub readers: Readers,
+    /// What codes its answers.
+    pub encoders: Rc<Encoders>,
     snapshot: RefCell<Snapshot>,
 }
 
@@ -40,6 +43,7 @@ struct Snapshot {
 impl Worker {
     pub fn new(id: WorkerId, newest: Arc<ArcSwap<Gateway>>, metrics: Arc<Metrics>) -> Worker {
         let seen = Rc::new(newest.load_full());
+        let encoders = Encoders::new(id, Arc::clone(&metrics));
         Worker {
             id,
             metrics,
@@ -47,6 +51,7 @@ impl Worker {
             pool: Rc::default(),
             admission: PerWorker::default(),
             readers: Readers::default(),
+            encoders,
             snapshot: RefCell::new(Snapshot { newest: Cache::new(newest), seen }),
         }
     }

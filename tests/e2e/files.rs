@@ -248,7 +248,7 @@ fn several_ranges_come_in_one_answer() {
 
 #[test]
 fn a_sibling_that_was_compressed_beforehand_is_what_is_sent() {
-    let gateway = serving("", |directory| {
+    let gateway = serving("compress = false", |directory| {
         write(directory, "app.js", "console.log(1)");
         write(directory, "app.js.br", "as br");
         write(directory, "app.js.gz", "as gzip!");

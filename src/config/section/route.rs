@@ -72,6 +72,7 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> O
         hsts: defaults.hsts,
         errors: defaults.errors,
         cors: defaults.cors,
+        compress: defaults.compress,
         internal_files,
     })
 }

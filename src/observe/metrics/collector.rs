@@ -8,6 +8,7 @@ use prometheus::proto;
 
 use super::auth::{FetchResult, Introspected, KeysMetrics};
 use super::catalogue::Family;
+use super::compression::CodedWith;
 use super::document::DocumentFetch;
 use super::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 use super::route::{METHODS, RouteMetrics, STATUSES};
@@ -111,6 +112,7 @@ impl Collector for Gatherer {
             }
             scrape.histogram(Family::StoreDuration, &[&name], store.duration());
         }
+        scrape.compression(&metrics);
         scrape.servers(&metrics);
         scrape.process(&metrics);
         scrape.families()
@@ -194,6 +196,17 @@ impl Scrape {
         for result in FetchResult::ALL {
             self.counter(Family::KeyFetches, &[auth, result.as_str()], keys.fetches_total(result));
         }
+    }
+
+    fn compression(&mut self, metrics: &Metrics) {
+        let compression = &metrics.compression;
+        for with in CodedWith::ALL {
+            let label = with.as_str();
+            self.counter(Family::Compressed, &[label], compression.answers_total(with));
+            self.counter(Family::CompressedInput, &[label], compression.input_total(with));
+            self.counter(Family::CompressedOutput, &[label], compression.output_total(with));
+        }
+        self.counter(Family::NotCompressed, &[], compression.refused_total());
     }
 
     /// The gauges of servers. Two that share a label (one address written twice) are told as one.
