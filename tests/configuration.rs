@@ -111,6 +111,9 @@ fn shipped(name: &str) -> (tempfile::TempDir, PathBuf) {
     std::fs::copy(directory("config").join(name), &copy).unwrap();
     std::fs::create_dir(home.path().join("certs")).unwrap();
     std::fs::create_dir(home.path().join("keys")).unwrap();
+    for files in ["static", "protected"] {
+        std::fs::create_dir(home.path().join(files)).unwrap();
+    }
     std::fs::write(home.path().join("keys/jwks.json"), JWKS).unwrap();
     // Of "secret".
     let alice = "alice:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n";
@@ -141,7 +144,7 @@ fn shipped_configurations_are_valid() {
     for (name, summary) in [
         ("minimal.toml", "minimal.toml: ok, 1 listener, 1 upstream, 1 route\n"),
         ("typical.toml", "typical.toml: ok, 2 listeners, 1 upstream, 3 routes\n"),
-        ("full.toml", "full.toml: ok, 2 listeners, 2 upstreams, 4 routes\n"),
+        ("full.toml", "full.toml: ok, 2 listeners, 2 upstreams, 5 routes\n"),
     ] {
         let (home, _) = shipped(name);
         let output = passerelle(&["check", "--config", name], home.path());

@@ -1,15 +1,19 @@
 """Invoices: a Django service in one file, with what Django is strict about: hosts, CSRF, sessions, secure redirects.
 
-Run it with `gunicorn invoices:application`.
+Run it with `gunicorn invoices:application`; `python invoices.py collectstatic` collects its static files.
 
 Environment:
     INVOICES_HOSTS   ALLOWED_HOSTS, separated by commas (default: localhost,127.0.0.1)
     INVOICES_SECRET  SECRET_KEY (default: one made at start, so that sessions end with the process)
+    INVOICES_STATIC  where static files are collected, for the gateway to serve (default: collected)
 """
 
 import hashlib
 import os
 import secrets
+import sys
+from pathlib import Path
+from urllib.parse import quote
 
 import django
 from django.conf import settings
@@ -30,11 +34,18 @@ settings.configure(
     SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"),
     USE_X_FORWARDED_HOST=True,
     DATA_UPLOAD_MAX_MEMORY_SIZE=64 * 1024 * 1024,
+    INSTALLED_APPS=["django.contrib.staticfiles"],
+    STATIC_URL="/static/",
+    STATICFILES_DIRS=[Path(__file__).parent / "static"],
+    STATIC_ROOT=os.environ.get("INVOICES_STATIC", "collected"),
+    # Names that hold a digest of what is in the file: such files may be cached for ever.
+    STORAGES={"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"}},
 )
 django.setup()
 
 from django.core.wsgi import get_wsgi_application  # noqa: E402  settings come first
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse  # noqa: E402
+from django.templatetags.static import static  # noqa: E402
 from django.middleware.csrf import get_token  # noqa: E402
 from django.urls import path  # noqa: E402
 from django.views.decorators.csrf import csrf_exempt  # noqa: E402
@@ -113,7 +124,27 @@ def export(_request):
     return StreamingHttpResponse(lines, content_type="text/csv")
 
 
+@require_GET
+def page(_request):
+    """A page of which everything but itself is a static file."""
+    return HttpResponse(f'<!doctype html><link rel="stylesheet" href="{static("invoices.css")}"><h1>Invoices</h1>')
+
+
+@require_GET
+def statement(request, name):
+    """A file that the gateway sends once Django has agreed to it."""
+    if request.GET.get("may") != "1":
+        return HttpResponse("no\n", status=403, content_type="text/plain")
+    response = HttpResponse(content_type="application/pdf")
+    response["X-Accel-Redirect"] = quote(f"/protected/{name}")
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.set_cookie("seen", name.replace("/", "-"))
+    return response
+
+
 urlpatterns = [
+    path("page", page),
+    path("statements/<path:name>", statement),
     path("healthz", healthz),
     path("invoices/", listing),
     path("invoices/<int:number>/", detail),
@@ -126,3 +157,8 @@ urlpatterns = [
 ]
 
 application = get_wsgi_application()
+
+if __name__ == "__main__":
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)

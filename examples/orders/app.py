@@ -6,6 +6,7 @@ front has made of a request.
 
 Environment:
     ORDERS_DB       the SQLite file; every process of the service shares it (default: orders.db in the working directory)
+    ORDERS_RECEIPTS the directory of receipts (default: receipts in the working directory)
     ORDERS_PROXIES  how many proxies in front may be believed about the client (default 0: none)
 """
 
@@ -15,14 +16,17 @@ import os
 import sqlite3
 import time
 
-from flask import Flask, Response, abort, g, jsonify, redirect, request, url_for
+from flask import Flask, Response, abort, g, jsonify, redirect, request, send_file, url_for
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 DATABASE = os.environ.get("ORDERS_DB", "orders.db")
+RECEIPTS = os.path.abspath(os.environ.get("ORDERS_RECEIPTS", "receipts"))
 PROXIES = int(os.environ.get("ORDERS_PROXIES", "0"))
 
 app = Flask(__name__)
 app.json.sort_keys = False
+# The gateway sends the files that the service names: see `internal_files`.
+app.config["USE_X_SENDFILE"] = True
 if PROXIES:
     app.wsgi_app = ProxyFix(app.wsgi_app, x_for=PROXIES, x_proto=PROXIES, x_host=PROXIES, x_prefix=PROXIES)
 
@@ -87,6 +91,14 @@ def get_order(order):
     answer = jsonify(dict(row))
     answer.add_etag()
     return answer.make_conditional(request)
+
+
+@app.get("/receipts/<name>")
+def receipt(name):
+    """A file that the service may deny, and that the gateway sends."""
+    if request.args.get("may") != "1":
+        abort(403)
+    return send_file(os.path.join(RECEIPTS, name), mimetype="application/pdf", as_attachment=True)
 
 
 @app.delete("/orders/<int:order>")

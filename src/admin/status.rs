@@ -98,6 +98,7 @@ struct DocumentStatus {
 #[serde(tag = "action", rename_all = "snake_case")]
 enum Action<'a> {
     Upstream { upstream: &'a str },
+    Files { fallback: Option<&'a str> },
     Redirect { status: u16 },
     Respond { status: u16 },
 }
@@ -227,6 +228,9 @@ fn route_status(route: &Route) -> RouteStatus<'_> {
         methods: route.methods.as_ref().map(|methods| methods.iter().map(http::Method::as_str).collect()),
         action: match &route.action {
             RouteAction::Upstream(upstream) => Action::Upstream { upstream: &upstream.value },
+            RouteAction::Files(files) => {
+                Action::Files { fallback: files.fallback.as_ref().map(|name| name.value.as_str()) }
+            }
             RouteAction::Redirect(redirect) => Action::Redirect { status: redirect.status.as_u16() },
             RouteAction::Respond(respond) => Action::Respond { status: respond.status.as_u16() },
         },

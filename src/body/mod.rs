@@ -191,6 +191,19 @@ impl ResponseBody {
         self
     }
 
+    /// What it is made of, and how far that may be read ahead, for whoever makes another body of it: before anybody has
+    /// read of it or waits for its end.
+    pub fn take_apart(mut self) -> (Content, Option<Ahead>) {
+        (std::mem::replace(&mut self.content, Content::Empty), self.ahead.take())
+    }
+
+    /// The other body: it may be read ahead as the first one was.
+    pub fn of(content: Content, ahead: Option<Ahead>) -> ResponseBody {
+        let mut body = ResponseBody::new(content);
+        body.ahead = ahead;
+        body
+    }
+
     /// Its bytes, if they are all there: whoever takes them sends them.
     pub fn take_full(&mut self) -> Option<Bytes> {
         match std::mem::replace(&mut self.content, Content::Empty) {

@@ -37,7 +37,7 @@ use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
 pub use self::section::{wrong_key_name, wrong_scope};
 use self::settings::{
-    At, AuthKind, CertificateFiles, ClientAuthSettings, ClientProof, JwtKeys, OpenApiSource, RouteAction, Settings,
+    At, AuthKind, CertificateFiles, ClientAuthSettings, ClientProof, JwtKeys, OpenApiSource, Settings,
 };
 use self::source::{SourceFile, Span};
 pub use self::value::fetch_url::{NotFetched, parse as parse_fetch_url};
@@ -177,10 +177,7 @@ pub fn load_text(name: &str, text: &str, base: &Path, outside: &Outside<'_>) -> 
     rules::check(&cx, &draft);
     // Names that dangle have been reported; building need not meet them.
     let Settings { routes, upstreams, admin, .. } = &mut draft.settings;
-    routes.retain(|_, route| match &route.action {
-        RouteAction::Upstream(name) => upstreams.contains_key(&name.value),
-        RouteAction::Redirect(_) | RouteAction::Respond(_) => true,
-    });
+    routes.retain(|_, route| route.action.upstream().is_none_or(|name| upstreams.contains_key(&name.value)));
     admin.ready_requires.retain(|name| upstreams.contains_key(&name.value));
     let mut problems = syntax::with_syntax_errors(&cx, &errors);
     if !draft.complete && !any_error(&problems) {

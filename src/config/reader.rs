@@ -123,15 +123,6 @@ impl<'a> Table<'a> {
         self.entries.keys().any(|written| written.get_ref() != key && suggest::is_slip(written.get_ref(), key))
     }
 
-    /// Keys of the configuration language whose feature this version does not have.
-    pub(super) fn not_yet(&self, keys: &[&'static str]) {
-        for key in keys {
-            if let Some(node) = self.unavailable(key) {
-                node.not_yet();
-            }
-        }
-    }
-
     /// The value of a key that is known and of no use yet.
     pub(super) fn unavailable(&self, key: &'static str) -> Option<Node<'a>> {
         self.unavailable.borrow_mut().insert(key);

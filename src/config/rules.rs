@@ -28,6 +28,7 @@ pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
         redirects_lead_somewhere(cx, settings);
         unused_upstreams(cx, settings);
         bodies_can_be_held(cx, settings);
+        internal_files_stay_internal(cx, settings);
         admission::surprises(cx, settings);
     }
 }
@@ -114,10 +115,7 @@ fn sockets_clash(one: &SocketAddr, other: &SocketAddr) -> bool {
 
 fn upstream_names(cx: &Context<'_>, draft: &Draft) {
     let required = draft.settings.admin.ready_requires.iter();
-    let routed = draft.settings.routes.values().filter_map(|route| match &route.action {
-        RouteAction::Upstream(name) => Some(name),
-        RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
-    });
+    let routed = draft.settings.routes.values().filter_map(|route| route.action.upstream());
     for name in required.chain(routed) {
         if draft.upstreams.contains(&name.value) || draft.apps.contains(&name.value) {
             continue;
@@ -134,7 +132,7 @@ fn upstream_names(cx: &Context<'_>, draft: &Draft) {
 fn documents_can_be_asked(cx: &Context<'_>, route: &RouteSettings) {
     let Some(openapi) = route.validate.as_ref().and_then(|validate| validate.openapi.as_ref()) else { return };
     if let OpenApiSource::Upstream(path) = &openapi.source
-        && !matches!(route.action, RouteAction::Upstream(_))
+        && route.action.upstream().is_none()
     {
         let problem = Problem::error(&path.span, "a route without `upstream` has none that publishes a document");
         cx.report(problem.help("name a file"));
@@ -163,12 +161,31 @@ fn redirects_lead_somewhere(cx: &Context<'_>, settings: &Settings) {
 
 fn unused_upstreams(cx: &Context<'_>, settings: &Settings) {
     for (name, upstream) in &settings.upstreams {
-        let used = settings.routes.values().any(|route| match &route.action {
-            RouteAction::Upstream(used) => used.value == *name,
-            RouteAction::Redirect(_) | RouteAction::Respond(_) => false,
-        });
+        let used =
+            settings.routes.values().any(|route| route.action.upstream().is_some_and(|used| used.value == *name));
         if !used {
             cx.report_missing(Problem::warning(&upstream.span, format!("no route leads to upstream `{name}`")));
+        }
+    }
+}
+
+/// What a service agrees to first must not be there for whoever asks.
+fn internal_files_stay_internal(cx: &Context<'_>, settings: &Settings) {
+    for directory in
+        settings.routes.values().flat_map(|route| &route.internal_files).map(|internal| &internal.directory)
+    {
+        let open = settings.routes.iter().find_map(|(name, route)| match &route.action {
+            RouteAction::Files(files) if directory.value.starts_with(&files.path.value) => {
+                Some((name, &files.path.span))
+            }
+            RouteAction::Files(_) | RouteAction::Upstream(_) | RouteAction::Redirect(_) | RouteAction::Respond(_) => {
+                None
+            }
+        });
+        if let Some((name, span)) = open {
+            let message = format!("route `{name}` serves these files too, without asking the service");
+            let problem = Problem::warning(&directory.span, message).also(span, "they lie within this directory");
+            cx.report(problem.help("keep them outside of every directory that `files` names"));
         }
     }
 }

@@ -457,6 +457,10 @@ pub struct RouteSettings {
     pub hsts: Option<Duration>,
     pub errors: ErrorFormat,
     pub cors: Option<CorsSettings>,
+    /// Whether answers are compressed for clients that take it.
+    pub compress: bool,
+    /// What the service may have sent by naming it.
+    pub internal_files: Vec<InternalFilesSettings>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -510,8 +514,39 @@ pub enum PatternSegment {
 #[derive(Clone, Debug)]
 pub enum RouteAction {
     Upstream(At<String>),
+    Files(FilesSettings),
     Redirect(RedirectSettings),
     Respond(RespondSettings),
+}
+
+impl RouteAction {
+    /// The upstream that requests may go to.
+    pub fn upstream(&self) -> Option<&At<String>> {
+        match self {
+            RouteAction::Upstream(name) => Some(name),
+            RouteAction::Files(files) => files.fallback.as_ref(),
+            RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
+        }
+    }
+}
+
+/// `files`, and what goes with it.
+#[derive(Clone, Debug)]
+pub struct FilesSettings {
+    /// A directory, or one file. Absolute.
+    pub path: At<PathBuf>,
+    pub cache_control: Option<HeaderValue>,
+    /// The upstream for what is not there.
+    pub fallback: Option<At<String>>,
+}
+
+/// One entry of `internal_files`.
+#[derive(Clone, Debug)]
+pub struct InternalFilesSettings {
+    /// Begins with a slash and does not end with one, unless it is that.
+    pub prefix: String,
+    /// Absolute.
+    pub directory: At<PathBuf>,
 }
 
 #[derive(Clone)]

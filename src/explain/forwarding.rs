@@ -21,7 +21,7 @@ use crate::request::decisions::hash_value;
 use crate::request::limited::limit;
 use crate::request::outgoing::{Outgoing, end_to_end, is_reserved, sent_framing, wanted_upgrade};
 use crate::request::rejection::{Cause, Rejection};
-use crate::request::route::Route;
+use crate::request::route::{Action, Route};
 use crate::upstream::{ChooseBy, Upstream};
 use crate::validate::{Found, Judging, Reserved, Validation};
 
@@ -38,7 +38,11 @@ impl<'g> Walk<'g> {
         // One whose length nobody knows is taken in whole for servers that must be told.
         let length = body.length().or_else(|| upstream.needs_lengths().then_some(normal.body_bytes));
         self.body(route, normal, query, admitted, body).await?;
-        let place = self.route_key(route, "upstream");
+        let key = match &route.action {
+            Action::Files { .. } => "fallback",
+            Action::Forward { .. } | Action::Redirect(_) | Action::Respond(_) => "upstream",
+        };
+        let place = self.route_key(route, key);
         let balance = upstream.settings.balance.kind();
         self.pass("upstream", format!("{}, balanced by {balance}", upstream.name), place);
         let next = self.servers(upstream, normal)?;
@@ -68,7 +72,7 @@ impl<'g> Walk<'g> {
             None => format!("of a length that is not stated, at most {}", size(most)),
         };
         let reserved = self.gateway.routes.reserved_trailers.as_ref();
-        let body = match limit(body, most, &Rc::new(Cell::new(0)), reserved) {
+        let body = match limit(body, most, &Rc::new(Cell::new(0)), reserved, None) {
             Ok(body) => body,
             Err(cause) => return Err(self.refuse("body", &said, place, cause.into())),
         };
@@ -225,7 +229,7 @@ impl<'g> Walk<'g> {
             self.pass("withheld", format!("{kept} ends here"), place);
         }
         Ok(match receiver.protocol {
-            Protocol::Http1 => {
+            Protocol::Http1 | Protocol::Http2 => {
                 let text = String::from_utf8_lossy(&written).into_owned();
                 let mut lines = text.lines().filter(|line| !line.is_empty());
                 let first = lines.next().map(without_query);

@@ -8,6 +8,7 @@
 mod admission;
 mod asked;
 mod explanation;
+mod files;
 mod forwarding;
 mod render;
 mod walk;

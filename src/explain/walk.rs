@@ -131,6 +131,10 @@ impl<'g> Walk<'g> {
                 self.pass("redirect", "the client is sent elsewhere", place);
                 Ok(Outcome::Redirected { status: redirect.status.as_u16(), location: text(&location) })
             }
+            Action::Files { files, fallback } => {
+                let fallback = fallback.as_ref().map(|(upstream, timeouts)| (upstream, timeouts));
+                self.files(route, (files, fallback), normal, query, &admitted, body).await
+            }
             Action::Forward { upstream, timeouts } => {
                 self.forward(route, (upstream, timeouts), normal, query, &admitted, body).await
             }

@@ -12,4 +12,5 @@ pub mod head;
 #[cfg(test)]
 mod properties;
 pub mod queue;
+pub mod tags;
 pub mod timer;

@@ -13,6 +13,7 @@ use super::buffering;
 use super::client::{self, Told};
 use super::cors::preflight_method;
 use super::decisions::{NotRouted, choose_route, hash_value, is_expected, is_served, to_https};
+use super::files::{self, Asked, Unserved};
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::names::X_REQUEST_ID;
@@ -28,6 +29,7 @@ use crate::admit::credential::without_parameters;
 use crate::admit::gate::{Admitted, Asking};
 use crate::admit::limit::Counting;
 use crate::body::{Content, RequestBody, ResponseBody};
+use crate::coding::answer::compress;
 use crate::config::settings::{ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
 use crate::http1::head::Notable;
@@ -58,7 +60,13 @@ pub async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, mut inbound: Inbound, 
     let listener = gateway.listeners.get(&peer.listener).map(|listener| &listener.settings);
     let mut passage = Passage { worker, peer, gateway: &gateway, listener, interim, record: &mut record };
     match passage.pass(&inbound, body).await {
-        Ok(Passed::Response(mut response)) => {
+        Ok(Passed::Response(response)) => {
+            let mut response = match record.manners() {
+                Some(route) if route.settings.compress => {
+                    compress(&worker.encoders, &inbound.method, &inbound.headers, response)
+                }
+                Some(_) | None => response,
+            };
             mark_origin(&record, &inbound.headers, response.headers_mut());
             Answer::Response(finish(response, &gateway, peer, record))
         }
@@ -182,6 +190,17 @@ impl<'a> Passage<'a> {
                 let location =
                     location(redirect, &route.settings.path.value, path.as_str(), query).ok_or(Cause::Internal)?;
                 Ok(Passed::Response(redirection(redirect.status, location)))
+            }
+            Action::Files { files, fallback } => {
+                let asked = Asked { inbound, path: &path, query };
+                match (files.serve(route, &self.worker.readers, &asked).await, fallback) {
+                    (Ok(response), _) => Ok(Passed::Response(response)),
+                    (Err(Unserved::Elsewhere(_)), Some((upstream, timeouts))) => {
+                        let way = Way { route, upstream, timeouts, path: &path, query, admitted: &admitted };
+                        self.forward(inbound, body, way).await
+                    }
+                    (Err(Unserved::Elsewhere(rejection) | Unserved::Refused(rejection)), _) => Err(rejection),
+                }
             }
             Action::Forward { upstream, timeouts } => {
                 let way = Way { route, upstream, timeouts, path: &path, query, admitted: &admitted };
@@ -331,7 +350,11 @@ impl<'a> Passage<'a> {
         let forwarded = forward(&call, body).await.map_err(|cause| unserved(cause, upstream))?;
         Ok(match forwarded {
             Forwarded::Response(head, content) => {
-                Passed::Response(buffering::read_ahead(from_server(head, content), buffer, spool))
+                let response = buffering::read_ahead(from_server(head, content), buffer, spool);
+                Passed::Response(match &route.internal {
+                    Some(internal) => files::named(internal, &self.worker.readers, inbound, response).await?,
+                    None => response,
+                })
             }
             Forwarded::Upgraded(head, upgraded) => {
                 let protocol = upgrade.and_then(|asked| switched_to(&asked, &head.headers));

@@ -5,6 +5,7 @@ pub mod client;
 pub mod cors;
 pub mod decisions;
 mod dialect;
+pub mod files;
 mod grpc;
 pub mod handle;
 pub mod inbound;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, UPGRADE, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, IF_MATCH, TE, UPGRADE, VIA};
 use http::uri::{self, Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -22,11 +22,12 @@ use crate::fields::Fields;
 use crate::http1::connection::{is_hop_by_hop, options, remove_hop_by_hop, tokens};
 use crate::http1::encode::{Lines, content_length, field};
 use crate::http1::head::{Notable, Seen};
+use crate::http1::tags::tags;
 use crate::upstream::forward::Head;
-use crate::upstream::{Receiver, Server};
 use crate::upstream::http1::SentFraming;
 use crate::upstream::http2::Heads;
 use crate::upstream::uwsgi::{Packet, TooLarge, split_host};
+use crate::upstream::{Receiver, Server};
 
 /// The upgrade that a request asks for and that may be passed on. One to HTTP/2 may not: behind it requests would
 /// pass unseen.
@@ -226,6 +227,10 @@ impl Outgoing<'_> {
             if self.seen.has(Notable::Connection) { options(self.headers).collect() } else { Vec::new() };
         for (name, value) in self.headers {
             if self.goes_on(name, &listed) {
+                if *name == IF_MATCH && self.route.settings.compress {
+                    out.put(&IF_MATCH, &[&strong(value.as_bytes())]);
+                    continue;
+                }
                 match self.withheld {
                     Withheld::Cookie(cookie) if *name == COOKIE => {
                         if let Some(rest) = without_cookie(value.as_bytes(), cookie) {
@@ -287,6 +292,13 @@ impl Outgoing<'_> {
         };
         out.put(&VIA, &[&earlier, version, b" passerelle"]);
     }
+}
+
+/// The tags of `If-Match` as the service gave them: those of compressed answers were weakened, and weak ones never match
+/// there (RFC 9110 section 13.1.1).
+fn strong(line: &[u8]) -> Cow<'_, [u8]> {
+    let tags: Vec<&[u8]> = tags(line).map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag)).collect();
+    if tags.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(tags.join(&b", "[..])) }
 }
 
 /// Whether the gateway writes the field itself or takes it away, so that nothing that a client sends under this name

@@ -160,7 +160,8 @@ impl Record {
         }
         let upstream = self.route.as_ref().and_then(|route| match &route.action {
             Action::Forward { upstream, .. } => Some(&upstream.name),
-            Action::Redirect(_) | Action::Respond(_) => None,
+            Action::Files { fallback: Some((upstream, _)), .. } if self.journey.attempts() > 0 => Some(&upstream.name),
+            Action::Files { .. } | Action::Redirect(_) | Action::Respond(_) => None,
         });
         let user_agent = self.user_agent.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()));
         let (server, detail) = (self.journey.server(), self.journey.take_detail());

@@ -130,6 +130,31 @@ causes! {
     AddressDenied FORBIDDEN Client "address_denied"
         "This address is not allowed here."
         "See allow and deny of the route, and trusted_proxies of the listener.";
+    // Files.
+    FileNotFound NOT_FOUND Client "file_not_found"
+        "There is no such file."
+        "See detail for where it was looked for: beneath files of the route, without names that begin with a dot and links that lead out.";
+    FileForbidden FORBIDDEN Gateway "file_forbidden"
+        "This file cannot be served."
+        "The user that the gateway runs as must be able to read the file and to enter every directory above it.";
+    FileUnreadable INTERNAL_SERVER_ERROR Gateway "file_unreadable"
+        "The file could not be read."
+        "See detail for what the operating system says: the disk, the network in front of it, or too many open files.";
+    FileChanged INTERNAL_SERVER_ERROR Gateway "file_changed"
+        "The file became shorter while it was sent."
+        "Put new files in place by renaming them instead of writing over the old ones.";
+    PreconditionFailed PRECONDITION_FAILED Client "precondition_failed"
+        "The file is not the one that the request is about any more."
+        "The client must fetch the file again: its If-Match or If-Unmodified-Since does not hold.";
+    RangeNotSatisfiable RANGE_NOT_SATISFIABLE Client "range_not_satisfiable"
+        "The file has no such range."
+        "The client must ask for bytes that are there: Content-Range tells the length.";
+    InternalFileRefused BAD_GATEWAY Upstream "internal_file_refused"
+        "The server named a file that may not be sent."
+        "X-Accel-Redirect must begin with a key of internal_files of the route, X-Sendfile with one of its directories: see detail.";
+    InternalFileMissing NOT_FOUND Upstream "internal_file_missing"
+        "The file that the server named is not there."
+        "See detail for where it was looked for: the service and the gateway must see the same files.";
     // Who may call, how often, with what.
     AmbiguousCredentials BAD_REQUEST Client "ambiguous_credentials"
         "The request shows more than one credential."

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::cors::Cors;
+use super::files::{Files, unusable};
 use super::routes::{RouteTable, Unmatched, captures};
 use super::style::Style;
 use crate::admit::auth::{Auths, Building};
@@ -18,6 +19,7 @@ use crate::config::settings::{
     AnswerSettings, HostPattern, IdentityHeaders, PathPattern, RedirectPart, RedirectSettings, RespondSettings,
     RouteAction, RouteSettings, Settings, UpstreamTimeouts,
 };
+use crate::files::internal::InternalFiles;
 use crate::http1::encode::may_trail;
 use crate::observe::metrics::RouteMetrics;
 use crate::upstream::Upstream;
@@ -33,6 +35,8 @@ pub struct Route {
     pub limits: Limits,
     pub validation: Option<Validation>,
     pub cors: Option<Cors>,
+    /// What a service may have sent by naming it.
+    pub internal: Option<InternalFiles>,
     pub style: Style,
 }
 
@@ -45,7 +49,15 @@ pub struct Parts<'a> {
 
 /// What a route does with a request.
 pub enum Action {
-    Forward { upstream: Arc<Upstream>, timeouts: UpstreamTimeouts },
+    Forward {
+        upstream: Arc<Upstream>,
+        timeouts: UpstreamTimeouts,
+    },
+    /// What is not there goes to the fallback.
+    Files {
+        files: Files,
+        fallback: Option<(Arc<Upstream>, UpstreamTimeouts)>,
+    },
     Redirect(RedirectSettings),
     Respond(FixedAnswer),
 }
@@ -146,9 +158,9 @@ impl Route {
         before: Option<&Route>,
         building: &mut Building<'_>,
     ) -> Option<Route> {
-        let upstream = match &settings.action {
-            RouteAction::Upstream(name) => Some(parts.upstreams.get(name.value.as_str())?),
-            RouteAction::Redirect(_) | RouteAction::Respond(_) => None,
+        let upstream = match settings.action.upstream() {
+            Some(name) => Some(parts.upstreams.get(name.value.as_str())?),
+            None => None,
         };
         let before = before.and_then(|before| before.validation.as_ref());
         let validation = Validation::build(name, settings, upstream, before, building);
@@ -158,9 +170,17 @@ impl Route {
                 let timeouts = merged(upstream.timeouts(), settings);
                 Action::Forward { upstream, timeouts }
             }
+            RouteAction::Files(files) => {
+                let fallback = upstream.map(|fallback| (Arc::clone(fallback), merged(fallback.timeouts(), settings)));
+                Action::Files { files: Files::build(files, building.problems), fallback }
+            }
             RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
             RouteAction::Respond(respond) => Action::Respond(FixedAnswer::build(respond)),
         };
+        let internal = InternalFiles::build(&settings.internal_files);
+        for (root, settings) in internal.iter().flat_map(InternalFiles::roots).zip(&settings.internal_files) {
+            building.problems.extend(root.trouble().map(|why| unusable(root, &why, &settings.directory.span)));
+        }
         let metrics = building.metrics;
         Some(Route {
             name: Arc::from(name),
@@ -170,6 +190,7 @@ impl Route {
             gate: Gate::build(name, &settings.access, parts.auths, metrics)?,
             limits: Limits::build(name, &settings.limits, parts.limits, metrics),
             validation,
+            internal,
             cors: settings.cors.as_ref().map(|cors| Cors::build(cors, settings.methods.as_deref())),
             style: Style::new(settings.errors, settings.security_headers, settings.hsts),
         })

@@ -11,6 +11,8 @@ use arc_swap::{ArcSwap, Cache};
 
 use self::drain::Drain;
 use crate::admit::PerWorker;
+use crate::coding::encoders::Encoders;
+use crate::files::Readers;
 use crate::gateway::Gateway;
 use crate::observe::metrics::{Metrics, WorkerId};
 use crate::upstream::pool::Pool;
@@ -24,6 +26,10 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// What admission remembers.
     pub admission: PerWorker,
+    /// What of it may wait for the disk.
+    pub readers: Readers,
+    /// What codes its answers.
+    pub encoders: Rc<Encoders>,
     snapshot: RefCell<Snapshot>,
 }
 
@@ -37,12 +43,15 @@ struct Snapshot {
 impl Worker {
     pub fn new(id: WorkerId, newest: Arc<ArcSwap<Gateway>>, metrics: Arc<Metrics>) -> Worker {
         let seen = Rc::new(newest.load_full());
+        let encoders = Encoders::new(id, Arc::clone(&metrics));
         Worker {
             id,
             metrics,
             drain: Drain::default(),
             pool: Rc::default(),
             admission: PerWorker::default(),
+            readers: Readers::default(),
+            encoders,
             snapshot: RefCell::new(Snapshot { newest: Cache::new(newest), seen }),
         }
     }

@@ -29,6 +29,7 @@ pub(super) struct Defaults {
     pub(super) limits: Vec<At<String>>,
     pub(super) forward_identity: Option<IdentityHeaders>,
     pub(super) priority: Priority,
+    pub(super) compress: bool,
 }
 
 impl Defaults {
@@ -49,6 +50,7 @@ pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
         limits: Vec::new(),
         forward_identity: Some(IdentityHeaders::default()),
         priority: Priority::Normal,
+        compress: true,
     };
     let Some(table) = table else {
         return defaults;
@@ -61,7 +63,6 @@ pub(super) fn read(table: Option<Table<'_>>) -> Defaults {
 /// What `table` says, over `defaults`. Each key is replaced as a whole: a route's `cors` inherits nothing.
 /// Of `buffer` each key of it.
 pub(super) fn read_over(table: &Table<'_>, defaults: &Defaults) -> Defaults {
-    table.not_yet(&["compress"]);
     Defaults {
         max_body: table.or("max_body", defaults.max_body, |node| number::size(node, 0..=MAX_BODY)),
         buffer: table.or("buffer", defaults.buffer, |node| buffer::read(node, &defaults.buffer)),
@@ -75,6 +76,7 @@ pub(super) fn read_over(table: &Table<'_>, defaults: &Defaults) -> Defaults {
             .get("forward_identity", |node| forward_identity(node, defaults))
             .unwrap_or_else(|| defaults.forward_identity.clone()),
         priority: table.or("priority", defaults.priority, priority),
+        compress: table.or("compress", defaults.compress, Node::boolean),
     }
 }
 

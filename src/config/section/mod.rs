@@ -6,6 +6,7 @@ mod auth;
 mod buffer;
 mod cors;
 mod defaults;
+mod files;
 mod headers;
 mod limit;
 mod listener;

@@ -12,10 +12,9 @@ use super::super::settings::{
 use super::super::suggest;
 use super::super::value::{http, net, number, pattern};
 use super::defaults::{self, Defaults};
-use super::{Known, access, headers, validate};
+use super::{Known, access, files, headers, validate};
 
 /// Keys of a route whose feature this version does not have; `[defaults]` names its own.
-const NOT_YET: [&str; 4] = ["files", "fallback", "cache_control", "internal_files"];
 
 pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> Option<RouteSettings> {
     let encoded_slashes = table.or("encoded_slashes", false, Node::boolean);
@@ -46,7 +45,7 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> O
             only_for_upstreams(&table, &node);
         }
     }
-    table.not_yet(&NOT_YET);
+    let internal_files = files::internal(&table);
     let hosts_wrong = hosts.is_none() && table.has("host");
     let methods_wrong = methods.is_none() && table.has("methods");
     table.finish();
@@ -78,6 +77,8 @@ pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> O
         hsts: defaults.hsts,
         errors: defaults.errors,
         cors: defaults.cors,
+        compress: defaults.compress,
+        internal_files,
     })
 }
 
@@ -98,23 +99,28 @@ fn networks(node: &Node<'_>) -> Option<Vec<ipnet::IpNet>> {
     if networks.is_empty() { node.refuse(format!("{} is empty", node.key)) } else { Some(networks) }
 }
 
-/// What the route does: exactly one of three keys.
+/// What the route does: exactly one of four keys.
 fn action(table: &Table<'_>, path: Option<&At<PathPattern>>) -> Option<RouteAction> {
     let upstream = table.node("upstream");
+    let files = table.node("files");
     let redirect = table.node("redirect");
     let respond = table.node("respond");
-    let written: Vec<&Node<'_>> = [&upstream, &redirect, &respond].into_iter().flatten().collect();
+    let written: Vec<&Node<'_>> = [&upstream, &files, &redirect, &respond].into_iter().flatten().collect();
     if let [first, second, ..] = written.as_slice() {
         let message = format!("a route does one thing: {} or {}", first.key, second.key);
         let problem = Problem::error(&table.cx.span(&second.key_range), message);
-        table.cx.report(problem.also(&table.cx.span(&first.key_range), "the other"));
+        let problem = problem.also(&table.cx.span(&first.key_range), "the other");
+        let both = table.has("upstream") && table.has("files");
+        let help = "an upstream for what is not among the files is named by `fallback`";
+        table.cx.report(if both { problem.help(help) } else { problem });
     }
+    let files = files::read(table, files.as_ref());
     if written.is_empty() {
-        // `files` is an action that is refused by name.
-        let meant = ["upstream", "redirect", "respond"].iter().any(|key| table.has_slip_of(key));
-        if !table.has("files") && !meant {
+        let meant = ["upstream", "files", "redirect", "respond"].iter().any(|key| table.has_slip_of(key));
+        if !meant {
             let problem = Problem::error(&table.span(), "the route does nothing");
-            table.cx.report_missing(problem.help("add upstream = \"NAME\", redirect = { … } or respond = { … }"));
+            let help = "add upstream = \"NAME\", files = \"DIRECTORY\", redirect = { … } or respond = { … }";
+            table.cx.report_missing(problem.help(help));
         }
         return None;
     }
@@ -122,7 +128,10 @@ fn action(table: &Table<'_>, path: Option<&At<PathPattern>>) -> Option<RouteActi
         .and_then(|node| node.text("the name of an upstream").map(|text| RouteAction::Upstream(node.at(text.text))));
     let redirect = redirect.as_ref().and_then(Node::table).and_then(|table| read_redirect(table, path));
     let respond = respond.as_ref().and_then(Node::table).and_then(read_respond);
-    upstream.or(redirect.map(RouteAction::Redirect)).or(respond.map(RouteAction::Respond))
+    upstream
+        .or(files.map(RouteAction::Files))
+        .or(redirect.map(RouteAction::Redirect))
+        .or(respond.map(RouteAction::Respond))
 }
 
 fn read_redirect(table: Table<'_>, path: Option<&At<PathPattern>>) -> Option<RedirectSettings> {
@@ -210,9 +219,10 @@ fn timeouts(route: &Table<'_>, node: &Node<'_>) -> TimeoutOverrides {
     timeouts
 }
 
-/// Refuses a key that would have no effect on a redirect or a fixed answer.
-fn only_for_upstreams(table: &Table<'_>, node: &Node<'_>) {
-    if !table.has("upstream") && (table.has("redirect") || table.has("respond")) {
+/// Refuses a key that would have no effect where no request goes to an upstream.
+pub(super) fn only_for_upstreams(table: &Table<'_>, node: &Node<'_>) {
+    let goes = table.has("upstream") || table.has("fallback");
+    if !goes && (table.has("redirect") || table.has("respond") || table.has("files")) {
         let message = format!("{} has no effect on a route without `upstream`", node.key);
         table.cx.report(Problem::error(&table.cx.span(&node.key_range), message));
     }

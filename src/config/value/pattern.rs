@@ -59,6 +59,24 @@ pub(in super::super) fn prefix(node: &Node<'_>, encoded_slashes: bool) -> Option
     Some((prefix, pattern.segments))
 }
 
+/// A key of `internal_files`: a path as a service writes it after decoding, without a slash at its end.
+///
+/// # Errors
+/// What is wrong with it, and perhaps what to write instead.
+pub(in super::super) fn internal_prefix(text: &str) -> Result<String, (&'static str, Option<String>)> {
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err(("it must begin with a slash", Some(format!("write \"/{text}\""))));
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.split('/').any(|name| matches!(name, "." | "..") || (name.is_empty() && !rest.is_empty())) {
+        return Err(("it has an empty name or a dot segment", None));
+    }
+    if rest.contains(['%', '{', '}', '?', '#', '*']) {
+        return Err(("it stands for itself, without codes, parameters or a query", None));
+    }
+    Ok(format!("/{rest}"))
+}
+
 fn refuse<T>(node: &Node<'_>, text: &Text, wrong: &Wrong) -> Option<T> {
     let message = format!("{} cannot be a path: {}", text.quoted(), wrong.what);
     match &wrong.help {

@@ -55,6 +55,15 @@ families! {
     ValidationViolations COUNTER "passerelle_validation_violations_total" ["route" "rule"]
         "Requests that validation let through, since its mode is report, and would have kept out.";
 
+    Compressed COUNTER "passerelle_compressed_responses_total" ["coding"]
+        "Responses that were compressed on their way, by coding.";
+    CompressedInput COUNTER "passerelle_compressed_input_bytes_total" ["coding"]
+        "Body bytes that were compressed.";
+    CompressedOutput COUNTER "passerelle_compressed_output_bytes_total" ["coding"]
+        "Body bytes that they were compressed to.";
+    NotCompressed COUNTER "passerelle_compression_refused_total" []
+        "Responses that were not compressed since as many were being compressed as may be at the same time.";
+
     // Listeners.
     ConnectionsOpen GAUGE "passerelle_connections_open" ["listener" "protocol"]
         "Client connections that are open; an upgraded one counts as upgraded.";

@@ -8,6 +8,7 @@ use prometheus::proto;
 
 use super::auth::{FetchResult, Introspected, KeysMetrics};
 use super::catalogue::Family;
+use super::compression::CodedWith;
 use super::document::DocumentFetch;
 use super::listener::{HandshakeFailure, ListenerMetrics, Protocol};
 use super::route::{METHODS, RouteMetrics, STATUSES};
@@ -113,6 +114,7 @@ impl Collector for Gatherer {
             scrape.histogram(Family::StoreDuration, &[&name], store.duration());
         }
         scrape.spool(&metrics);
+        scrape.compression(&metrics);
         scrape.servers(&metrics);
         scrape.process(&metrics);
         scrape.families()
@@ -209,6 +211,17 @@ impl Scrape {
             self.counter(Family::SpooledBytes, &labels, spool.written_total(direction));
             self.counter(Family::SpoolRefused, &labels, spool.refused_total(direction));
         }
+    }
+
+    fn compression(&mut self, metrics: &Metrics) {
+        let compression = &metrics.compression;
+        for with in CodedWith::ALL {
+            let label = with.as_str();
+            self.counter(Family::Compressed, &[label], compression.answers_total(with));
+            self.counter(Family::CompressedInput, &[label], compression.input_total(with));
+            self.counter(Family::CompressedOutput, &[label], compression.output_total(with));
+        }
+        self.counter(Family::NotCompressed, &[], compression.refused_total());
     }
 
     /// The gauges of servers. Two that share a label (one address written twice) are told as one.

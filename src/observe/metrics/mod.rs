@@ -8,6 +8,7 @@ mod auth;
 mod catalogue;
 mod cells;
 mod collector;
+mod compression;
 mod document;
 mod histogram;
 mod kept;
@@ -36,6 +37,7 @@ use crate::request::rejection::Cause;
 pub use self::auth::{FetchResult, Introspected, IntrospectionMetrics, KeysMetrics};
 pub use self::cells::WorkerId;
 pub use self::collector::{Readings, ServerReading};
+pub use self::compression::{CodedWith, CompressionMetrics};
 pub use self::document::{DocumentFetch, DocumentMetrics};
 pub use self::limit::LimitReading;
 pub use self::listener::{HandshakeFailure, ListenerMetrics, Protocol};
@@ -63,6 +65,8 @@ pub struct Metrics {
     introspections: Kept<IntrospectionMetrics>,
     documents: Kept<DocumentMetrics>,
     no_route: OnceLock<Arc<RouteMetrics>>,
+    /// Of all routes together.
+    pub compression: CompressionMetrics,
     rejections: Cells<{ Cause::ALL.len() }>,
     reloads: [AtomicU64; 2],
     last_reload: AtomicU64,
@@ -88,6 +92,7 @@ impl Metrics {
             introspections: Kept::default(),
             documents: Kept::default(),
             no_route: OnceLock::new(),
+            compression: CompressionMetrics::new(workers),
             rejections: Cells::new(workers),
             reloads: [const { AtomicU64::new(0) }; 2],
             last_reload: AtomicU64::new(now_millis()),

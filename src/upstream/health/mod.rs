@@ -90,6 +90,14 @@ impl Failure {
             | Cause::NoRoute
             | Cause::MethodNotAllowed
             | Cause::AddressDenied
+            | Cause::FileNotFound
+            | Cause::FileForbidden
+            | Cause::FileUnreadable
+            | Cause::FileChanged
+            | Cause::PreconditionFailed
+            | Cause::RangeNotSatisfiable
+            | Cause::InternalFileRefused
+            | Cause::InternalFileMissing
             | Cause::AmbiguousCredentials
             | Cause::Unauthenticated
             | Cause::InvalidCredentials

@@ -117,6 +117,11 @@ impl Backend {
         self.port
     }
 
+    /// Where the service keeps what it keeps.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -161,6 +166,7 @@ fn launch(command: &[String], port: u16, service: &str, state: &Path) -> Process
     Process::start(&command[0], |process| {
         process.args(command[1..].iter().map(|argument| argument.replace("PORT", &port))).current_dir(directory);
         process.env("ORDERS_DB", state.join("orders.db")).env("ORDERS_PROXIES", "1");
+        process.env("INVOICES_STATIC", state.join("static")).env("ORDERS_RECEIPTS", state.join("receipts"));
         process.env("INVOICES_HOSTS", "*").env("PYTHONDONTWRITEBYTECODE", "1");
     })
 }

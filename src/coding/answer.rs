@@ -1,0 +1,163 @@
+//! Which answers are coded, and what their fields say then (RFC 9110 sections 8.4, 8.8.3.3 and 12.5.3).
+
+use std::rc::Rc;
+
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+
+use super::Coding;
+use super::accept::{Accepted, vary};
+use super::body::{CodedBody, Input, code_at_once};
+use super::encoder::Encoder;
+use super::encoders::Encoders;
+use super::types::is_text;
+use crate::body::{Content, ResponseBody};
+use crate::http1::connection::tokens;
+use crate::http1::tags::tags;
+
+/// Bytes below which coding gains nothing that matters.
+const LEAST: u64 = 1024;
+
+/// Bytes past which what offers ranges is sent as it is: large downloads are to be resumed.
+const RANGES_MATTER: u64 = 1024 * 1024;
+
+/// Bytes of a body that is all there which are coded at once.
+const AT_ONCE: usize = 32 * 1024;
+
+/// Alike among what a client likes alike: the fastest first.
+const ORDER: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
+
+/// Digests of the very bytes that a client gets, or of the representation that the coding is a part of (RFC 9530).
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// Codes an answer if it gains by that and its client takes it.
+pub fn compress(
+    encoders: &Rc<Encoders>,
+    method: &Method,
+    request: &HeaderMap,
+    response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::NOT_MODIFIED {
+        confirm_weak(request, &mut head.headers);
+        return Response::from_parts(head, body);
+    }
+    if !gains(method, head.status, &head.headers, &body) {
+        return Response::from_parts(head, body);
+    }
+    vary(&mut head.headers);
+    let Some(coding) = Accepted::of(request).choices(ORDER).next() else {
+        return Response::from_parts(head, body);
+    };
+    let body = if *method == Method::HEAD {
+        body
+    } else {
+        match coded(encoders, coding, length(&head.headers, &body), body) {
+            Ok(body) => body,
+            Err(body) => return Response::from_parts(head, body),
+        }
+    };
+    head.headers.remove(CONTENT_LENGTH);
+    // Ranges would be of the coded bytes, which are other bytes each time.
+    head.headers.remove(ACCEPT_RANGES);
+    head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    weaken(&mut head.headers);
+    Response::from_parts(head, body)
+}
+
+/// The body coded; as it was when there is no room for another encoder.
+fn coded(
+    encoders: &Rc<Encoders>,
+    coding: Coding,
+    length: Option<u64>,
+    body: ResponseBody,
+) -> Result<ResponseBody, ResponseBody> {
+    let Some(open) = encoders.open(coding) else { return Err(body) };
+    // What is read ahead of the client is coded already: the server is as free as without, and less is held.
+    let (content, ahead) = body.take_apart();
+    let from = match content {
+        Content::Empty => return Err(ResponseBody::new(Content::Empty)),
+        Content::Full(bytes) if bytes.len() <= AT_ONCE => {
+            return match code_at_once(&bytes, coding, open) {
+                Ok(coded) => Ok(ResponseBody::new(Content::Full(coded))),
+                Err(_) => Err(ResponseBody::new(Content::Full(bytes))),
+            };
+        }
+        Content::Full(bytes) => Input::Full(bytes),
+        Content::Stream(source) => Input::Source(source),
+    };
+    match Encoder::new(coding, length) {
+        Ok(encoder) => {
+            let body = CodedBody::new(from, encoder, open, length.is_none());
+            Ok(ResponseBody::of(Content::Stream(Box::pin(body)), ahead))
+        }
+        Err(_) => {
+            let content = match from {
+                Input::Full(bytes) => Content::Full(bytes),
+                Input::Source(source) => Content::Stream(source),
+            };
+            Err(ResponseBody::of(content, ahead))
+        }
+    }
+}
+
+/// Of what the body would be, or is.
+fn length(headers: &HeaderMap, body: &ResponseBody) -> Option<u64> {
+    let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    told.or_else(|| http_body::Body::size_hint(body).exact())
+}
+
+/// Whether an answer is worth coding, whoever asks.
+fn gains(method: &Method, status: StatusCode, headers: &HeaderMap, body: &ResponseBody) -> bool {
+    let length = match (method, length(headers, body)) {
+        // Of HEAD the length is told or nobody knows it.
+        (&Method::HEAD, length) => headers.get(CONTENT_LENGTH).and(length),
+        (_, length) => length,
+    };
+    if length.is_some_and(|length| length < LEAST) || !headers.get(CONTENT_TYPE).is_some_and(is_text) {
+        return false;
+    }
+    let without = matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    let is_coded = headers.get_all(CONTENT_ENCODING).iter().any(|value| value.as_bytes() != b"identity");
+    let no_transform =
+        |value: &HeaderValue| tokens(value.as_bytes()).any(|directive| directive.eq_ignore_ascii_case(b"no-transform"));
+    let ranges = length.is_some_and(|length| length > RANGES_MATTER)
+        && headers.get(ACCEPT_RANGES).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"bytes"));
+    !status.is_informational()
+        && !without
+        && !is_coded
+        && !headers.contains_key(CONTENT_RANGE)
+        && !ranges
+        && !headers.get_all(CACHE_CONTROL).iter().any(no_transform)
+        && !DIGESTS.iter().any(|name| headers.contains_key(name))
+}
+
+/// A strong tag promises the same bytes, which coding does not.
+fn weaken(headers: &mut HeaderMap) {
+    let Some(etag) = headers.get(ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")) else { return };
+    if let Ok(weak) = HeaderValue::from_bytes(&[b"W/", etag.as_bytes()].concat()) {
+        headers.insert(ETAG, weak);
+    }
+}
+
+/// A client that was given the weak form of a tag holds the coded answer: what confirms it is told under the same tag
+/// (RFC 9110 section 15.4.5).
+fn confirm_weak(request: &HeaderMap, headers: &mut HeaderMap) {
+    let Some(etag) = headers.get(ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")) else { return };
+    let weak = [b"W/", etag.as_bytes()].concat();
+    let holds = request.get_all(IF_NONE_MATCH).iter().any(|line| tags(line.as_bytes()).any(|tag| tag == weak));
+    if holds {
+        vary(headers);
+        weaken(headers);
+    }
+}

@@ -1,0 +1,66 @@
+//! How many bodies a worker codes at the same time, and what came of it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Coding;
+use crate::observe::metrics::{CodedWith, Metrics, WorkerId};
+
+/// At the same time on one worker. Each holds up to 2.5 MB (br; zstd 1.5, gzip 0.2) until the last of its body is coded.
+const MOST: usize = 32;
+
+/// The encoders of one worker.
+pub struct Encoders {
+    open: Cell<usize>,
+    worker: WorkerId,
+    metrics: Arc<Metrics>,
+}
+
+impl Encoders {
+    pub fn new(worker: WorkerId, metrics: Arc<Metrics>) -> Rc<Encoders> {
+        Rc::new(Encoders { open: Cell::new(0), worker, metrics })
+    }
+
+    /// Leave to code one more body; `None` when there are enough: then it goes as it is.
+    pub fn open(self: &Rc<Self>, coding: Coding) -> Option<Open> {
+        let open = self.open.get();
+        if open >= MOST {
+            self.metrics.compression.refused(self.worker);
+            return None;
+        }
+        self.open.set(open.saturating_add(1));
+        Some(Open { encoders: Rc::clone(self), coding, input: 0, output: 0 })
+    }
+}
+
+/// One body being coded.
+pub struct Open {
+    encoders: Rc<Encoders>,
+    coding: Coding,
+    input: u64,
+    output: u64,
+}
+
+impl Open {
+    pub fn went_in(&mut self, bytes: usize) {
+        self.input = self.input.saturating_add(bytes as u64);
+    }
+
+    pub fn came_out(&mut self, bytes: usize) {
+        self.output = self.output.saturating_add(bytes as u64);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Encoders { open, worker, metrics } = &*self.encoders;
+        open.set(open.get().saturating_sub(1));
+        let with = match self.coding {
+            Coding::Zstd => CodedWith::Zstd,
+            Coding::Brotli => CodedWith::Brotli,
+            Coding::Gzip => CodedWith::Gzip,
+        };
+        metrics.compression.coded(*worker, with, self.input, self.output);
+    }
+}

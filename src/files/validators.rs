@@ -1,0 +1,159 @@
+//! Validators of a file, and the requests that are made under conditions (RFC 9110 sections 8.8 and 13).
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::find::Found;
+use crate::http1::tags::tags;
+
+/// What a client's copy is compared with.
+#[derive(Clone, Debug)]
+pub struct Validators {
+    /// Strong. Of length, time of change to the nanosecond and number of the file: one that is put in another's place by
+    /// renaming has another number, though builds that want to be reproducible give all files the same time.
+    pub etag: HeaderValue,
+    pub modified: Option<SystemTime>,
+}
+
+/// What the conditions of a request come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Send,
+    NotModified,
+    Failed,
+}
+
+impl Validators {
+    pub fn of(found: &Found) -> Validators {
+        let coding = found.coding.map_or("", |coding| coding.suffix());
+        let modified = found.modified;
+        let text = format!(
+            "\"{:x}.{:x}-{:x}-{:x}{coding}\"",
+            modified.seconds, modified.nanoseconds, found.length, found.inode
+        );
+        Validators {
+            // Always of visible ASCII.
+            etag: HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\"")),
+            // RFC 9110 section 8.8.2.1: never later than the answer.
+            modified: modified.told().map(|modified| modified.min(SystemTime::now())),
+        }
+    }
+
+    /// Judges the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2.
+    pub fn judge(&self, request: &HeaderMap) -> Verdict {
+        let etag = self.etag.as_bytes();
+        if request.contains_key(IF_MATCH) {
+            if !listed(request, &IF_MATCH, |tag| tag == etag) {
+                return Verdict::Failed;
+            }
+        } else if let (Some(since), Some(modified)) = (date(request, &IF_UNMODIFIED_SINCE), self.modified)
+            && modified > since
+        {
+            return Verdict::Failed;
+        }
+        if request.contains_key(IF_NONE_MATCH) {
+            if listed(request, &IF_NONE_MATCH, |tag| tag.strip_prefix(b"W/").unwrap_or(tag) == etag) {
+                return Verdict::NotModified;
+            }
+        } else if let (Some(since), Some(modified)) = (date(request, &IF_MODIFIED_SINCE), self.modified)
+            && modified <= since
+        {
+            return Verdict::NotModified;
+        }
+        Verdict::Send
+    }
+
+    /// Whether `Range` counts: what `If-Range` holds is still the very same.
+    pub fn range_holds(&self, request: &HeaderMap) -> bool {
+        let mut values = request.get_all(IF_RANGE).iter();
+        match (values.next(), values.next()) {
+            (None, _) => true,
+            (Some(_), Some(_)) => false,
+            (Some(value), None) if value.as_bytes().ends_with(b"\"") => *value == self.etag,
+            (Some(_), None) => {
+                // RFC 9110 section 8.8.2.2: a file that was written within this second may be written again in it.
+                let settled = |modified: &SystemTime| {
+                    SystemTime::now().duration_since(*modified).is_ok_and(|age| age > Duration::from_secs(1))
+                };
+                let modified = self.modified.filter(settled);
+                modified.is_some() && date(request, &IF_RANGE) == modified
+            }
+        }
+    }
+}
+
+/// Whether a list of entity tags is `*` or holds one that `is_it`.
+fn listed(request: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) -> bool {
+    request.get_all(name).iter().any(|line| line.as_bytes().trim_ascii() == b"*" || tags(line.as_bytes()).any(&is_it))
+}
+
+/// A field that holds one date; any other is as good as none.
+fn date(request: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    let mut values = request.get_all(name).iter();
+    let value = values.next()?.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
+    value.filter(|_| values.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THEN: &str = "Sat, 01 Feb 2025 10:00:00 GMT";
+    const EARLIER: &str = "Sat, 01 Feb 2025 09:59:59 GMT";
+
+    fn validators() -> Validators {
+        Validators {
+            etag: HeaderValue::from_static("\"a,b\""),
+            modified: Some(httpdate::parse_http_date(THEN).unwrap()),
+        }
+    }
+
+    fn request(fields: &[(HeaderName, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn judge(fields: &[(HeaderName, &'static str)]) -> Verdict {
+        validators().judge(&request(fields))
+    }
+
+    #[test]
+    fn preconditions() {
+        use Verdict::{Failed, NotModified, Send};
+        assert_eq!(judge(&[]), Send);
+        for same in ["\"a,b\"", "W/\"a,b\"", "*", "\"x\", \"a,b\"", "\"x\",W/\"a,b\" ", ", ,\"a,b\""] {
+            assert_eq!(judge(&[(IF_NONE_MATCH, same)]), NotModified, "{same}");
+        }
+        assert_eq!(judge(&[(IF_NONE_MATCH, "\"x\""), (IF_NONE_MATCH, "\"a,b\"")]), NotModified);
+        for other in ["\"x\"", "a,b", "\"a\", \"b\"", "\"a,b", "w/\"a,b\"", ""] {
+            assert_eq!(judge(&[(IF_NONE_MATCH, other)]), Send, "{other}");
+        }
+        assert_eq!(judge(&[(IF_MODIFIED_SINCE, THEN)]), NotModified);
+        assert_eq!(judge(&[(IF_MODIFIED_SINCE, EARLIER)]), Send);
+        assert_eq!(judge(&[(IF_MODIFIED_SINCE, "yesterday")]), Send);
+        assert_eq!(judge(&[(IF_MODIFIED_SINCE, THEN), (IF_NONE_MATCH, "\"x\"")]), Send, "the tag goes first");
+        assert_eq!(judge(&[(IF_MATCH, "\"a,b\"")]), Send);
+        assert_eq!(judge(&[(IF_MATCH, "*")]), Send);
+        assert_eq!(judge(&[(IF_MATCH, "W/\"a,b\"")]), Failed, "compared strongly");
+        assert_eq!(judge(&[(IF_MATCH, "\"x\"")]), Failed);
+        assert_eq!(judge(&[(IF_UNMODIFIED_SINCE, THEN)]), Send);
+        assert_eq!(judge(&[(IF_UNMODIFIED_SINCE, EARLIER)]), Failed);
+        assert_eq!(judge(&[(IF_UNMODIFIED_SINCE, EARLIER), (IF_MATCH, "\"a,b\"")]), Send);
+        assert_eq!(judge(&[(IF_MATCH, "\"a,b\""), (IF_NONE_MATCH, "\"a,b\"")]), NotModified);
+    }
+
+    #[test]
+    fn ranges_of_what_has_changed_do_not_count() {
+        let holds = |value: &'static str| validators().range_holds(&request(&[(IF_RANGE, value)]));
+        assert!(validators().range_holds(&HeaderMap::new()));
+        assert!(holds("\"a,b\"") && holds(THEN));
+        for other in ["W/\"a,b\"", "\"x\"", EARLIER, "Sat, 01 Feb 2025 10:00:01 GMT", "soon", ""] {
+            assert!(!holds(other), "{other}");
+        }
+    }
+}
