@@ -60,8 +60,8 @@ pub fn compress(
         body
     } else {
         match coded(encoders, coding, length(&head.headers, &body), body) {
-            Ok(body) => body,
-            Err(body) => return Response::from_parts(head, body),
+            (body, Form::Coded) => body,
+            (body, Form::AsItWas) => return Response::from_parts(head, body),
         }
     };
     head.headers.remove(CONTENT_LENGTH);
@@ -72,22 +72,23 @@ pub fn compress(
     Response::from_parts(head, body)
 }
 
+/// What became of a body.
+enum Form {
+    Coded,
+    AsItWas,
+}
+
 /// The body coded; as it was when there is no room for another encoder.
-fn coded(
-    encoders: &Rc<Encoders>,
-    coding: Coding,
-    length: Option<u64>,
-    body: ResponseBody,
-) -> Result<ResponseBody, ResponseBody> {
-    let Some(open) = encoders.open(coding) else { return Err(body) };
+fn coded(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: ResponseBody) -> (ResponseBody, Form) {
+    let Some(open) = encoders.open(coding) else { return (body, Form::AsItWas) };
     // What is read ahead of the client is coded already: the server is as free as without, and less is held.
     let (content, ahead) = body.take_apart();
     let from = match content {
-        Content::Empty => return Err(ResponseBody::new(Content::Empty)),
+        Content::Empty => return (ResponseBody::new(Content::Empty), Form::AsItWas),
         Content::Full(bytes) if bytes.len() <= AT_ONCE => {
             return match code_at_once(&bytes, coding, open) {
-                Ok(coded) => Ok(ResponseBody::new(Content::Full(coded))),
-                Err(_) => Err(ResponseBody::new(Content::Full(bytes))),
+                Ok(coded) => (ResponseBody::new(Content::Full(coded)), Form::Coded),
+                Err(_) => (ResponseBody::new(Content::Full(bytes)), Form::AsItWas),
             };
         }
         Content::Full(bytes) => Input::Full(bytes),
@@ -96,14 +97,14 @@ fn coded(
     match Encoder::new(coding, length) {
         Ok(encoder) => {
             let body = CodedBody::new(from, encoder, open, length.is_none());
-            Ok(ResponseBody::of(Content::Stream(Box::pin(body)), ahead))
+            (ResponseBody::of(Content::Stream(Box::pin(body)), ahead), Form::Coded)
         }
         Err(_) => {
             let content = match from {
                 Input::Full(bytes) => Content::Full(bytes),
                 Input::Source(source) => Content::Stream(source),
             };
-            Err(ResponseBody::of(content, ahead))
+            (ResponseBody::of(content, ahead), Form::AsItWas)
         }
     }
 }

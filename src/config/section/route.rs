@@ -14,8 +14,6 @@ use super::super::value::{http, net, number, pattern};
 use super::defaults::{self, Defaults};
 use super::{Known, access, files, headers, validate};
 
-/// Keys of a route whose feature this version does not have; `[defaults]` names its own.
-
 pub(super) fn read(table: Table<'_>, defaults: &Defaults, known: Known<'_>) -> Option<RouteSettings> {
     let encoded_slashes = table.or("encoded_slashes", false, Node::boolean);
     let path = table.require("path", "\"/{*rest}\"", |node| pattern::path_pattern(node, encoded_slashes));

@@ -138,7 +138,7 @@ pub struct NoPlace {
 }
 
 impl Connections {
-    /// A place for one more request to `server`, and whether the connection was made for it.
+    /// A place for one more request to `server`, on a connection that may have to be made.
     ///
     /// # Errors
     /// As of [`connect`].
@@ -149,17 +149,12 @@ impl Connections {
         keep_alive: Duration,
     ) -> Result<Place, NoPlace> {
         for _ in 0..MOST_MADE {
-            let opening = match self.find(server.id, keep_alive) {
+            let (opening, told) = match self.find(server.id, keep_alive) {
                 Found::Place(place) => return Ok(place),
-                Found::Opening(opening) => opening,
-                Found::Nothing => {
-                    let mut opening = self.open(server, patience, keep_alive);
-                    wait(&mut opening).await.map_err(|error| NoPlace { error, told: false })?;
-                    continue;
-                }
+                Found::Opening(opening) => (opening, true),
+                Found::Nothing => (self.open(server, patience, keep_alive), false),
             };
-            let mut opening = opening;
-            wait(&mut opening).await.map_err(|error| NoPlace { error, told: true })?;
+            wait(opening).await.map_err(|error| NoPlace { error, told })?;
         }
         match self.find(server.id, keep_alive) {
             Found::Place(place) => Ok(place),
@@ -210,6 +205,9 @@ impl Connections {
                 known.open.push(Rc::clone(&shared));
                 tokio::task::spawn_local(drive(connection, shared, patience, Rc::downgrade(&connections), server.id));
             });
+            if known.open.is_empty() {
+                servers.remove(&server.id);
+            }
             drop(servers);
             // Nobody may wait for it any more.
             let _ = made.send(Some(told));
@@ -244,7 +242,7 @@ enum Found {
     Nothing,
 }
 
-async fn wait(opening: &mut Opening) -> Result<(), ConnectError> {
+async fn wait(mut opening: Opening) -> Result<(), ConnectError> {
     match opening.wait_for(Option::is_some).await {
         Ok(made) => made.clone().unwrap_or_else(|| Err(closed())),
         // Its task ends only with the worker.
