@@ -16,6 +16,7 @@ use crate::admit::credential::Withheld;
 use crate::body::RequestBody;
 use crate::config::settings::{HostHeader, Protocol, UpstreamTimeouts};
 use crate::http1::head::Notable;
+use crate::request::buffering::{bounds, is_taken_in};
 use crate::request::client::{Told, is_forwarding_field};
 use crate::request::decisions::hash_value;
 use crate::request::limited::limit;
@@ -35,9 +36,21 @@ impl<'g> Walk<'g> {
         admitted: &LetIn<'_>,
         body: RequestBody,
     ) -> Result<Outcome, Rejection> {
-        // One whose length nobody knows is taken in whole for servers that must be told.
-        let length = body.length().or_else(|| upstream.needs_lengths().then_some(normal.body_bytes));
+        let buffer = &route.settings.buffer;
+        let taken_in = is_taken_in(&body, &normal.inbound.headers, buffer, upstream.needs_lengths());
+        let (stated, most) = (body.length(), bounds(buffer).most());
         self.body(route, normal, query, admitted, body).await?;
+        // Once it is here its length is known.
+        let length = stated.or_else(|| taken_in.then_some(normal.body_bytes));
+        if taken_in {
+            let place = self.of_route(route, "buffer");
+            let said = format!("taken in whole before a server is chosen, at most {}", size(most));
+            // What validation has read whole is here already.
+            if route.validation.is_none() && length.is_some_and(|length| length > most) {
+                return Err(self.refuse("buffer", &said, place, Cause::BodyPastBuffer.into()));
+            }
+            self.pass("buffer", said, place);
+        }
         let key = match &route.action {
             Action::Files { .. } => "fallback",
             Action::Forward { .. } | Action::Redirect(_) | Action::Respond(_) => "upstream",

@@ -15,8 +15,17 @@ const X_ACCEL_BUFFERING: &str = "x-accel-buffering";
 /// Content that is read while it comes, whatever its length.
 const STREAMS: [&str; 3] = ["text/event-stream", "application/grpc", "multipart/x-mixed-replace"];
 
-fn bounds(settings: &BufferSettings) -> Bounds {
+pub fn bounds(settings: &BufferSettings) -> Bounds {
     Bounds { memory: settings.memory, disk: settings.disk }
+}
+
+/// Whether a request's body is taken in whole.
+pub fn is_taken_in(body: &RequestBody, headers: &HeaderMap, settings: &BufferSettings, length_demanded: bool) -> bool {
+    match body {
+        RequestBody::Empty | RequestBody::Whole(_) | RequestBody::Held(_) => false,
+        RequestBody::Stream(_) if length_demanded && body.length().is_none() => true,
+        RequestBody::Stream(_) => settings.request && !is_stream(headers),
+    }
 }
 
 /// Takes a request's body in whole, where the route says so or the server has to be told its length, unless it is a
@@ -31,12 +40,7 @@ pub async fn take_in(
     length_demanded: bool,
     spool: &Arc<Spool>,
 ) -> Result<RequestBody, Rejection> {
-    let wanted = match &body {
-        RequestBody::Empty | RequestBody::Whole(_) | RequestBody::Held(_) => false,
-        RequestBody::Stream(_) if length_demanded && body.length().is_none() => true,
-        RequestBody::Stream(_) => settings.request && !is_stream(headers),
-    };
-    if !wanted {
+    if !is_taken_in(&body, headers, settings, length_demanded) {
         return Ok(body);
     }
     let mut held = hold(body, bounds(settings), spool).await.map_err(|error| {

@@ -269,6 +269,9 @@ causes! {
     UpstreamStreamReset BAD_GATEWAY Upstream "upstream_stream_reset"
         "The server broke the request off."
         "See the server's own log, and in detail the reason that it gave; REFUSED_STREAM means that it has too much to do.";
+    UpstreamKeptConnectionClosed BAD_GATEWAY Upstream "upstream_kept_connection_closed"
+        "The server closed a kept connection instead of answering."
+        "Set keep_alive in timeouts of the upstream below the server's own; if it is, a worker died with the request: see the server's log.";
     UpstreamInvalidResponse BAD_GATEWAY Upstream "upstream_invalid_response"
         "The server's answer is not valid HTTP."
         "See what the server sends: ambiguous lengths and malformed heads are refused.";

@@ -101,17 +101,18 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
                 let broke = matches!(failed.cause, Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset);
                 let unseen = !failed.wrote || (idempotent && !failed.answered && broke);
                 let again = unseen && failed.cause.row().blame == Blame::Upstream && body.rewind();
+                let cause = if failed.stale { Cause::UpstreamKeptConnectionClosed } else { failed.cause };
                 if !again || left == 0 {
-                    return Err(failed.cause);
+                    return Err(cause);
                 }
                 // Replays of what kept connections lost need no budget: they are bounded by those connections.
                 if !failed.stale && !call.upstream.budget.take() {
                     call.upstream.metrics.retry_refused(call.worker);
-                    return Err(failed.cause);
+                    return Err(cause);
                 }
                 call.upstream.metrics.retried(call.worker);
                 left = left.saturating_sub(1);
-                last = Some(failed.cause);
+                last = Some(cause);
                 tried.push(server.id);
             }
         }

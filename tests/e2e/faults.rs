@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::backends::Backend;
 use crate::harness::http::{Client, head};
-use crate::harness::{Fake, Setup, free_port};
+use crate::harness::{Fake, Setup, eventually, free_port};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 
@@ -189,6 +189,30 @@ fn a_kept_connection_that_closes_as_it_is_used_costs_no_request() {
     for _ in 0..10 {
         assert_eq!(gateway.get("/").status, 200);
     }
+}
+
+/// What is not sent again says that it was a kept connection: nothing has to be wrong with the server.
+#[test]
+fn a_post_that_a_kept_connection_loses_is_told_from_one_that_a_worker_loses() {
+    let fake = Fake::start(|mut connection| {
+        connection.read_request();
+        connection.send(OK);
+        connection.read_head();
+        connection.reset();
+    });
+    let gateway = Setup::before([fake.url()]).start();
+    assert_eq!(gateway.get("/").status, 200);
+    let cause = "upstream_kept_connection_closed";
+    // Its worker may have another thread's connections kept.
+    let lost = eventually("a kept connection is used", || {
+        let answer = Client::connect(gateway.port("http")).ask("POST", "/", &[("Content-Length", "0")]);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((lost.status, lost.cause().as_str()), (502, cause));
+    let record = gateway.access_record(&lost);
+    assert_eq!((record["cause"].as_str(), record["attempts"].as_u64()), (Some(cause), Some(1)));
+    assert_eq!(gateway.metric("passerelle_rejections_total", &[&format!("cause=\"{cause}\"")]), 1.0);
+    assert_eq!(gateway.status()["upstreams"][0]["servers"][0]["state"], "up");
 }
 
 #[test]

@@ -47,7 +47,8 @@ fn workers_recycled_by_max_requests_cost_no_get_and_hardly_a_post() {
         let gateway = Setup::before([first.url(), second.url()]).start();
         let failures = mixed_load(&gateway, 30);
         for ((method, cause), count) in failures {
-            assert_eq!((method, cause.as_str()), ("POST", "upstream_closed_early"), "{kind:?}");
+            let lost = ["upstream_closed_early", "upstream_kept_connection_closed"].contains(&cause.as_str());
+            assert!(method == "POST" && lost, "{method} {cause} {kind:?}");
             assert!(count <= 6, "{count} of 120 POST failed with {kind:?}");
         }
     }

@@ -68,6 +68,7 @@ impl Failure {
             | Cause::QueueTimeout
             | Cause::Overloaded
             | Cause::UpstreamUnresolved
+            | Cause::UpstreamKeptConnectionClosed
             | Cause::UpstreamHeadersTooLarge => None,
             // Whatever the client or the gateway is to blame for.
             Cause::MalformedHead
