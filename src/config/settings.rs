@@ -237,6 +237,10 @@ pub enum Endpoint {
     Uwsgi(Authority),
     /// `uwsgi+unix:/PATH`
     UwsgiUnix(PathBuf),
+    /// `h2://HOST:PORT`, over TLS
+    H2(Authority),
+    /// `h2c://HOST:PORT`, without
+    H2c(Authority),
 }
 
 /// What a server is spoken to in.
@@ -245,14 +249,19 @@ pub enum Protocol {
     Http1,
     /// uWSGI's own: variables in a packet, then the body; the answer is like that of HTTP/1.1.
     Uwsgi,
+    Http2,
 }
 
 impl Endpoint {
     /// Whether it is reached over TLS.
     pub fn is_tls(&self) -> bool {
         match self {
-            Endpoint::Https(_) => true,
-            Endpoint::Http(_) | Endpoint::HttpUnix(_) | Endpoint::Uwsgi(_) | Endpoint::UwsgiUnix(_) => false,
+            Endpoint::Https(_) | Endpoint::H2(_) => true,
+            Endpoint::Http(_)
+            | Endpoint::HttpUnix(_)
+            | Endpoint::Uwsgi(_)
+            | Endpoint::UwsgiUnix(_)
+            | Endpoint::H2c(_) => false,
         }
     }
 
@@ -260,6 +269,7 @@ impl Endpoint {
         match self {
             Endpoint::Http(_) | Endpoint::Https(_) | Endpoint::HttpUnix(_) => Protocol::Http1,
             Endpoint::Uwsgi(_) | Endpoint::UwsgiUnix(_) => Protocol::Uwsgi,
+            Endpoint::H2(_) | Endpoint::H2c(_) => Protocol::Http2,
         }
     }
 }

@@ -6,7 +6,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use http::header::{ALLOW, CONNECTION, EXPECT, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
@@ -35,7 +34,7 @@ use crate::request::peer::Peer;
 use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
 use crate::upstream::upgrade::Upgraded;
-use crate::upstream::{ChooseBy, Server, Upstream};
+use crate::upstream::{ChooseBy, Upstream};
 use crate::validate::{Judging, Reserved, Validation};
 use crate::worker::Worker;
 
@@ -88,6 +87,10 @@ fn refuse(
     record.journey.detail(rejection.detail().map(str::to_owned));
     let format = record.manners().map_or(gateway.routes.unrouted.errors, |route| route.style.errors);
     let mut response = refusal::answer(rejection, format, request, &record.request_id);
+    if response.status().is_success() {
+        // A client of gRPC is told elsewhere than in the status; what went wrong is the same.
+        record.status = Some(rejection.cause.row().status);
+    }
     if let Some(request) = request {
         mark_origin(&record, request, response.headers_mut());
     }
@@ -115,7 +118,7 @@ fn finish(
         None => gateway.routes.unrouted.mark(response.headers_mut(), peer.tls, &[]),
     }
     response.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
-    record.status = Some(response.status());
+    record.status.get_or_insert(response.status());
     response.map(|body| body.on_end(record))
 }
 
@@ -349,7 +352,6 @@ impl<'a> Passage<'a> {
             identity_fields: &self.gateway.routes.identity_fields,
             withheld: admitted.withheld,
         };
-        let write_head = |server: &Server, out: &mut BytesMut| outgoing.write(server, out);
         let call = Call {
             worker: self.worker.id,
             pool: &self.worker.pool,
@@ -358,7 +360,7 @@ impl<'a> Passage<'a> {
             priority: route.settings.priority,
             by: ChooseBy { client: self.record.client, key: hash_value(upstream, &inbound.headers) },
             method: &inbound.method,
-            write_head: &write_head,
+            head: &outgoing,
             framing,
             upgrade: upgrade.is_some(),
             interim: self.interim,

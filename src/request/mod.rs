@@ -4,6 +4,7 @@ pub mod buffering;
 pub mod client;
 pub mod cors;
 mod dialect;
+mod grpc;
 pub mod handle;
 pub mod inbound;
 pub mod limited;

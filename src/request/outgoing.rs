@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bytes::BytesMut;
-use http::header::{AUTHORIZATION, CONNECTION, COOKIE, HOST, UPGRADE, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, UPGRADE, VIA};
+use http::uri::{self, Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::client::{Told, is_forwarding_field};
 use super::inbound::Inbound;
@@ -22,7 +23,9 @@ use crate::http1::connection::{is_hop_by_hop, options, remove_hop_by_hop, tokens
 use crate::http1::encode::{Lines, content_length, field};
 use crate::http1::head::{Notable, Seen};
 use crate::upstream::Server;
+use crate::upstream::forward::Head;
 use crate::upstream::http1::SentFraming;
+use crate::upstream::http2::Heads;
 use crate::upstream::uwsgi::{Packet, TooLarge, split_host};
 
 /// The upgrade that a request asks for and that may be passed on. One to HTTP/2 may not: behind it requests would
@@ -99,20 +102,52 @@ pub struct Outgoing<'a> {
     pub withheld: Withheld<'a>,
 }
 
-impl Outgoing<'_> {
-    /// Writes all that `server` is sent before the body.
-    ///
-    /// # Errors
-    /// `UwsgiVariablesTooLarge`.
-    pub fn write(&self, server: &Server, out: &mut BytesMut) -> Result<(), Cause> {
+impl Head for Outgoing<'_> {
+    fn write(&self, server: &Server, out: &mut BytesMut) -> Result<(), Cause> {
         out.reserve(1024);
         match server.protocol {
-            Protocol::Http1 => {
+            Protocol::Http1 | Protocol::Http2 => {
                 self.write_head(server, out);
                 Ok(())
             }
             Protocol::Uwsgi => self.write_packet(server, out).map_err(|TooLarge| Cause::UwsgiVariablesTooLarge),
         }
+    }
+
+    fn request(&self, server: &Server) -> Result<Request<()>, Cause> {
+        let authority = Authority::try_from(self.host(server)).map_err(|_| Cause::BadHost)?;
+        let path = self.path.behind(self.route.settings.strip_prefix.as_deref());
+        let target = match self.query {
+            Some(query) => PathAndQuery::try_from([path.as_bytes(), b"?", query].concat()),
+            None => PathAndQuery::try_from(path),
+        };
+        let mut uri = uri::Parts::default();
+        uri.scheme = Some(if server.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.authority = Some(authority);
+        uri.path_and_query = Some(target.map_err(|_| Cause::BadTarget)?);
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Cause::BadTarget)?;
+        let mut heads = Heads::default();
+        self.write_fields(server, &mut heads);
+        if let SentFraming::Length(length) = self.framing {
+            heads.add(&CONTENT_LENGTH, &HeaderValue::from(length));
+        }
+        if self.takes_trailers() {
+            heads.put(&TE, &[b"trailers"]);
+        }
+        *request.headers_mut() = heads.0;
+        Ok(request)
+    }
+}
+
+impl Outgoing<'_> {
+    /// Whether the client takes trailers (RFC 9110 section 6.5.1), which gRPC asks for.
+    fn takes_trailers(&self) -> bool {
+        let lines = || self.headers.get_all(TE).iter();
+        self.seen.has(Notable::HopByHop)
+            && lines().any(|line| tokens(line.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"trailers")))
     }
 
     fn write_head(&self, server: &Server, out: &mut BytesMut) {

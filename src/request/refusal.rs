@@ -7,10 +7,10 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER,
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
-use super::dialect;
 use super::names::X_REQUEST_ID;
 use super::rejection::{Cause, Rejection, Row};
 use super::violation::Violation;
+use super::{dialect, grpc};
 use crate::body::{Content, ResponseBody};
 use crate::config::settings::ErrorFormat;
 
@@ -25,6 +25,9 @@ pub fn answer(
     request_id: &HeaderValue,
 ) -> Response<ResponseBody> {
     let mut row = rejection.cause.row();
+    if request.is_some_and(grpc::is_grpc) {
+        return grpc::answer(&row, request_id);
+    }
     let violations = rejection.violations();
     if format == ErrorFormat::Drf && !violations.is_empty() {
         // Clients of the Django REST framework know what is invalid by this status.

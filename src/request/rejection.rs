@@ -241,9 +241,15 @@ causes! {
     UpstreamClosedEarly BAD_GATEWAY Upstream "upstream_closed_early"
         "The server closed the connection before the answer was complete."
         "See the server's own log: a worker was killed, restarted or timed out.";
+    UpstreamStreamReset BAD_GATEWAY Upstream "upstream_stream_reset"
+        "The server broke the request off."
+        "See the server's own log, and in detail the reason that it gave; REFUSED_STREAM means that it has too much to do.";
     UpstreamInvalidResponse BAD_GATEWAY Upstream "upstream_invalid_response"
         "The server's answer is not valid HTTP."
         "See what the server sends: ambiguous lengths and malformed heads are refused.";
+    UpgradeNotSupported NOT_IMPLEMENTED Gateway "upgrade_not_supported"
+        "The service takes no upgrades."
+        "WebSockets and other upgrades reach servers of http://, https:// and uwsgi://, not of h2:// and h2c://.";
     UpstreamHeadersTooLarge BAD_GATEWAY Upstream "upstream_headers_too_large"
         "The server's answer has too large a head."
         "The service sends more than 64 KiB or 256 fields of headers: look at its cookies.";

@@ -31,7 +31,8 @@ pub enum ServerStream {
 /// Why there is no connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectError {
-    /// One of the `UpstreamConnect…` causes or `UpstreamTlsFailed`.
+    /// One of the `UpstreamConnect…` causes or `UpstreamTlsFailed`; `UpstreamInvalidResponse` where the server does not
+    /// speak what it should.
     pub cause: Cause,
     /// What it says of the server's health; `None` when the gateway itself ran short of something.
     pub failure: Option<Failure>,
@@ -40,7 +41,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    fn new(cause: Cause, detail: Option<String>) -> ConnectError {
+    pub(super) fn new(cause: Cause, detail: Option<String>) -> ConnectError {
         ConnectError { cause, failure: Failure::of(cause), detail }
     }
 
@@ -87,17 +88,17 @@ async fn reach(server: &Server) -> Result<ServerStream, ConnectError> {
     };
     // Failing to turn Nagle off costs speed, nothing else.
     let _ = stream.set_nodelay(true);
-    match &server.tls {
-        None => Ok(ServerStream::Tcp(stream)),
-        Some(tls) => tokio_rustls::TlsConnector::from(Arc::clone(&tls.config))
-            .connect(tls.name.clone(), stream)
-            .await
-            .map(|stream| ServerStream::Tls(Box::new(stream)))
-            .map_err(|error| {
-                // The reason may quote the name that the certificate should be for.
-                ConnectError::new(Cause::UpstreamTlsFailed, (!tls.secret).then(|| error.to_string()))
-            }),
+    let Some(tls) = &server.tls else { return Ok(ServerStream::Tcp(stream)) };
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
+    let stream = connector.connect(tls.name.clone(), stream).await.map_err(|error| {
+        // The reason may quote the name that the certificate should be for.
+        ConnectError::new(Cause::UpstreamTlsFailed, (!tls.secret).then(|| error.to_string()))
+    })?;
+    if !tls.is_agreed(stream.get_ref().1, server.protocol) {
+        let detail = "the server does not offer HTTP/2 (h2 by ALPN)";
+        return Err(ConnectError::new(Cause::UpstreamTlsFailed, Some(detail.to_owned())));
     }
+    Ok(ServerStream::Tls(Box::new(stream)))
 }
 
 /// Linux answers "try again" when a Unix socket's backlog is full, where a TCP connection would wait: the server is

@@ -7,16 +7,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode};
 
-use super::connect::connect;
+use super::connect::{ConnectError, connect};
 use super::health::Failure;
-use super::http1::{Answer, Connection, Exchange, ExchangeTimeouts, Failed, Interim, SentFraming};
+use super::http1::{self, Connection, Exchange, ExchangeTimeouts, Failed, Interim, SentFraming};
+use super::http2::connections::NoPlace;
 use super::journey::Journey;
 use super::pool::Pool;
 use super::replay::Replay;
 use super::upgrade::{Open, Upgraded};
-use super::{Asking, ChooseBy, Lease, Server, Upstream, uwsgi};
+use super::{Asking, ChooseBy, Lease, Server, Upstream, http2, uwsgi};
 use crate::body::{Content, RequestBody};
 use crate::config::settings::{Priority, Protocol, UpstreamTimeouts};
 use crate::http1::head::ResponseHead;
@@ -32,13 +33,33 @@ pub struct Call<'a> {
     pub by: ChooseBy<'a>,
     pub priority: Priority,
     pub method: &'a Method,
-    /// Writes what a server is sent before the body.
-    pub write_head: &'a dyn Fn(&Server, &mut BytesMut) -> Result<(), Cause>,
+    pub head: &'a dyn Head,
     pub framing: SentFraming,
     /// Whether the head asks for an upgrade.
     pub upgrade: bool,
     pub interim: &'a dyn Interim,
     pub journey: &'a Rc<Journey>,
+}
+
+/// What a server is sent before the body, whatever it speaks.
+pub trait Head {
+    /// Writes it for a server of HTTP/1.1 or uwsgi.
+    ///
+    /// # Errors
+    /// `UwsgiVariablesTooLarge`.
+    fn write(&self, server: &Server, out: &mut BytesMut) -> Result<(), Cause>;
+
+    /// The same for a server of HTTP/2.
+    ///
+    /// # Errors
+    /// `BadHost`, `BadTarget`: the library takes less than HTTP/1.1 does.
+    fn request(&self, server: &Server) -> Result<Request<()>, Cause>;
+}
+
+/// An answer that has begun.
+enum Begun {
+    Http1(http1::Answer),
+    Http2(http2::Answer),
 }
 
 /// What came of it.
@@ -77,8 +98,8 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
             }
             Err(failed) => {
                 call.journey.detail(failed.detail);
-                let unseen =
-                    !failed.wrote || (idempotent && !failed.answered && failed.cause == Cause::UpstreamClosedEarly);
+                let broke = matches!(failed.cause, Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset);
+                let unseen = !failed.wrote || (idempotent && !failed.answered && broke);
                 let again = unseen && failed.cause.row().blame == Blame::Upstream && body.rewind();
                 if !again || left == 0 {
                     return Err(failed.cause);
@@ -97,39 +118,77 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
     }
 }
 
-/// One attempt on one server; only the first uses a kept connection, since one that fails hints at more that will.
-async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) -> Result<Answer, Failed> {
+/// One attempt on one server.
+async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) -> Result<Begun, Failed> {
+    match lease.server().protocol {
+        Protocol::Http1 | Protocol::Uwsgi => attempt_alone(call, lease, body, first).await.map(Begun::Http1),
+        Protocol::Http2 => attempt_shared(call, lease, body).await.map(Begun::Http2),
+    }
+}
+
+fn exchange_timeouts(call: &Call<'_>) -> ExchangeTimeouts {
+    ExchangeTimeouts {
+        response: call.timeouts.response,
+        between_bytes: call.timeouts.between_bytes,
+        keep_alive: call.timeouts.keep_alive,
+    }
+}
+
+fn not_connected(call: &Call<'_>, server: &Server, error: ConnectError) -> Failed {
+    server.metrics.connect_failed(call.worker);
+    if let Some(failure) = error.failure {
+        server.health.failed(failure);
+    }
+    Failed { detail: error.detail, ..Failed::unsent(error.cause) }
+}
+
+/// On a stream of a connection that requests share.
+async fn attempt_shared(call: &Call<'_>, lease: Lease, body: &mut Replay) -> Result<http2::Answer, Failed> {
+    if call.upgrade {
+        return Err(Failed::unsent(Cause::UpgradeNotSupported));
+    }
+    let server = Arc::clone(lease.server());
+    let request = call.head.request(&server).map_err(Failed::unsent)?;
+    let place = http2::place(&call.pool.http2, &server, exchange_timeouts(call), call.timeouts.connect).await;
+    let place = place.map_err(|NoPlace { error, told }| match told {
+        // Of a connection that many wait for, one tells.
+        true => Failed { detail: error.detail, ..Failed::unsent(error.cause) },
+        false => not_connected(call, &server, error),
+    })?;
+    server.metrics.connection_used(call.worker, place.is_reused());
+    let has_body = call.framing != SentFraming::None;
+    let answer = place.answer(request, has_body, lease, call.journey, body, call.interim).await;
+    answer.inspect_err(|failed| {
+        // A server may end a connection, and say that it has too much to do: neither is a failure.
+        if failed.wrote && !failed.told {
+            report(&server, failed.cause);
+        }
+    })
+}
+
+/// On a connection that it has to itself. Only the first uses a kept one, since one that fails hints at more that will.
+async fn attempt_alone(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) -> Result<http1::Answer, Failed> {
     let server = Arc::clone(lease.server());
     let kept = if first { call.pool.take(server.id) } else { None };
     let reused = kept.is_some();
     let connection = match kept {
         Some(connection) => connection,
-        None => match connect(&server, call.timeouts.connect).await {
-            Ok(stream) => Connection::new(stream),
-            Err(error) => {
-                server.metrics.connect_failed(call.worker);
-                if let Some(failure) = error.failure {
-                    server.health.failed(failure);
-                }
-                return Err(Failed { detail: error.detail, ..Failed::unsent(error.cause) });
-            }
-        },
+        None => {
+            let stream = connect(&server, call.timeouts.connect).await;
+            Connection::new(stream.map_err(|error| not_connected(call, &server, error))?)
+        }
     };
     server.metrics.connection_used(call.worker, reused);
-    let timeouts = ExchangeTimeouts {
-        response: call.timeouts.response,
-        between_bytes: call.timeouts.between_bytes,
-        keep_alive: call.timeouts.keep_alive,
-    };
     let mut size = 0;
     let write_head = |out: &mut BytesMut| {
         let before = out.len();
-        (call.write_head)(&server, out)?;
+        call.head.write(&server, out)?;
         size = out.len().saturating_sub(before);
         Ok(())
     };
     let journey = Rc::clone(call.journey);
     let pool = Rc::clone(call.pool);
+    let timeouts = exchange_timeouts(call);
     let exchange =
         Exchange::new(connection, lease, journey, pool, timeouts, call.framing, write_head).map_err(Failed::unsent)?;
     exchange.answer(body, call.interim).await.map_err(|mut failed| {
@@ -148,7 +207,7 @@ async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) 
 /// Why the server may have closed without a word after a head of `size` bytes.
 fn refused_size(server: &Server, size: usize) -> Option<String> {
     match server.protocol {
-        Protocol::Http1 => None,
+        Protocol::Http1 | Protocol::Http2 => None,
         Protocol::Uwsgi => uwsgi::refused_size(size),
     }
 }
@@ -160,8 +219,14 @@ fn report(server: &Server, cause: Cause) {
     }
 }
 
-fn finish(call: &Call<'_>, answer: Answer, body: Replay, open: Option<Open>) -> Result<Forwarded, Cause> {
-    let Answer { head, exchange } = answer;
+fn finish(call: &Call<'_>, begun: Begun, body: Replay, open: Option<Open>) -> Result<Forwarded, Cause> {
+    let http1::Answer { head, exchange } = match begun {
+        Begun::Http1(answer) => answer,
+        Begun::Http2(answer) => {
+            let (head, content) = answer.into_content(call.method, body).map_err(|failed| failed.cause)?;
+            return Ok(Forwarded::Response(head, content));
+        }
+    };
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         let content = exchange.into_content(call.method, &head, body).map_err(|failed| failed.cause)?;
         return Ok(Forwarded::Response(head, content));
@@ -185,6 +250,19 @@ mod tests {
     use crate::config::settings::Balance;
     use crate::upstream::health::State;
 
+    struct Root;
+
+    impl Head for Root {
+        fn write(&self, _: &Server, out: &mut BytesMut) -> Result<(), Cause> {
+            out.extend_from_slice(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            Ok(())
+        }
+
+        fn request(&self, _: &Server) -> Result<Request<()>, Cause> {
+            Ok(Request::get("http://a/").body(()).unwrap())
+        }
+    }
+
     struct Nobody;
 
     impl Interim for Nobody {
@@ -200,10 +278,7 @@ mod tests {
             by: ANYONE,
             priority: Priority::Normal,
             method: &Method::GET,
-            write_head: &|_, head| {
-                head.extend_from_slice(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-                Ok(())
-            },
+            head: &Root,
             framing: SentFraming::None,
             upgrade: false,
             interim: &Nobody,

@@ -53,6 +53,8 @@ impl Entry {
             Endpoint::Http(authority) => at("http://", authority, Some(80)),
             Endpoint::Https(authority) => at("https://", authority, Some(443)),
             Endpoint::Uwsgi(authority) => at("uwsgi://", authority, None),
+            Endpoint::H2(authority) => at("h2://", authority, Some(443)),
+            Endpoint::H2c(authority) => at("h2c://", authority, Some(80)),
         };
         let tls = match certified.filter(|_| spec.value.endpoint.is_tls()) {
             // Without the common part the files of the upstream's tls were told as problems already.
@@ -205,7 +207,7 @@ impl Members {
                 let is_same =
                     |server: &&Arc<Server>| server.address == address && server.label == label && entry.is_of(server);
                 let server = known.clone().find(is_same).cloned().unwrap_or_else(|| {
-                    let tls = entry.tls.as_ref().map(|(name, common)| ClientTls::new(common, name));
+                    let tls = entry.tls.as_ref().map(|(name, common)| ClientTls::new(common, name, entry.protocol));
                     let host = entry.host.clone();
                     let protocol = entry.protocol;
                     let Kin { upstream, metrics, slots, queue } = kin;

@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod forward;
 pub mod health;
 pub mod http1;
+pub mod http2;
 pub mod journey;
 mod keeper;
 mod members;

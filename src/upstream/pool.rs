@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::http1::Connection;
+use super::http2::connections::Connections;
 use crate::clock;
 
 /// Unused connections kept to one server by one worker.
@@ -22,6 +23,8 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// A worker's kept connections, by server id.
 #[derive(Default)]
 pub struct Pool {
+    /// Those that many requests share.
+    pub http2: Rc<Connections>,
     kept: RefCell<BTreeMap<u64, Vec<Kept>>>,
     sweeping: RefCell<Option<tokio::task::JoinHandle<()>>>,
 }

@@ -47,6 +47,8 @@ pub(super) fn server(url: &str, weight: u32) -> At<ServerSpec> {
             "http" => Endpoint::Http(authority),
             "https" => Endpoint::Https(authority),
             "uwsgi" => Endpoint::Uwsgi(authority),
+            "h2" => Endpoint::H2(authority),
+            "h2c" => Endpoint::H2c(authority),
             other => panic!("no server is reached by {other}"),
         }
     };

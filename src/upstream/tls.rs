@@ -11,12 +11,15 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use crate::config::problem::Problem;
-use crate::config::settings::{At, CertificateFiles, UpstreamTlsSettings};
+use crate::config::settings::{At, CertificateFiles, Protocol, UpstreamTlsSettings};
 use crate::config::source::Span;
 use crate::gateway::pem;
 
 /// Sessions that are kept for each server.
 const KEPT_SESSIONS: usize = 8;
+
+/// What HTTP/2 is called by in a handshake.
+const H2: &[u8] = b"h2";
 
 /// Everything that a handshake with one server needs.
 #[derive(Clone)]
@@ -45,11 +48,20 @@ impl fmt::Debug for ClientTls {
 }
 
 impl ClientTls {
-    pub(super) fn new(common: &Arc<Common>, name: &CertifiedName) -> ClientTls {
+    pub(super) fn new(common: &Arc<Common>, name: &CertifiedName, protocol: Protocol) -> ClientTls {
         let mut config = ClientConfig::clone(&common.config);
         config.resumption = Resumption::in_memory_sessions(KEPT_SESSIONS);
+        if protocol == Protocol::Http2 {
+            config.alpn_protocols = vec![H2.to_vec()];
+        }
         let CertifiedName { name, secret } = name.clone();
         ClientTls { config: Arc::new(config), name, secret, common: Arc::clone(common) }
+    }
+
+    /// Whether a handshake that has ended agreed on what the server was said to speak.
+    pub(super) fn is_agreed(&self, session: &rustls::ClientConnection, protocol: Protocol) -> bool {
+        // Servers of HTTP/1.1 need not know of such agreements.
+        protocol != Protocol::Http2 || session.alpn_protocol() == Some(H2)
     }
 
     /// Whether this was made of the same files and for the same name.

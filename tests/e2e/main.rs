@@ -24,6 +24,7 @@ mod headers;
 mod health;
 mod hostile;
 mod http2_frames;
+mod http2_upstreams;
 mod identity;
 mod issuer;
 mod issuer_keys;

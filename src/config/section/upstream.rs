@@ -25,6 +25,9 @@ const MOST_SLOTS: u32 = 100_000;
 /// A request that waits takes some kilobytes.
 const MOST_WAITING: u64 = 1_000_000;
 
+/// What the operator's own variables may take of a packet.
+const LARGEST_PARAMS: usize = 16 * 1024;
+
 pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     let servers = table.require("servers", "[\"http://127.0.0.1:8001\"]", servers);
     let https = servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.value.endpoint.is_tls()));
@@ -211,8 +214,8 @@ fn tls(node: Option<Node<'_>>, https: bool) -> UpstreamTlsSettings {
         return UpstreamTlsSettings::default();
     };
     if !https {
-        let problem = Problem::error(&table.span(), "`tls` has no effect: no server here is https://");
-        node.cx.report(problem.help("write the servers as https://HOST:PORT, or leave `tls` out"));
+        let problem = Problem::error(&table.span(), "`tls` has no effect: no server here is https:// or h2://");
+        node.cx.report(problem.help("write the servers as https://HOST:PORT or h2://HOST:PORT, or leave `tls` out"));
     }
     let settings = UpstreamTlsSettings {
         ca: table.get("ca", |node| value::path(node).map(|path| node.at(path))),
@@ -235,7 +238,7 @@ fn uwsgi_params(node: Option<Node<'_>>, servers: Option<&[At<ServerSpec>]>) -> U
     }
     let mut params = UwsgiParams::new();
     for (name, node) in table.entries() {
-        let value = http::header_value(&node);
+        let value = http::value_of(&node, "a uwsgi variable");
         match refused_param(name) {
             Some((message, help)) => {
                 node.cx.report(Problem::error(&node.cx.span(&node.key_range), message).help(help));
@@ -245,6 +248,11 @@ fn uwsgi_params(node: Option<Node<'_>>, servers: Option<&[At<ServerSpec>]>) -> U
                 (name.to_owned(), value)
             })),
         }
+    }
+    let taken = params.iter().fold(0, |sum: usize, (name, value)| sum.saturating_add(name.len() + value.len() + 4));
+    if taken > LARGEST_PARAMS {
+        let message = format!("`uwsgi_params` take {taken} bytes of the 65535 that a request may have");
+        table.cx.report(Problem::error(&table.span(), message).help(format!("the bound is {LARGEST_PARAMS}")));
     }
     params
 }

@@ -30,12 +30,17 @@ pub(in super::super) fn header_name_value(node: &Node<'_>) -> Option<HeaderName>
 
 /// The value of a field. One that was drawn from a secret source hides itself in debug prints.
 pub(in super::super) fn header_value(node: &Node<'_>) -> Option<HeaderValue> {
+    value_of(node, "a header field")
+}
+
+/// The value of `what`, of the same characters and as well hidden.
+pub(in super::super) fn value_of(node: &Node<'_>, what: &str) -> Option<HeaderValue> {
     let text = node.text("a string")?;
     if text.text != text.text.trim_matches([' ', '\t']) {
-        return node.refuse("the value of a header field may not begin or end with a blank");
+        return node.refuse(format!("the value of {what} may not begin or end with a blank"));
     }
     let Ok(mut value) = HeaderValue::from_str(&text.text) else {
-        return node.refuse("the value of a header field holds visible ASCII characters and blanks only");
+        return node.refuse(format!("the value of {what} holds visible ASCII characters and blanks only"));
     };
     value.set_sensitive(text.secret);
     Some(value)

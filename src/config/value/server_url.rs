@@ -2,18 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::super::node::{self, Node, Text};
+use super::super::node::{Node, Text};
 use super::super::settings::{Authority, Endpoint};
 use super::super::suggest;
 use super::{fits_socket, net};
 
 const TAKES: &str = "a URL such as \"http://127.0.0.1:8001\" or \"http+unix:/run/app.sock\"";
 
-/// The schemes of this version.
-const SCHEMES: [&str; 5] = ["http", "https", "http+unix", "uwsgi", "uwsgi+unix"];
-
-/// Those that the language has beside.
-const NOT_YET: [&str; 2] = ["h2", "h2c"];
+const SCHEMES: [&str; 7] = ["http", "https", "http+unix", "uwsgi", "uwsgi+unix", "h2", "h2c"];
 
 pub(in super::super) fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
     let text = node.text(TAKES)?;
@@ -21,16 +17,14 @@ pub(in super::super) fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
         return wrong(node, &text, None);
     };
     let scheme = scheme.to_ascii_lowercase();
-    if let Some(known) = NOT_YET.iter().find(|known| **known == scheme) {
-        node.cx.report(node::not_yet(&node.span(), &format!("{known}:")));
-        return None;
-    }
     match scheme.as_str() {
         "http" => authority(node, &text, "http", rest, Some(80)).map(Endpoint::Http),
         "https" => authority(node, &text, "https", rest, Some(443)).map(Endpoint::Https),
         "http+unix" => unix(node, &text, "http+unix", rest).map(Endpoint::HttpUnix),
         "uwsgi" => authority(node, &text, "uwsgi", rest, None).map(Endpoint::Uwsgi),
         "uwsgi+unix" => unix(node, &text, "uwsgi+unix", rest).map(Endpoint::UwsgiUnix),
+        "h2" => authority(node, &text, "h2", rest, Some(443)).map(Endpoint::H2),
+        "h2c" => authority(node, &text, "h2c", rest, Some(80)).map(Endpoint::H2c),
         "unix" => {
             wrong(node, &text, Some(format!("say what it speaks: \"http+unix:{rest}\" or \"uwsgi+unix:{rest}\"")))
         }

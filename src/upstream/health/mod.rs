@@ -56,7 +56,9 @@ impl Failure {
             Cause::UpstreamConnectRefused | Cause::UpstreamConnectFailed | Cause::UpstreamTlsFailed => {
                 Some(Failure::Connect)
             }
-            Cause::UpstreamClosedEarly | Cause::UpstreamInvalidResponse => Some(Failure::Broken),
+            Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset | Cause::UpstreamInvalidResponse => {
+                Some(Failure::Broken)
+            }
             // A full listen backlog shows as a connection that takes for ever.
             Cause::UpstreamConnectTimeout | Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout => {
                 Some(Failure::Timeout)
@@ -107,6 +109,7 @@ impl Failure {
             | Cause::ValidationOverloaded
             | Cause::TooManyConnections
             | Cause::TooManyUpgraded
+            | Cause::UpgradeNotSupported
             | Cause::PlainHttp
             | Cause::TempLimitReached
             | Cause::DiskFull

@@ -35,7 +35,7 @@ use crate::request::rejection::Cause;
 pub(super) const HEAD_LIMITS: Limits = Limits { bytes: 64 * 1024, target: 0, fields: 256 };
 
 /// Informational responses before the final one; more is no honest server.
-const MOST_INTERIM: u32 = 16;
+pub(super) const MOST_INTERIM: u32 = 16;
 
 /// Bytes of a response read at once.
 const READ: usize = 64 * 1024;
@@ -86,13 +86,15 @@ pub struct Failed {
     /// Whether it was a kept connection that ended without a word. That says nothing of the server, which was free to
     /// close it.
     pub stale: bool,
+    /// Whether the server's health has been told of it: by another request of the same connection.
+    pub told: bool,
     pub detail: Option<String>,
 }
 
 impl Failed {
     /// Before anything was sent.
     pub fn unsent(cause: Cause) -> Failed {
-        Failed { cause, wrote: false, answered: false, stale: false, detail: None }
+        Failed { cause, wrote: false, answered: false, stale: false, told: false, detail: None }
     }
 }
 
@@ -345,7 +347,7 @@ impl Exchange {
     /// Whether the connection may serve again.
     fn persists(&self, head: &ResponseHead) -> bool {
         match self.lease.server().protocol {
-            Protocol::Http1 => persists(head.version, &head.headers, head.seen),
+            Protocol::Http1 | Protocol::Http2 => persists(head.version, &head.headers, head.seen),
             // uWSGI closes after each answer, and gunicorn takes the end of a connection that it was to keep for an
             // error.
             Protocol::Uwsgi => false,
@@ -379,6 +381,6 @@ impl Exchange {
     }
 
     fn failed(&self, cause: Cause) -> Failed {
-        Failed { cause, wrote: self.wrote, answered: self.answered, stale: false, detail: None }
+        Failed { wrote: self.wrote, answered: self.answered, ..Failed::unsent(cause) }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Exchange, Replay, Sending, failed};
+use super::{Exchange, Replay, Sending, failed, is_of_connection};
 use crate::http1::encode::trailing;
 use crate::request::rejection::Cause;
 use crate::upstream::health::Failure;
@@ -35,17 +35,24 @@ impl ServerBody {
         }
     }
 
-    fn fail(&mut self, cause: Cause, detail: Option<String>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+    fn stalled(&mut self) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
-            exchange.journey.detail(detail);
-            if cause == Cause::UpstreamBodyTimeout {
-                exchange.place.doubt();
-            } else {
+            exchange.place.doubt();
+        }
+        Poll::Ready(Some(Err(Cause::UpstreamBodyTimeout)))
+    }
+
+    fn broke(&mut self, error: &h2::Error) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        let failed = failed(error, true);
+        if let Some(exchange) = self.exchange.take() {
+            exchange.journey.ended();
+            exchange.journey.detail(failed.detail);
+            if !is_of_connection(error) || exchange.place.is_first_to_lose_it() {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
         }
-        Poll::Ready(Some(Err(cause)))
+        Poll::Ready(Some(Err(failed.cause)))
     }
 }
 
@@ -84,17 +91,14 @@ impl Body for ServerBody {
                     // Cleaned here, since HTTP/2 towards clients has no encoder of ours that would.
                     Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailing(&trailers)))))
                 }
-                Poll::Ready(Err(error)) => {
-                    let failed = failed(&error, true);
-                    this.fail(failed.cause, failed.detail)
-                }
+                Poll::Ready(Err(error)) => this.broke(&error),
                 Poll::Pending => {
                     let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
                     if std::mem::take(&mut this.taken) {
                         exchange.timer.set(exchange.timeouts.between_bytes);
                     }
                     ready!(exchange.timer.poll_expired(cx));
-                    this.fail(Cause::UpstreamBodyTimeout, None)
+                    this.stalled()
                 }
             };
         }

@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -43,8 +43,11 @@ const FIELD_OVERHEAD: usize = 32;
 /// The shortest time between two looks at whether a connection is used.
 const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
-/// How often a new connection that does not live long enough to be used is followed by another, for one request.
-const MOST_OPENED: usize = 3;
+/// How many connections a request may see made, and taken by others or lost again, before it gives up.
+const MOST_MADE: usize = 2 * MOST_CONNECTIONS;
+
+/// Tells how a connection came about that is being made.
+type Opening = watch::Receiver<Option<Result<(), ConnectError>>>;
 
 /// A worker's connections, by server id.
 #[derive(Default)]
@@ -56,7 +59,7 @@ pub struct Connections {
 struct Known {
     open: Vec<Rc<Shared>>,
     /// The one that is being made, for whoever needs it.
-    opening: Option<watch::Receiver<Option<Result<(), ConnectError>>>>,
+    opening: Option<Opening>,
 }
 
 /// What the requests of one connection, and its task, know of it.
@@ -67,6 +70,8 @@ struct Shared {
     idle_since: Cell<Instant>,
     keep_alive: Cell<Duration>,
     used: Cell<bool>,
+    /// Whether a request has told the server's health that it broke.
+    lost: Cell<bool>,
     /// Told when a request on it got no answer in time: the connection may be dead.
     doubted: Notify,
 }
@@ -85,6 +90,12 @@ impl Place {
         shared.keep_alive.set(keep_alive);
         let reused = shared.used.replace(true);
         Place { shared: Rc::clone(shared), sender, reused }
+    }
+
+    /// The connection broke. Whether this request is the first to find out.
+    pub(super) fn is_first_to_lose_it(&self) -> bool {
+        self.shared.retire();
+        !self.shared.lost.replace(true)
     }
 
     /// The request got no answer in time. Whether the server hears at all is found out by a ping.
@@ -119,34 +130,35 @@ impl Shared {
     }
 }
 
+/// Why there is no place.
+pub struct NoPlace {
+    pub error: ConnectError,
+    /// Whether it is another request's to tell of it: the one that the connection was to be made for.
+    pub told: bool,
+}
+
 impl Connections {
-    /// A place for one more request to `server`, and whether the connection was made for it.
+    /// A place for one more request to `server`, on a connection that may have to be made.
     ///
     /// # Errors
-    /// As of [`connect`]; only the request that a connection was made for tells the server's health of it.
+    /// As of [`connect`].
     pub(super) async fn place(
         self: &Rc<Self>,
         server: &Arc<Server>,
         patience: Duration,
         keep_alive: Duration,
-    ) -> Result<Place, ConnectError> {
-        for _ in 0..MOST_OPENED {
-            let opening = match self.find(server.id, keep_alive) {
+    ) -> Result<Place, NoPlace> {
+        for _ in 0..MOST_MADE {
+            let (opening, told) = match self.find(server.id, keep_alive) {
                 Found::Place(place) => return Ok(place),
-                Found::Opening(opening) => opening,
-                Found::Nothing => {
-                    let mut opening = self.open(server, patience);
-                    wait(&mut opening).await?;
-                    continue;
-                }
+                Found::Opening(opening) => (opening, true),
+                Found::Nothing => (self.open(server, patience, keep_alive), false),
             };
-            let mut opening = opening;
-            // Whoever it was made for has told the server's health.
-            wait(&mut opening).await.map_err(|error| ConnectError { failure: None, ..error })?;
+            wait(opening).await.map_err(|error| NoPlace { error, told })?;
         }
         match self.find(server.id, keep_alive) {
             Found::Place(place) => Ok(place),
-            Found::Opening(_) | Found::Nothing => Err(ConnectError::closed()),
+            Found::Opening(_) | Found::Nothing => Err(NoPlace { error: closed(), told: false }),
         }
     }
 
@@ -171,7 +183,7 @@ impl Connections {
     }
 
     /// Makes a connection in a task of its own: others may wait for it by the time that the request has left.
-    fn open(self: &Rc<Self>, server: &Arc<Server>, patience: Duration) -> watch::Receiver<Option<Result<(), ConnectError>>> {
+    fn open(self: &Rc<Self>, server: &Arc<Server>, patience: Duration, keep_alive: Duration) -> Opening {
         let (made, opening) = watch::channel(None);
         self.servers.borrow_mut().entry(server.id).or_default().opening = Some(opening.clone());
         let (connections, server) = (Rc::clone(self), Arc::clone(server));
@@ -185,18 +197,27 @@ impl Connections {
                     sender: RefCell::new(Some(sender)),
                     streams: Cell::new(0),
                     idle_since: Cell::new(Instant::now()),
-                    keep_alive: Cell::new(patience),
+                    keep_alive: Cell::new(keep_alive),
                     used: Cell::new(false),
+                    lost: Cell::new(false),
                     doubted: Notify::new(),
                 });
                 known.open.push(Rc::clone(&shared));
                 tokio::task::spawn_local(drive(connection, shared, patience, Rc::downgrade(&connections), server.id));
             });
+            if known.open.is_empty() {
+                servers.remove(&server.id);
+            }
             drop(servers);
             // Nobody may wait for it any more.
             let _ = made.send(Some(told));
         });
         opening
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.servers.borrow().is_empty()
     }
 
     fn forget(&self, server: u64, shared: &Rc<Shared>) {
@@ -210,22 +231,27 @@ impl Connections {
     }
 }
 
+fn closed() -> ConnectError {
+    let detail = "the server closed the connection before it could be used";
+    ConnectError::new(Cause::UpstreamConnectFailed, Some(detail.to_owned()))
+}
+
 enum Found {
     Place(Place),
-    Opening(watch::Receiver<Option<Result<(), ConnectError>>>),
+    Opening(Opening),
     Nothing,
 }
 
-async fn wait(opening: &mut watch::Receiver<Option<Result<(), ConnectError>>>) -> Result<(), ConnectError> {
+async fn wait(mut opening: Opening) -> Result<(), ConnectError> {
     match opening.wait_for(Option::is_some).await {
-        Ok(made) => made.clone().unwrap_or_else(|| Err(ConnectError::closed())),
+        Ok(made) => made.clone().unwrap_or_else(|| Err(closed())),
         // Its task ends only with the worker.
-        Err(_) => Err(ConnectError::closed()),
+        Err(_) => Err(closed()),
     }
 }
 
 /// How a connection towards a server is set up, whoever uses it.
-pub(super) fn builder() -> h2::client::Builder {
+pub(in super::super) fn builder() -> h2::client::Builder {
     let head = HEAD_LIMITS.bytes.saturating_add(HEAD_LIMITS.fields.saturating_mul(FIELD_OVERHEAD)).saturating_mul(2);
     let mut builder = h2::client::Builder::new();
     builder
@@ -238,12 +264,40 @@ pub(super) fn builder() -> h2::client::Builder {
     builder
 }
 
+/// Connects, and waits until the server has said how many streams it allows: what it was sent beyond that it would refuse.
 async fn handshake(
     server: &Server,
     patience: Duration,
 ) -> Result<(SendRequest<Bytes>, Connection<ServerStream, Bytes>), ConnectError> {
-    let stream = connect(server, patience).await?;
-    builder().handshake(stream).await.map_err(|error| ConnectError::failed(Cause::UpstreamConnectFailed, error.to_string()))
+    let made = async {
+        let stream = connect(server, patience).await?;
+        let (sender, mut connection) =
+            builder().initial_max_send_streams(0).handshake(stream).await.map_err(no_http2)?;
+        std::future::poll_fn(|cx| {
+            let ended = Pin::new(&mut connection).poll(cx);
+            if sender.current_max_send_streams() > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            ended.map(|ended| ended.map_or_else(|error| Err(no_http2(error)), |()| Err(closed())))
+        })
+        .await?;
+        Ok((sender, connection))
+    };
+    match tokio::time::timeout(patience, made).await {
+        Ok(made) => made,
+        Err(_) => {
+            let detail = format!("no settings of HTTP/2 came within {patience:?}");
+            Err(ConnectError::new(Cause::UpstreamConnectTimeout, Some(detail)))
+        }
+    }
+}
+
+fn no_http2(error: h2::Error) -> ConnectError {
+    if error.is_library() {
+        let detail = format!("what it sends is not HTTP/2: {error}");
+        return ConnectError::new(Cause::UpstreamInvalidResponse, Some(detail));
+    }
+    ConnectError::new(Cause::UpstreamConnectFailed, Some(error.to_string()))
 }
 
 /// Drives a connection to its end.

@@ -18,8 +18,7 @@ use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use self::body::ServerBody;
-use self::connections::{Connections, Place};
-use super::connect::ConnectError;
+use self::connections::{Connections, NoPlace, Place};
 use super::http1::{ExchangeTimeouts, Failed, HEAD_LIMITS, Interim, MOST_INTERIM};
 use super::journey::Journey;
 use super::replay::Replay;
@@ -31,8 +30,6 @@ use crate::http1::framing::{self, Framing};
 use crate::http1::head::{ResponseHead, Seen};
 use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
-
-pub(super) use self::connections::builder;
 
 /// What a field takes in HTTP/1.1 beside its name and value: a colon, a blank, a line break.
 const FIELD_EXTRA: usize = 4;
@@ -97,7 +94,7 @@ pub async fn place(
     server: &Arc<Server>,
     timeouts: ExchangeTimeouts,
     connect: std::time::Duration,
-) -> Result<Reserved, ConnectError> {
+) -> Result<Reserved, NoPlace> {
     connections.place(server, connect, timeouts.keep_alive).await.map(|place| Reserved { place, timeouts })
 }
 
@@ -128,7 +125,11 @@ impl Reserved {
     ) -> Result<Answer, Failed> {
         let Reserved { mut place, timeouts } = self;
         let sent = place.sender.send_request(request, !has_body);
-        let (response, send) = sent.map_err(|error| Failed { wrote: false, ..failed(&error, false) })?;
+        let (response, send) = sent.map_err(|error| {
+            // It ended since it was last looked at, which a server may do to one that nobody used.
+            let told = !place.is_first_to_lose_it();
+            Failed { wrote: false, stale: place.reused, told, ..failed(&error, false) }
+        })?;
         journey.began();
         let mut timer = Timer::new();
         timer.set(timeouts.between_bytes);
@@ -196,7 +197,10 @@ impl Exchange {
         }
         match Pin::new(response).poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(failed(&error, self.answered))),
+            Poll::Ready(Err(error)) => {
+                let told = is_of_connection(&error) && !self.place.is_first_to_lose_it();
+                Poll::Ready(Err(Failed { told, ..failed(&error, self.answered) }))
+            }
             Poll::Pending => {
                 ready!(self.timer.poll_expired(cx));
                 self.place.doubt();
@@ -276,7 +280,7 @@ impl Answer {
     ///
     /// # Errors
     /// `UpstreamInvalidResponse` when the head states an ambiguous length.
-    pub fn into_content(self, method: &Method, body: Replay) -> Result<Content, Failed> {
+    pub fn into_content(self, method: &Method, body: Replay) -> Result<(ResponseHead, Content), Failed> {
         let Answer { head, receive, mut exchange } = self;
         let invalid = || Failed { wrote: true, answered: true, ..Failed::unsent(Cause::UpstreamInvalidResponse) };
         let framing = framing::of_response(method, head.status, head.version, &head.headers, head.seen);
@@ -288,13 +292,18 @@ impl Answer {
         };
         if receive.is_end_stream() || framing::has_no_content(method, head.status) {
             exchange.journey.ended();
-            return Ok(Content::Empty);
+            return Ok((head, Content::Empty));
         }
         // Should the request end only now, it is the body that is waited for, no longer the head.
         exchange.timeouts.response = exchange.timeouts.between_bytes;
         exchange.timer.set(exchange.timeouts.between_bytes);
-        Ok(Content::Stream(Box::pin(ServerBody::new(exchange, receive, body, length))))
+        Ok((head, Content::Stream(Box::pin(ServerBody::new(exchange, receive, body, length)))))
     }
+}
+
+/// Whether the whole connection is lost, not a stream of it.
+fn is_of_connection(error: &h2::Error) -> bool {
+    error.is_io() || (error.is_library() && error.is_go_away())
 }
 
 /// What a stream's failure means. `answered`: whether any of the answer was seen.
@@ -313,5 +322,5 @@ fn failed(error: &h2::Error, answered: bool) -> Failed {
     } else {
         Cause::UpstreamClosedEarly
     };
-    Failed { cause, wrote: !unseen, answered, stale, detail: Some(error.to_string()) }
+    Failed { cause, wrote: !unseen, answered, stale, told: false, detail: Some(error.to_string()) }
 }

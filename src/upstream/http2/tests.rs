@@ -1,0 +1,537 @@
+//! Requests through `forward` to servers of HTTP/2 that do as the test says.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use h2::server::{self, Connection as ServerConnection, SendResponse};
+use http::{Response, StatusCode};
+use http_body::{Body, Frame};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use super::super::forward::{Call, Forwarded, Head, forward};
+use super::super::health::State;
+use super::super::http1::SentFraming;
+use super::super::pool::Pool;
+use super::super::testing::{ANYONE, build, settings};
+use super::super::{Server, Upstream};
+use super::*;
+use crate::body::RequestBody;
+use crate::config::settings::{Balance, Priority, UpstreamTimeouts};
+use crate::observe::metrics::WorkerId;
+
+/// A request and the means to answer it.
+type Asked = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// A server of one address: what comes over all of its connections, and how many there were.
+struct Fake {
+    url: String,
+    asked: mpsc::UnboundedReceiver<(usize, Asked)>,
+    connections: Rc<RefCell<Vec<Option<tokio::task::AbortHandle>>>>,
+    /// Tells the connections to send GOAWAY.
+    leave: Rc<tokio::sync::Notify>,
+}
+
+impl Fake {
+    async fn start(builder: server::Builder) -> Fake {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("h2c://{}", listener.local_addr().unwrap());
+        let (tell, asked) = mpsc::unbounded_channel();
+        let (connections, leave) = (Rc::new(RefCell::new(Vec::new())), Rc::new(tokio::sync::Notify::new()));
+        let (made, leaves) = (Rc::clone(&connections), Rc::clone(&leave));
+        tokio::task::spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let number = made.borrow().len();
+                let (tell, builder, leaves) = (tell.clone(), builder.clone(), Rc::clone(&leaves));
+                let task = tokio::task::spawn_local(async move {
+                    let mut connection: ServerConnection<TcpStream, Bytes> = builder.handshake(stream).await.unwrap();
+                    loop {
+                        tokio::select! {
+                            asked = connection.accept() => match asked {
+                                Some(Ok(asked)) => _ = tell.send((number, asked)),
+                                Some(Err(_)) | None => return,
+                            },
+                            () = leaves.notified() => connection.graceful_shutdown(),
+                        }
+                    }
+                });
+                made.borrow_mut().push(Some(task.abort_handle()));
+            }
+        });
+        Fake { url, asked, connections, leave }
+    }
+
+    async fn plain() -> Fake {
+        Fake::start(server::Builder::new()).await
+    }
+
+    async fn next(&mut self) -> (usize, Asked) {
+        self.asked.recv().await.unwrap()
+    }
+
+    fn made(&self) -> usize {
+        self.connections.borrow().len()
+    }
+}
+
+fn ok(mut respond: SendResponse<Bytes>) {
+    respond.send_response(Response::new(()), true).unwrap();
+}
+
+struct Root;
+
+impl Head for Root {
+    fn write(&self, _: &Server, _: &mut BytesMut) -> Result<(), Cause> {
+        Err(Cause::Internal)
+    }
+
+    fn request(&self, _: &Server) -> Result<Request<()>, Cause> {
+        Ok(Request::post("http://a.test/path?x").version(http::Version::HTTP_2).body(()).unwrap())
+    }
+}
+
+#[derive(Default)]
+struct Heard(RefCell<Vec<u16>>);
+
+impl Interim for Heard {
+    fn interim(&self, status: StatusCode, _: &HeaderMap) {
+        self.0.borrow_mut().push(status.as_u16());
+    }
+}
+
+/// A client of one worker.
+#[derive(Clone)]
+struct Asking {
+    pool: Rc<Pool>,
+    upstream: Arc<Upstream>,
+    timeouts: UpstreamTimeouts,
+    journey: Rc<Journey>,
+    heard: Rc<Heard>,
+}
+
+impl Asking {
+    fn of(url: &str) -> Asking {
+        let upstream = Arc::new(build(&settings(&[(url, 1)], Balance::LeastRequests), None));
+        let timeouts = *upstream.timeouts();
+        Asking { pool: Rc::default(), upstream, timeouts, journey: Rc::default(), heard: Rc::default() }
+    }
+
+    async fn ask(&self, method: Method, body: RequestBody) -> Result<(ResponseHead, Content), Cause> {
+        let framing = if matches!(body, RequestBody::Empty) { SentFraming::None } else { SentFraming::Chunked };
+        let call = Call {
+            worker: WorkerId(0),
+            pool: &self.pool,
+            upstream: &self.upstream,
+            timeouts: self.timeouts,
+            by: ANYONE,
+            priority: Priority::Normal,
+            method: &method,
+            head: &Root,
+            framing,
+            upgrade: false,
+            interim: &*self.heard,
+            journey: &self.journey,
+        };
+        match forward(&call, body).await? {
+            Forwarded::Response(head, content) => Ok((head, content)),
+            Forwarded::Upgraded(..) => panic!("nothing upgrades"),
+        }
+    }
+
+    async fn get(&self) -> Result<StatusCode, Cause> {
+        self.ask(Method::GET, RequestBody::Empty).await.map(|(head, _)| head.status)
+    }
+
+    /// In a task of its own.
+    fn begin(&self, method: Method) -> tokio::task::JoinHandle<Result<StatusCode, Cause>> {
+        let asking = self.clone();
+        tokio::task::spawn_local(
+            async move { asking.ask(method, RequestBody::Empty).await.map(|(head, _)| head.status) },
+        )
+    }
+}
+
+/// A request's body that the test feeds while it is sent.
+struct Fed(mpsc::UnboundedReceiver<Frame<Bytes>>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+    }
+}
+
+fn fed() -> (mpsc::UnboundedSender<Frame<Bytes>>, RequestBody) {
+    let (feed, body) = mpsc::unbounded_channel();
+    (feed, RequestBody::Stream(Box::pin(Fed(body))))
+}
+
+async fn frame(content: &mut Content) -> Option<Result<Frame<Bytes>, Cause>> {
+    match content {
+        Content::Empty | Content::Full(_) => None,
+        Content::Stream(source) => std::future::poll_fn(|cx| source.as_mut().poll_frame(cx)).await,
+    }
+}
+
+/// Runs a test as a worker runs.
+async fn local(test: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(20), tokio::task::LocalSet::new().run_until(test)).await.unwrap();
+}
+
+async fn until(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn requests_share_a_connection_as_far_as_the_server_lets_them() {
+    local(async {
+        let mut builder = server::Builder::new();
+        builder.max_concurrent_streams(2);
+        let mut fake = Fake::start(builder).await;
+        let asking = Asking::of(&fake.url);
+        let rest: Vec<_> = (0..5).map(|_| asking.begin(Method::GET)).collect();
+        let mut held = Vec::new();
+        for _ in 0..5 {
+            held.push(fake.next().await);
+        }
+        assert_eq!(fake.made(), 3, "two on each");
+        held.into_iter().for_each(|(_, (_, respond))| ok(respond));
+        for request in rest {
+            assert_eq!(request.await.unwrap(), Ok(StatusCode::OK));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn past_the_last_connection_requests_wait() {
+    local(async {
+        let mut builder = server::Builder::new();
+        builder.max_concurrent_streams(1);
+        let mut fake = Fake::start(builder).await;
+        let asking = Asking::of(&fake.url);
+        let mut held = Vec::new();
+        let mut begun = Vec::new();
+        begun.extend((0..8).map(|_| asking.begin(Method::GET)));
+        for _ in 0..8 {
+            held.push(fake.next().await);
+        }
+        begun.push(asking.begin(Method::GET));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(fake.asked.try_recv().is_err(), "the ninth waits");
+        held.into_iter().for_each(|(_, (_, respond))| ok(respond));
+        let (_, (_, respond)) = fake.next().await;
+        ok(respond);
+        for request in begun {
+            assert_eq!(request.await.unwrap(), Ok(StatusCode::OK));
+        }
+        assert_eq!(fake.made(), 8);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_connection_is_made_for_all_that_need_it_and_one_failure_is_told() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let begun: Vec<_> = (0..10).map(|_| asking.begin(Method::GET)).collect();
+        for _ in 0..10 {
+            let (number, (_, respond)) = fake.next().await;
+            assert_eq!(number, 0);
+            ok(respond);
+        }
+        for request in begun {
+            assert_eq!(request.await.unwrap(), Ok(StatusCode::OK));
+        }
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let mut nobody = Asking::of(&format!("h2c://127.0.0.1:{port}"));
+        let mut settings = nobody.upstream.settings.clone();
+        settings.retry.attempts = 0;
+        nobody.upstream = Arc::new(build(&settings, None));
+        let begun: Vec<_> = (0..10).map(|_| nobody.begin(Method::GET)).collect();
+        for request in begun {
+            assert_eq!(request.await.unwrap(), Err(Cause::UpstreamConnectRefused));
+        }
+        assert_eq!(nobody.upstream.servers()[0].health.state(), State::Up, "one failure of the two that eject");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_refused_is_sent_again_whatever_it_is() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let request = asking.begin(Method::POST);
+        let (_, (_, mut respond)) = fake.next().await;
+        respond.send_reset(Reason::REFUSED_STREAM);
+        let (_, (_, respond)) = fake.next().await;
+        ok(respond);
+        assert_eq!(request.await.unwrap(), Ok(StatusCode::OK));
+        assert_eq!((fake.made(), asking.upstream.servers()[0].health.state()), (1, State::Up));
+        // What the server has begun is not.
+        let request = asking.begin(Method::POST);
+        let (_, (_, mut respond)) = fake.next().await;
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        assert_eq!(request.await.unwrap(), Err(Cause::UpstreamStreamReset));
+        assert!(asking.journey.take_detail().unwrap().contains("unexpected internal error"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_of_one_stream_is_no_others_concern() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let begun = [asking.begin(Method::POST), asking.begin(Method::POST)];
+        let (_, (_, mut first)) = fake.next().await;
+        let (_, (_, second)) = fake.next().await;
+        first.send_reset(Reason::INTERNAL_ERROR);
+        let [one, other] = begun;
+        assert_eq!(one.await.unwrap(), Err(Cause::UpstreamStreamReset));
+        ok(second);
+        assert_eq!(other.await.unwrap(), Ok(StatusCode::OK));
+        let third = asking.begin(Method::POST);
+        let (number, (_, respond)) = fake.next().await;
+        ok(respond);
+        third.await.unwrap().unwrap();
+        assert_eq!(number, 0, "the connection serves on");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_leaves_ends_what_it_has_begun() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let begun = asking.begin(Method::POST);
+        let (_, (_, respond)) = fake.next().await;
+        fake.leave.notify_one();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // The next goes over another connection, the one under way is answered.
+        let next = asking.begin(Method::POST);
+        let (number, (_, later)) = fake.next().await;
+        assert_eq!(number, 1);
+        ok(later);
+        ok(respond);
+        assert_eq!(begun.await.unwrap(), Ok(StatusCode::OK));
+        assert_eq!(next.await.unwrap(), Ok(StatusCode::OK));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_fails_only_what_cannot_be_sent_again() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (get, post) = (asking.begin(Method::GET), asking.begin(Method::POST));
+        let _held = (fake.next().await, fake.next().await);
+        fake.connections.borrow_mut()[0].take().unwrap().abort();
+        assert_eq!(post.await.unwrap(), Err(Cause::UpstreamClosedEarly));
+        let (number, (request, respond)) = fake.next().await;
+        assert_eq!((number, request.uri().path()), (1, "/path"));
+        ok(respond);
+        assert_eq!(get.await.unwrap(), Ok(StatusCode::OK));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bodies_and_trailers_go_both_ways_at_once() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (feed, body) = fed();
+        let server = async {
+            let (_, (mut request, mut respond)) = fake.next().await;
+            let mut informational = Response::new(());
+            *informational.status_mut() = StatusCode::EARLY_HINTS;
+            respond.send_informational(informational).unwrap();
+            let mut answer = respond.send_response(Response::new(()), false).unwrap();
+            while let Some(data) = request.body_mut().data().await {
+                let data = data.unwrap();
+                request.body_mut().flow_control().release_capacity(data.len()).unwrap();
+                answer.send_data(data, false).unwrap();
+            }
+            let trailers = request.body_mut().trailers().await.unwrap().unwrap();
+            assert_eq!(trailers["x-sum"], "1");
+            answer
+                .send_trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]))
+                .unwrap();
+        };
+        let client = async {
+            let (head, mut content) = asking.ask(Method::POST, body).await.unwrap();
+            assert_eq!(head.status, StatusCode::OK);
+            for word in ["one", "two", "three"] {
+                feed.send(Frame::data(Bytes::from(word))).unwrap();
+                assert_eq!(frame(&mut content).await.unwrap().unwrap().into_data().unwrap(), word);
+            }
+            let sum = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
+            feed.send(Frame::trailers(sum)).unwrap();
+            let trailers = frame(&mut content).await.unwrap().unwrap().into_trailers().unwrap();
+            assert_eq!(trailers["grpc-status"], "0");
+            assert!(frame(&mut content).await.is_none());
+        };
+        tokio::join!(server, client);
+        assert_eq!(*asking.heard.0.borrow(), [103]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_holds_the_server_back_and_nobody_else() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (slow, got) = tokio::join!(asking.ask(Method::GET, RequestBody::Empty), async {
+            let (_, (_, mut respond)) = fake.next().await;
+            respond.send_response(Response::new(()), false).unwrap()
+        });
+        let mut answer = got;
+        answer.reserve_capacity(1 << 20);
+        until(|| answer.capacity() > 0).await;
+        let mut sent = 0;
+        let patience = tokio::time::Instant::now() + Duration::from_millis(300);
+        while tokio::time::Instant::now() < patience {
+            let room = answer.capacity();
+            if room == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            }
+            answer.send_data(Bytes::from(vec![b'x'; room]), false).unwrap();
+            answer.reserve_capacity(1 << 20);
+            sent += room;
+        }
+        assert_eq!(sent, 256 * 1024, "one window");
+        // Another request over the same connection gets all of its answer.
+        let (other, ()) = tokio::join!(asking.ask(Method::GET, RequestBody::Empty), async {
+            let (number, (_, mut respond)) = fake.next().await;
+            assert_eq!(number, 0);
+            let mut answer = respond.send_response(Response::new(()), false).unwrap();
+            answer.send_data(Bytes::from(vec![b'y'; 100_000]), true).unwrap();
+        });
+        let mut content = other.unwrap().1;
+        let mut length = 0;
+        while let Some(frame) = frame(&mut content).await {
+            length += frame.unwrap().into_data().unwrap().len();
+        }
+        assert_eq!(length, 100_000);
+        drop(slow);
+        assert_eq!(std::future::poll_fn(|cx| answer.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_reset_and_the_connection_lives_on() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let mut asking = Asking::of(&fake.url);
+        asking.timeouts.response = Duration::from_millis(50);
+        let request = asking.begin(Method::POST);
+        let (_, (_, mut respond)) = fake.next().await;
+        assert_eq!(request.await.unwrap(), Err(Cause::UpstreamTimeout));
+        assert_eq!(std::future::poll_fn(|cx| respond.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+        asking.timeouts.response = Duration::from_secs(20);
+        let request = asking.begin(Method::POST);
+        let (number, (_, respond)) = fake.next().await;
+        ok(respond);
+        assert_eq!((request.await.unwrap(), number), (Ok(StatusCode::OK), 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_hears_nothing_loses_its_connection() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut asking = Asking::of(&format!("h2c://{}", listener.local_addr().unwrap()));
+        asking.timeouts.response = Duration::from_millis(30);
+        asking.timeouts.connect = Duration::from_millis(200);
+        let begun = asking.begin(Method::POST);
+        let (stream, _) = listener.accept().await.unwrap();
+        // Greets, and then neither reads nor writes until the gateway has lost patience.
+        let mut connection: ServerConnection<TcpStream, Bytes> = server::handshake(stream).await.unwrap();
+        assert_eq!(begun.await.unwrap(), Err(Cause::UpstreamTimeout));
+        let known = Rc::clone(&asking.pool.http2);
+        until(|| known.is_empty()).await;
+        while let Some(Ok(_)) = connection.accept().await {}
+        // One that does not even greet is not connected to.
+        let begun = asking.begin(Method::POST);
+        let _silent = listener.accept().await.unwrap();
+        assert_eq!(begun.await.unwrap(), Err(Cause::UpstreamConnectTimeout));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let mut asking = Asking::of(&fake.url);
+        asking.timeouts.keep_alive = Duration::from_millis(30);
+        for round in 0..2 {
+            let request = asking.begin(Method::GET);
+            let (number, (_, respond)) = fake.next().await;
+            ok(respond);
+            request.await.unwrap().unwrap();
+            assert_eq!(number, round);
+            let ended = Rc::clone(&fake.connections);
+            until(|| ended.borrow()[round].as_ref().unwrap().is_finished()).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn heads_have_bounds() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        for (fields, length, expected) in [
+            (256, 10, Ok(StatusCode::OK)),
+            (257, 10, Err(Cause::UpstreamHeadersTooLarge)),
+            (70, 1000, Err(Cause::UpstreamHeadersTooLarge)),
+            (60, 1000, Ok(StatusCode::OK)),
+        ] {
+            let request = asking.begin(Method::POST);
+            let (_, (_, mut respond)) = fake.next().await;
+            let mut answer = Response::new(());
+            for number in 0..fields {
+                let name: HeaderName = format!("x-{number}").parse().unwrap();
+                answer.headers_mut().insert(name, "x".repeat(length).parse().unwrap());
+            }
+            respond.send_response(answer, true).unwrap();
+            assert_eq!(request.await.unwrap(), expected, "{fields} of {length}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_does_not_speak_http2_is_found_out() {
+    local(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let asking = Asking::of(&format!("h2c://{}", listener.local_addr().unwrap()));
+        tokio::task::spawn_local(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
+                let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
+            }
+        });
+        assert_eq!(asking.get().await, Err(Cause::UpstreamInvalidResponse));
+    })
+    .await;
+}
