@@ -10,6 +10,7 @@ use super::lifecycle::ReloadOutcome;
 use crate::admit::auth::Auth;
 use crate::admit::introspection::Standing;
 use crate::admit::jwt::keys::Keys;
+use crate::body::Spool;
 use crate::config::settings::{At, RouteAction};
 use crate::gateway::Gateway;
 use crate::observe::metrics::Protocol;
@@ -26,11 +27,23 @@ pub(super) struct Status<'a> {
     started: String,
     uptime_seconds: u64,
     workers: usize,
+    bodies: Bodies,
     configuration: Configuration,
     listeners: Vec<ListenerStatus<'a>>,
     routes: Vec<RouteStatus<'a>>,
     upstreams: Vec<UpstreamStatus<'a>>,
     auths: Vec<AuthStatus<'a>>,
+}
+
+/// Bodies that are held.
+#[derive(Serialize)]
+struct Bodies {
+    memory_bytes: u64,
+    disk_bytes: u64,
+    /// `temp_limit`
+    disk_limit_bytes: u64,
+    /// Those that have a temporary file.
+    spooled: u64,
 }
 
 #[derive(Serialize)]
@@ -182,6 +195,7 @@ pub(super) fn status<'a>(gateway: &'a Gateway, shared: &Shared) -> Status<'a> {
         started: rfc3339(lifecycle.started()),
         uptime_seconds: lifecycle.uptime().as_secs(),
         workers: gateway.settings.server.workers.get(),
+        bodies: bodies(&gateway.spool),
         configuration: Configuration {
             generation: configuration.generation,
             loaded: rfc3339(configuration.loaded),
@@ -191,6 +205,16 @@ pub(super) fn status<'a>(gateway: &'a Gateway, shared: &Shared) -> Status<'a> {
         routes: gateway.routes.iter().map(|route| route_status(route)).collect(),
         upstreams: gateway.upstreams.values().map(|upstream| upstream_status(upstream)).collect(),
         auths: gateway.auths.values().map(|auth| auth_status(auth)).collect(),
+    }
+}
+
+fn bodies(spool: &Spool) -> Bodies {
+    let held = spool.held();
+    Bodies {
+        memory_bytes: held.memory(),
+        disk_bytes: held.disk(),
+        disk_limit_bytes: spool.limit(),
+        spooled: held.files(),
     }
 }
 

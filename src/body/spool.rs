@@ -86,6 +86,11 @@ impl Spool {
         self.limit
     }
 
+    /// What is held, by all spools of the process.
+    pub fn held(&self) -> &SpoolMetrics {
+        &self.metrics
+    }
+
     /// Whether a file can be made in the directory.
     ///
     /// # Errors

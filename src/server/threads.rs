@@ -21,6 +21,9 @@ use crate::observe::metrics::Metrics;
 use crate::observe::metrics::WorkerId;
 use crate::worker::Worker;
 
+/// Threads of a worker for what blocks, the files of bodies: a slow disk is no faster with more.
+const BLOCKING: usize = 8;
+
 /// What a worker is told.
 pub enum Command {
     /// Accept from this socket on behalf of `listener`, or of whichever has the key in the newest snapshot.
@@ -141,7 +144,7 @@ fn thread(
 ) {
     clock::keep();
     let mut builder = Builder::new_current_thread();
-    builder.enable_all().on_thread_park(clock::forget);
+    builder.enable_all().on_thread_park(clock::forget).max_blocking_threads(BLOCKING);
     let runtime = match builder.build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -42,6 +42,7 @@ mod openapi;
 mod packaging;
 mod proxy_protocol;
 mod slots;
+mod slow_clients;
 mod store;
 mod tls;
 mod upstream_tls;

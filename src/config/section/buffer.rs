@@ -14,6 +14,9 @@ const MOST_DISK: u64 = 1 << 50;
 
 /// What is written, each key over that of `defaults`.
 pub(super) fn read(node: &Node<'_>, defaults: &BufferSettings) -> Option<BufferSettings> {
+    if !node.is_table() {
+        return node.wrong_type_with("a table", "to turn it off, write { request = false, response = false }");
+    }
     let table = node.table()?;
     let settings = BufferSettings {
         request: table.or("request", defaults.request, Node::boolean),

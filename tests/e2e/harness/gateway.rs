@@ -96,6 +96,16 @@ impl Gateway {
         self.ports[name]
     }
 
+    /// What the kernel tells of the process in `/proc/PID/NAME`.
+    pub fn proc(&self, name: &str) -> PathBuf {
+        Path::new("/proc").join(self.process.id().to_string()).join(name)
+    }
+
+    /// kill -9
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
