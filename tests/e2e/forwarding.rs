@@ -26,7 +26,7 @@ fn essence(response: &Response) -> (u16, Vec<(String, String)>, &[u8]) {
 }
 
 fn plain(backend: &Backend) -> Gateway {
-    Setup::before([backend.url()]).route("security_headers = false").start()
+    Setup::before([backend.url()]).route("security_headers = false\ncompress = false").start()
 }
 
 /// Asks both, the gateway over one connection that is kept, and again with the body in chunks: the service gets it with
