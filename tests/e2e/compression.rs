@@ -282,3 +282,27 @@ fn while_a_large_body_is_coded_others_are_answered() {
         assert!(decoded(&thread.join().unwrap()) == body.as_bytes());
     }
 }
+
+#[test]
+fn a_slow_client_of_a_coded_answer_holds_no_server() {
+    let mut body = String::new();
+    let mut seed = 1u64;
+    while body.len() < 30_000_000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        body.push_str(&format!("{seed:016x}"));
+    }
+    let (done, wait) = std::sync::mpsc::channel();
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let fake = Fake::start(move |mut connection| {
+        if connection.read_request().is_some() {
+            connection.send(&answer);
+            done.send(()).unwrap();
+        }
+    });
+    let gateway = Setup::before([fake.url()]).start();
+    let mut client = Client::connect(gateway.port("http"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n");
+    assert_eq!(client.read_head().unwrap().header("content-encoding"), Some("gzip"));
+    // All of it is taken off the server though the client takes nothing.
+    wait.recv_timeout(crate::harness::PATIENCE).expect("the server is free");
+}
