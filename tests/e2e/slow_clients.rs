@@ -134,5 +134,5 @@ fn others_do_not_notice_slow_clients_though_workers_are_sync() {
     assert!(beside.1 < Duration::from_secs(1), "alone {alone:?}, beside slow clients {beside:?}");
     // The rest is the machine's own noise, of which a busy one has much.
     assert!(beside.0 < alone.0 * 2 + Duration::from_millis(10), "alone {alone:?}, beside slow clients {beside:?}");
-    assert!(beside.1 < alone.1 * 2 + Duration::from_millis(60), "alone {alone:?}, beside slow clients {beside:?}");
+    assert!(beside.1 < alone.1 * 3 + Duration::from_millis(100), "alone {alone:?}, beside slow clients {beside:?}");
 }
