@@ -24,6 +24,10 @@ fn servers() -> Vec<(&'static str, Backend)> {
         ("granian", Backend::granian("chat", "chat:app")),
         ("hypercorn", Backend::hypercorn("chat", "chat:app")),
         ("gunicorn", Backend::gunicorn("chat", "chat:app", &["--worker-class", "asgi"])),
+        (
+            "gunicorn with uvicorn's worker",
+            Backend::gunicorn("chat", "chat:app", &["--worker-class", "uvicorn_worker.UvicornWorker"]),
+        ),
     ]
 }
 
