@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::connect::connect;
 use super::own::Question;
+use super::places::Place;
 use super::{Server, Upstream};
 use crate::config::settings::HostHeader;
 
@@ -50,11 +51,13 @@ pub async fn fetch(
 
 async fn exchange(
     upstream: &Upstream,
-    server: &Server,
+    server: &Arc<Server>,
     path: &str,
     tag: Option<&HeaderValue>,
     largest: usize,
 ) -> Result<Fetched, String> {
+    // Among the bounded, this connection counts too.
+    let _place = Place::take(server);
     let mut stream = connect(server, upstream.timeouts().connect).await.map_err(|error| error.to_string())?;
     let fields = fields(tag);
     let question = Question {

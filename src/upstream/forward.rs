@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{Method, Request, StatusCode};
@@ -14,6 +15,7 @@ use super::health::Failure;
 use super::http1::{self, Connection, Exchange, ExchangeTimeouts, Failed, Interim, SentFraming};
 use super::http2::connections::NoPlace;
 use super::journey::Journey;
+use super::places::Place;
 use super::pool::Pool;
 use super::replay::Replay;
 use super::upgrade::{Open, Upgraded};
@@ -175,8 +177,8 @@ async fn attempt_alone(call: &Call<'_>, lease: Lease, body: &mut Replay, first: 
     let connection = match kept {
         Some(connection) => connection,
         None => {
-            let stream = connect(&server, call.timeouts.connect).await;
-            Connection::new(stream.map_err(|error| not_connected(call, &server, error))?)
+            let connected = connect_in_place(&server, call.timeouts.connect).await;
+            connected.map_err(|error| not_connected(call, &server, error))?
         }
     };
     server.metrics.connection_used(call.worker, reused);
@@ -203,6 +205,11 @@ async fn attempt_alone(call: &Call<'_>, lease: Lease, body: &mut Replay, first: 
         failed.detail = too_large.or(failed.detail);
         failed
     })
+}
+
+async fn connect_in_place(server: &Arc<Server>, timeout: Duration) -> Result<Box<Connection>, ConnectError> {
+    let place = Place::take(server);
+    Ok(Connection::new(connect(server, timeout).await?, place))
 }
 
 /// Why the server may have closed without a word after a head of `size` bytes.

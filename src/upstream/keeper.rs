@@ -13,13 +13,16 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Upstream;
 use super::names::{Found, Resolvers, pause};
 use super::probe::{self, Checks};
-use crate::config::settings::HealthSettings;
+use crate::config::settings::{HealthSettings, SlotSettings};
 
 /// How often names whose servers are in trouble are looked up beside their TTL.
 const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often a queue that is not empty is looked at beside what happens in it.
 const QUEUE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often it is looked at what came of slots whose number is learnt.
+const LEARNING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The upstream as a new snapshot has it; `settled` is told when each of its names was looked up once.
 pub(super) struct Adopt {
@@ -86,6 +89,8 @@ impl Keeper {
         let queue = Arc::clone(&keeper.upstream.queue);
         let mut looks = tokio::time::interval(QUEUE_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lessons = tokio::time::interval(LEARNING_INTERVAL);
+        lessons.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let due = keeper.names.values().filter_map(|name| name.due).min();
             tokio::select! {
@@ -101,6 +106,7 @@ impl Keeper {
                 () = until(due) => keeper.look_up(),
                 _ = doubts.tick(), if !keeper.names.is_empty() => keeper.doubt(),
                 () = queue.begun.notified(), if queue.is_empty() => {}
+                _ = lessons.tick(), if keeper.upstream.settings.slots == SlotSettings::Auto => keeper.upstream.learn_slots(),
                 _ = looks.tick(), if !queue.is_empty() => queue.settle(),
             }
             keeper.tell_settled();

@@ -14,6 +14,7 @@ mod keeper;
 mod members;
 mod names;
 mod own;
+mod places;
 pub mod pool;
 mod probe;
 pub mod queue;
@@ -205,6 +206,16 @@ impl Upstream {
         let usable = |server: &&Arc<Server>| matches!(server.health.standing(now), Standing::Usable(_));
         let slots = |server: &Arc<Server>| server.slots.limit().unwrap_or_else(|| server.slots.busy());
         self.members.load().servers().filter(usable).map(slots).fold(0, usize::saturating_add)
+    }
+
+    /// Where slots are learnt, looks at what came of them.
+    fn learn_slots(&self) {
+        let is_wanted = !self.queue.is_empty();
+        for server in self.members.load().servers() {
+            server.slots.learn(server.health.answers(), is_wanted);
+        }
+        // There may be more of them now.
+        self.queue.freed();
     }
 
     /// Puts the settings of slots and queue in force for what earlier snapshots have left.

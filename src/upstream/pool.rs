@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::http1::Connection;
 use super::http2::connections::Connections;
+use super::places::Place;
 use crate::clock;
 
 /// Unused connections kept to one server by one worker.
@@ -41,7 +42,8 @@ impl Pool {
         let connections = kept.get_mut(&server)?;
         let now = clock::recent();
         while let Some(mut last) = connections.pop() {
-            if last.until > now && last.connection.is_silent() {
+            let is_open = last.connection.place.as_ref().is_none_or(Place::wake);
+            if is_open && last.until > now && last.connection.is_silent() {
                 return Some(last.connection);
             }
         }
@@ -50,7 +52,8 @@ impl Pool {
 
     /// Keeps a connection for `keep_alive`.
     pub fn put(self: &Rc<Self>, server: u64, connection: Box<Connection>, keep_alive: Duration) {
-        if keep_alive.is_zero() {
+        let may_be_kept = |place: &Place| place.rest(&connection.stream);
+        if keep_alive.is_zero() || !connection.place.as_ref().is_none_or(may_be_kept) {
             return;
         }
         let now = clock::recent();

@@ -9,8 +9,9 @@ use std::time::SystemTime;
 use http::HeaderValue;
 
 use super::health::{Health, State};
+use super::places::Places;
 use super::queue::Queue;
-use super::slots::Slots;
+use super::slots::{Slots, Taken};
 use super::tls::ClientTls;
 use crate::config::settings::{Protocol, SlotSettings};
 use crate::observe::metrics::{ServerMetrics, UpstreamMetrics};
@@ -46,6 +47,8 @@ pub struct Server {
     /// What `hash:…` balancing knows the server by: the same in every gateway and after every restart.
     pub(super) seed: u64,
     pub(super) slots: Slots,
+    /// Where slots are bounded, connections are too.
+    pub(super) places: Places,
     /// Connections that were upgraded: they hold no slot, and are a load all the same.
     upgraded: AtomicUsize,
     /// Where those wait who find no slot free.
@@ -80,6 +83,7 @@ impl Server {
             host,
             metrics,
             slots: Slots::new(slots),
+            places: Places::default(),
             upgraded: AtomicUsize::new(0),
             queue: Arc::clone(queue),
         }
@@ -105,7 +109,7 @@ impl Server {
             since: report.since,
             in_flight: self.in_flight(),
             busy: self.slots.busy(),
-            slots: self.slots.limit(),
+            slots: self.slots.count(),
             weight,
         }
     }
@@ -134,9 +138,9 @@ pub struct Lease {
     holds: Holds,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Holds {
-    Slot,
+    Slot(Taken),
     /// An upgraded connection.
     Open,
     Nothing,
@@ -145,7 +149,7 @@ enum Holds {
 impl Lease {
     /// Takes a slot if one is free.
     pub(super) fn take(server: &Arc<Server>) -> Option<Lease> {
-        server.slots.take().then(|| Lease { server: Arc::clone(server), holds: Holds::Slot })
+        server.slots.take().map(|taken| Lease { server: Arc::clone(server), holds: Holds::Slot(taken) })
     }
 
     pub fn server(&self) -> &Arc<Server> {
@@ -155,31 +159,36 @@ impl Lease {
     /// The connection was upgraded: from now on it holds no slot.
     pub(super) fn upgraded(mut self) -> Lease {
         self.server.upgraded.fetch_add(1, Ordering::Relaxed);
-        self.give_back();
-        self.holds = Holds::Open;
+        self.give_back(Holds::Open);
+        self.server.queue.freed();
         self
     }
 
     /// Gives the slot back without looking for those who wait: for whoever does that next.
     pub(super) fn give_back_quietly(mut self) {
-        self.server.slots.give_back();
-        self.holds = Holds::Nothing;
+        self.give_back(Holds::Nothing);
     }
 
-    fn give_back(&self) {
-        self.server.slots.give_back();
-        self.server.queue.freed();
+    /// Whether what it held until now was a slot.
+    fn give_back(&mut self, holds: Holds) -> bool {
+        match std::mem::replace(&mut self.holds, holds) {
+            Holds::Slot(taken) => {
+                self.server.slots.give_back(taken);
+                true
+            }
+            Holds::Open => {
+                self.server.upgraded.fetch_sub(1, Ordering::Relaxed);
+                false
+            }
+            Holds::Nothing => false,
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        match self.holds {
-            Holds::Slot => self.give_back(),
-            Holds::Open => {
-                self.server.upgraded.fetch_sub(1, Ordering::Relaxed);
-            }
-            Holds::Nothing => {}
+        if self.give_back(Holds::Nothing) {
+            self.server.queue.freed();
         }
     }
 }

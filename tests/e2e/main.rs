@@ -39,6 +39,7 @@ mod observed;
 mod oidc;
 mod opaque_tokens;
 mod openapi;
+mod overload;
 mod packaging;
 mod proxy_protocol;
 mod python;

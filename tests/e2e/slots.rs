@@ -1,6 +1,10 @@
 //! Slots and the queue before them, in front of gunicorn's sync workers: who is served, in which order, who is not.
 
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::harness::backends::Backend;
 use crate::harness::http::{Client, get, head};
@@ -161,4 +165,72 @@ fn who_waits_during_a_reload_is_served_by_what_it_brings() {
     assert_eq!(waits.answer_to("POST").status, 201);
     assert_eq!(gateway.status()["upstreams"][0]["servers"][0]["busy"], 1, "the first is still being served");
     drop(busy);
+}
+
+/// A server that knows at each moment how many connections to it are open: on every new one it looks which of the others
+/// have been closed. What was closed before a connection was begun is seen.
+fn counting_server(most: &Arc<AtomicUsize>, accepted: &Arc<AtomicUsize>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (most, accepted) = (Arc::clone(most), Arc::clone(accepted));
+    std::thread::spawn(move || {
+        let mut open: Vec<TcpStream> = Vec::new();
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            open.retain(|open| {
+                open.set_nonblocking(true).unwrap();
+                let closed = matches!(open.peek(&mut [0]), Ok(0));
+                open.set_nonblocking(false).unwrap();
+                !closed
+            });
+            open.push(stream.try_clone().unwrap());
+            most.fetch_max(open.len(), Ordering::SeqCst);
+            accepted.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || answer_all(stream));
+        }
+    });
+    port
+}
+
+fn answer_all(mut stream: TcpStream) {
+    let mut read = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            // The other handle may have made it not wait just now.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+            Ok(0) | Err(_) => return,
+            Ok(length) => read.extend_from_slice(&buffer[..length]),
+        }
+        if read.ends_with(b"\r\n\r\n") {
+            read.clear();
+            std::thread::sleep(Duration::from_millis(1));
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    }
+}
+
+#[test]
+fn no_more_connections_are_kept_than_there_are_slots_whatever_worker_keeps_them() {
+    let (most, accepted) = (Arc::default(), Arc::default());
+    let port = counting_server(&most, &accepted);
+    let gateway = Setup::before([format!("http://127.0.0.1:{port}")])
+        .upstream("slots = 3\nqueue = { max_wait = \"60s\" }")
+        .rest("[server]\nworkers = 4")
+        .start();
+    // Each client is with one of the workers.
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut client = Client::connect(gateway.port("http"));
+                for _ in 0..50 {
+                    assert_eq!(client.ask("GET", "/", &[]).status, 200);
+                }
+            });
+        }
+    });
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+    let accepted = accepted.load(Ordering::SeqCst);
+    assert!(accepted < 800, "none of the connections was used again");
+    assert!(accepted > 3, "no worker took the place of another's connection");
 }

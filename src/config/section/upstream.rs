@@ -125,7 +125,6 @@ fn slots(node: &Node<'_>) -> Option<SlotSettings> {
     if node.is_string() {
         let text = node.text(takes)?;
         if text.text == "auto" {
-            node.not_yet();
             return Some(SlotSettings::Auto);
         }
         if text.text.trim().parse::<u64>().is_err() {

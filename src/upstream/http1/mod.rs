@@ -18,6 +18,7 @@ use self::body::ServerBody;
 use super::Lease;
 use super::connect::ServerStream;
 use super::journey::Journey;
+use super::places::Place;
 use super::pool::Pool;
 use super::replay::Replay;
 use crate::body::Content;
@@ -47,11 +48,14 @@ pub struct Connection {
     pub read: BytesMut,
     out: Queue,
     timer: Timer,
+    /// Given up after the stream is closed: fields go in this order.
+    pub(super) place: Option<Place>,
 }
 
 impl Connection {
-    pub fn new(stream: ServerStream) -> Box<Connection> {
-        Box::new(Connection { stream, read: BytesMut::new(), out: Queue::default(), timer: Timer::new() })
+    /// `place`: where connections to its server are bounded.
+    pub fn new(stream: ServerStream, place: Option<Place>) -> Box<Connection> {
+        Box::new(Connection { place, stream, read: BytesMut::new(), out: Queue::default(), timer: Timer::new() })
     }
 
     /// Whether nothing came since the last response: neither bytes, which nobody asked for, nor the end.
@@ -369,6 +373,9 @@ impl Exchange {
     /// The connection after a 101, and what came behind the head.
     pub fn into_upgraded(self) -> (ServerStream, Bytes, Lease) {
         let connection = *self.connection;
+        if let Some(place) = connection.place {
+            place.leave();
+        }
         (connection.stream, connection.read.freeze(), self.lease)
     }
 

@@ -1,15 +1,16 @@
 //! Who waits for a slot, and in which order they get one. No thread, no lock and no clock: whoever calls says what time
 //! it is.
 //!
-//! Better classes go first. Within a class the oldest goes first, as long as the line empties now and then: that is
-//! fair, and bursts are what a queue is for. Under lasting overload it is the wrong order: everybody waits as long as
-//! the line is, and is served when nobody is interested any more. So a line that has not been empty for an interval, and
-//! that more join than leave, serves the newest first until it has emptied (adaptive LIFO). Meanwhile those who have
-//! waited for longer than a moment are refused: their turn will not come, and the sooner they know the better. The
-//! newest are kept however long they have waited, as many as there are slots or are served in an interval: nobody idles
-//! for lack of requests, and a few slow ones do not make an overload.
+//! Better classes go first. Within a class the oldest goes first, as long as nobody waits for long: that is fair, and
+//! bursts are what a queue is for. Under lasting overload it is the wrong order: everybody waits as long as the line is,
+//! and is served when nobody is interested any more. So once somebody has waited for an interval, and more join than
+//! leave, the newest go first until the line has emptied (adaptive LIFO). Meanwhile those who have waited for longer than
+//! a moment are refused: their turn will not come, and the sooner they know the better. The newest are kept however long
+//! they have waited, as many as there are slots or are served in an interval: nobody idles for lack of requests, and a few
+//! slow ones do not make an overload.
 //!
-//! A burst that nobody follows is not overload, however long the line: fewer join than leave. It is served to its end.
+//! A burst that nobody follows is not overload, however long the line: fewer join than leave. Nor is a line that is never
+//! empty and moves fast, as when a few clients ask again and again. Both are served in order, to their end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +35,7 @@ struct Entry<W> {
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     size: usize,
-    /// How long a line goes without having been empty before that counts as lasting.
+    /// How long somebody may wait before there is lasting overload.
     interval: Duration,
     /// How long one may wait in lasting overload.
     target: Duration,
@@ -72,8 +73,6 @@ pub(super) struct Line<W> {
     rules: Rules,
     waiting: BTreeMap<Key, Entry<W>>,
     turn: u64,
-    /// Since when it has not been empty.
-    busy_since: Instant,
     window: Window,
     newest_first: bool,
     /// Whether those who have waited for long are refused.
@@ -88,7 +87,6 @@ impl<W> Line<W> {
             rules: Rules::of(settings),
             waiting: BTreeMap::new(),
             turn: 0,
-            busy_since: now,
             window: Window::new(now),
             newest_first: false,
             shedding: false,
@@ -111,7 +109,6 @@ impl<W> Line<W> {
     /// The waiter, when the line is full and nobody gives way.
     pub(super) fn join(&mut self, class: Priority, waiter: W, now: Instant) -> Result<(Key, Option<W>), W> {
         if self.waiting.is_empty() {
-            self.busy_since = now;
             self.window = Window::new(now);
         }
         self.look(now);
@@ -214,6 +211,14 @@ impl<W> Line<W> {
         self.waiting.first_key_value().map(|(_, entry)| &entry.waiter)
     }
 
+    fn longest_wait(&self, now: Instant) -> Duration {
+        let oldest = [Priority::High, Priority::Normal, Priority::Low].into_iter().filter_map(|class| {
+            let (_, entry) = self.of_class(class).next()?;
+            Some(now.duration_since(entry.since))
+        });
+        oldest.max().unwrap_or_default()
+    }
+
     fn of_class(&self, class: Priority) -> std::collections::btree_map::Range<'_, Key, Entry<W>> {
         self.waiting.range(Key { class, turn: 0 }..=Key { class, turn: u64::MAX })
     }
@@ -237,8 +242,8 @@ impl<W> Line<W> {
         self.window = Window::new(now);
         let rate = f64::from(seated) / passed.as_secs_f64();
         self.rate = Some(self.rate.map_or(rate, |before| 0.7 * before + 0.3 * rate));
-        let lasting = !self.waiting.is_empty() && now.duration_since(self.busy_since) >= self.rules.interval;
-        self.shedding = lasting && joined > 0 && joined >= seated;
+        let grows = !self.waiting.is_empty() && joined > 0 && joined >= seated;
+        self.shedding = grows && (self.newest_first || self.longest_wait(now) >= self.rules.interval);
         self.newest_first |= self.shedding;
     }
 }
@@ -346,9 +351,9 @@ mod tests {
         let mut desk = Desk::new(SETTINGS);
         let mut next = 0;
         // Twice the load: in order at first, and nobody is refused.
-        let (seated, shed) = desk.load(490, 1, &mut next);
+        let (seated, shed) = desk.load(900, 1, &mut next);
         assert!(seated.is_sorted() && shed.is_empty(), "{seated:?} {shed:?}");
-        desk.load(300, 1, &mut next);
+        desk.load(600, 1, &mut next);
         // From now on, whoever is seated has just come, and whoever has not been is told so soon.
         let first = next;
         let (seated, shed) = desk.load(1000, 1, &mut next);
@@ -367,7 +372,7 @@ mod tests {
     fn as_many_as_there_are_slots_stay_however_long_they_have_waited() {
         let mut desk = Desk::new(SETTINGS);
         let mut next = 0;
-        desk.load(800, 1, &mut next);
+        desk.load(1500, 1, &mut next);
         for _ in 0..20 {
             desk.pass(50);
             desk.join(NORMAL, next).unwrap();
@@ -396,10 +401,25 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_never_empty_and_moves_fast_stays_in_order() {
+        let mut desk = Desk::new(SETTINGS);
+        for who in 0..20 {
+            desk.join(NORMAL, who).unwrap();
+        }
+        // Each asks again as soon as it is served.
+        for turn in 0..1000 {
+            desk.pass(10);
+            let who = desk.seat();
+            assert_eq!((who, desk.shed(2).len()), (Some(turn % 20), 0));
+            desk.join(NORMAL, turn % 20).unwrap();
+        }
+    }
+
+    #[test]
     fn when_overload_ends_the_rest_is_served_and_nobody_is_refused_any_more() {
         let mut desk = Desk::new(QueueSettings { size: 10_000, ..SETTINGS });
         let mut next = 0;
-        desk.load(800, 1, &mut next);
+        desk.load(1500, 1, &mut next);
         let waiting = desk.line.len();
         assert!(waiting > 20);
         // A window later it is known that nobody joins.
@@ -432,7 +452,7 @@ mod tests {
 
     #[test]
     fn in_overload_the_oldest_makes_room_in_a_full_line() {
-        let mut desk = Desk::new(QueueSettings { size: 4, ..SETTINGS });
+        let mut desk = Desk::new(QueueSettings { size: 40, ..SETTINGS });
         for who in 0..200 {
             desk.pass(10);
             let _ = desk.join(NORMAL, who);

@@ -262,7 +262,10 @@ async fn client(upstream: &Arc<Upstream>, rounds: usize, running: &AtomicUsize) 
 #[test]
 fn slots_are_handed_on_between_threads() {
     const ROUNDS: usize = 1500;
-    let upstream = upstream(&[A, B], 1);
+    let mut settings = with_slots(&[A, B], 1);
+    // Whoever is forgotten waits for as long as this.
+    settings.queue.max_wait = Duration::from_secs(60);
+    let upstream = Arc::new(build(&settings, None));
     let running = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
