@@ -257,15 +257,21 @@ causes! {
     UpstreamTlsFailed BAD_GATEWAY Upstream "upstream_tls_failed"
         "The server's TLS handshake failed."
         "Check ca, client and server_name in [upstream.NAME.tls].";
+    UpstreamSendTimeout GATEWAY_TIMEOUT Upstream "upstream_send_timeout"
+        "The server stopped taking the request."
+        "Find what stalls in the service before it has read its request, or raise between_bytes in timeouts of the route or the upstream.";
     UpstreamTimeout GATEWAY_TIMEOUT Upstream "upstream_timeout"
         "The server did not answer in time."
         "Find what is slow in the service, or raise response in timeouts of the route or the upstream.";
     UpstreamBodyTimeout GATEWAY_TIMEOUT Upstream "upstream_body_timeout"
-        "The server stopped in the middle of the exchange."
-        "Find what stalls in the service, or raise between_bytes in timeouts of the route or the upstream.";
+        "The server stopped in the middle of its answer."
+        "Find what stalls in the service while it answers, or raise between_bytes in timeouts of the route or the upstream.";
     UpstreamClosedEarly BAD_GATEWAY Upstream "upstream_closed_early"
-        "The server closed the connection before the answer was complete."
+        "The server closed the connection instead of answering."
         "See the server's own log: a worker was killed, restarted or timed out.";
+    UpstreamCutShort BAD_GATEWAY Upstream "upstream_cut_short"
+        "The server broke off in the middle of its answer."
+        "See the server's own log: a worker was killed, restarted or timed out, or the service failed while it wrote.";
     UpstreamStreamReset BAD_GATEWAY Upstream "upstream_stream_reset"
         "The server broke the request off."
         "See the server's own log, and in detail the reason that it gave; REFUSED_STREAM means that it has too much to do.";

@@ -286,7 +286,7 @@ fn a_server_that_breaks_off_is_told_after_what_it_had_sent() {
     assert_eq!(head.header("content-length"), Some("30000000"));
     assert!(client.read_exactly(20_000_000).unwrap() == noise(20_000_000));
     assert!(client.read_exactly(1).is_err());
-    assert_eq!(gateway.access_record(&head)["cause"], "upstream_closed_early");
+    assert_eq!(gateway.access_record(&head)["cause"], "upstream_cut_short");
 }
 
 #[test]

@@ -88,6 +88,31 @@ fn requests_wait_in_order_and_by_priority_and_whoever_leaves_never_reaches_a_wor
 }
 
 #[test]
+fn whoever_leaves_with_a_body_that_nobody_has_read_yet_never_reaches_a_worker_either() {
+    let backend = gunicorn(1);
+    let gateway = Setup::before([backend.url()]).upstream("slots = 1").route("buffer = { request = false }").start();
+    let busy = occupy(&gateway);
+    for sent in ["", "{\"item\":", "{\"item\":\"x\"}"] {
+        let mut leaves = Client::connect(gateway.port("http"));
+        leaves.send(format!("{}{sent}", head("POST", "/orders", &[("Content-Length", "12")])));
+        queue_is(&gateway, 1.0);
+        drop(leaves);
+        queue_is(&gateway, 0.0);
+    }
+    // What was read ahead meanwhile is the body all the same.
+    let mut stays = Client::connect(gateway.port("http"));
+    let fields = [("Content-Type", "application/json"), ("Content-Length", "12")];
+    stays.send(format!("{}{{\"item\":", head("POST", "/orders", &fields)));
+    queue_is(&gateway, 1.0);
+    stays.send("\"y\"");
+    drop(busy);
+    queue_is(&gateway, 0.0);
+    stays.send("}");
+    assert_eq!(stays.answer_to("POST").status, 201);
+    assert_eq!(ordered(&backend), ["y"]);
+}
+
+#[test]
 fn a_wait_ends() {
     let backend = gunicorn(1);
     let gateway = Setup::before([backend.url()]).upstream("slots = 1\nqueue = { max_wait = \"200ms\" }").start();

@@ -279,7 +279,7 @@ fn an_answer_that_breaks_off_is_not_taken_for_whole() {
     let error = client.try_answer_to("GET").unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{error}");
     let record = gateway.log_line("its record", |line| line["path"] == "/broken");
-    assert_eq!(record["cause"], "upstream_closed_early");
+    assert_eq!(record["cause"], "upstream_cut_short");
 }
 
 #[test]

@@ -101,13 +101,18 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the client has left. Looks only while the request was read whole: before, whoever reads the body
-    /// sees it.
+    /// Ready when the client has left. Looks no further than what it keeps of further requests, or of a body that
+    /// nobody reads yet, such as that of a request that waits for a server.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        while self.body.is_end() && self.read.len() < PIPELINED {
+        while self.read.len() < PIPELINED {
             match ready!(self.poll_fill(cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(Gone),
-                Ok(_) => {}
+                Ok(_) if self.body.is_end() => {}
+                // Whoever reads the body is asked again, since it is not on the wire any more that it waits for.
+                Ok(_) => {
+                    self.reading.made();
+                    cx.waker().wake_by_ref();
+                }
             }
         }
         Poll::Pending

@@ -56,13 +56,15 @@ impl Failure {
             Cause::UpstreamConnectRefused | Cause::UpstreamConnectFailed | Cause::UpstreamTlsFailed => {
                 Some(Failure::Connect)
             }
-            Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset | Cause::UpstreamInvalidResponse => {
-                Some(Failure::Broken)
-            }
+            Cause::UpstreamClosedEarly
+            | Cause::UpstreamCutShort
+            | Cause::UpstreamStreamReset
+            | Cause::UpstreamInvalidResponse => Some(Failure::Broken),
             // A full listen backlog shows as a connection that takes for ever.
-            Cause::UpstreamConnectTimeout | Cause::UpstreamTimeout | Cause::UpstreamBodyTimeout => {
-                Some(Failure::Timeout)
-            }
+            Cause::UpstreamConnectTimeout
+            | Cause::UpstreamSendTimeout
+            | Cause::UpstreamTimeout
+            | Cause::UpstreamBodyTimeout => Some(Failure::Timeout),
             Cause::NoHealthyServer
             | Cause::QueueFull
             | Cause::QueueTimeout

@@ -87,7 +87,7 @@ impl Body for ServerBody {
                     this.finish();
                     return Poll::Ready(None);
                 }
-                Poll::Ready(Ok(0) | Err(_)) => return this.fail(Cause::UpstreamClosedEarly),
+                Poll::Ready(Ok(0) | Err(_)) => return this.fail(Cause::UpstreamCutShort),
                 Poll::Pending => {
                     if std::mem::take(&mut this.taken) {
                         connection.timer.set(exchange.timeouts.between_bytes);

@@ -228,9 +228,9 @@ impl Exchange {
                 }
                 Poll::Pending => {
                     ready!(connection.timer.poll_expired(cx));
-                    let stalled = !self.waiting || begun;
-                    let cause = if stalled { Cause::UpstreamBodyTimeout } else { Cause::UpstreamTimeout };
-                    return Poll::Ready(Err(self.failed(cause)));
+                    let cause = if self.waiting { Cause::UpstreamTimeout } else { Cause::UpstreamSendTimeout };
+                    let detail = begun.then(|| "the answer's head began and stopped: between_bytes".to_owned());
+                    return Poll::Ready(Err(Failed { detail, ..self.failed(cause) }));
                 }
             }
         }

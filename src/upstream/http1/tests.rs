@@ -122,7 +122,7 @@ async fn a_head_that_trickles_is_not_waited_for_without_end() {
             tokio::time::sleep(Duration::from_secs(4)).await;
         }
     };
-    assert_eq!(answered(server, near).await.0, Err(Cause::UpstreamBodyTimeout));
+    assert_eq!(answered(server, near).await.0, Err(Cause::UpstreamTimeout));
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
@@ -142,7 +142,7 @@ async fn a_server_that_takes_no_more_of_a_body_that_paused_is_not_waited_for_wit
     let exchange = exchange(near, SentFraming::Chunked);
     let answer = tokio::time::timeout(Duration::from_secs(600), exchange.answer(&mut body, &seen));
     let answer = tokio::select! { answer = answer => answer.expect("it ends"), () = client => unreachable!() };
-    assert_eq!(answer.err().map(|failed| failed.cause), Some(Cause::UpstreamBodyTimeout));
+    assert_eq!(answer.err().map(|failed| failed.cause), Some(Cause::UpstreamSendTimeout));
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,7 +52,11 @@ impl ServerBody {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
         }
-        Poll::Ready(Some(Err(failed.cause)))
+        let cause = match failed.cause {
+            Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset => Cause::UpstreamCutShort,
+            cause => cause,
+        };
+        Poll::Ready(Some(Err(cause)))
     }
 }
 

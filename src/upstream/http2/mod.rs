@@ -204,7 +204,7 @@ impl Exchange {
             Poll::Pending => {
                 ready!(self.timer.poll_expired(cx));
                 self.place.doubt();
-                let cause = if self.waiting { Cause::UpstreamTimeout } else { Cause::UpstreamBodyTimeout };
+                let cause = if self.waiting { Cause::UpstreamTimeout } else { Cause::UpstreamSendTimeout };
                 Poll::Ready(Err(Failed { wrote: true, answered: self.answered, ..Failed::unsent(cause) }))
             }
         }
