@@ -28,7 +28,16 @@ impl Uwsgi {
         let process = Process::start(&python_program("uwsgi"), |command| {
             command.current_dir(services()).env("PYTHONDONTWRITEBYTECODE", "1");
             command.args(["--socket", &format!("127.0.0.1:{port}"), "--http-socket", "127.0.0.1:0"]);
-            command.args(["--module", "wsgi:app", "--need-app", "--master", "--die-on-term", "--processes", "2"]);
+            command.args([
+                "--module",
+                "wsgi:app",
+                "--need-app",
+                "--master",
+                "--die-on-term",
+                "--no-orphans",
+                "--processes",
+                "2",
+            ]);
             command.args(more);
         });
         let bound = |socket: usize| {
