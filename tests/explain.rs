@@ -32,8 +32,8 @@ fn explanations_are_as_recorded() {
         recorded.push('\n');
         let Some(line) = case.strip_prefix("$ ") else { continue };
         let output = run(line);
-        recorded.push_str(&String::from_utf8(output.stdout).unwrap());
-        recorded.push_str(&String::from_utf8(output.stderr).unwrap());
+        let told = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        recorded.push_str(&told.replace(&directory().display().to_string(), "tests/explain"));
         match output.status.code().unwrap() {
             0 => {}
             code => recorded.push_str(&format!("(code {code})\n")),

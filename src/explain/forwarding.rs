@@ -7,14 +7,15 @@ use std::time::SystemTime;
 
 use bytes::BytesMut;
 use http::HeaderValue;
+use http::uri::{Authority, PathAndQuery, Scheme};
 
 use super::Moment;
 use super::admission::{LetIn, Who};
 use super::explanation::{Decision, Outcome, Sent};
-use super::walk::{Normal, Walk, listed, size};
+use super::walk::{Normal, Walk, listed, size, text};
 use crate::admit::credential::Withheld;
 use crate::body::RequestBody;
-use crate::config::settings::{HostHeader, Protocol, UpstreamTimeouts};
+use crate::config::settings::{HostHeader, Priority, Protocol, QueueSettings, SlotSettings, UpstreamTimeouts};
 use crate::http1::head::Notable;
 use crate::request::buffering::{bounds, is_taken_in};
 use crate::request::client::{Told, is_forwarding_field};
@@ -23,7 +24,7 @@ use crate::request::limited::limit;
 use crate::request::outgoing::{Outgoing, end_to_end, is_reserved, sent_framing, wanted_upgrade};
 use crate::request::rejection::{Cause, Rejection};
 use crate::request::route::{Action, Route};
-use crate::upstream::{ChooseBy, Upstream};
+use crate::upstream::{ChooseBy, Receiver, Upstream};
 use crate::validate::{Found, Judging, Reserved, Validation};
 
 impl<'g> Walk<'g> {
@@ -58,7 +59,7 @@ impl<'g> Walk<'g> {
         let place = self.route_key(route, key);
         let balance = upstream.settings.balance.kind();
         self.pass("upstream", format!("{}, balanced by {balance}", upstream.name), place);
-        let next = self.servers(upstream, normal)?;
+        let next = self.servers(route, upstream, normal)?;
         self.timeouts(route, upstream, timeouts);
         let head = self.head(route, upstream, normal, query, admitted, length)?;
         let servers = upstream.entries().map(|(label, _)| label.to_owned()).collect();
@@ -138,12 +139,13 @@ impl<'g> Walk<'g> {
     }
 
     /// The one whose turn it is, of a running gateway.
-    fn servers(&mut self, upstream: &Upstream, normal: &Normal<'_>) -> Result<Option<String>, Rejection> {
+    fn servers(&mut self, route: &Route, upstream: &Upstream, normal: &Normal<'_>) -> Result<Option<String>, Rejection> {
         let place = self.place(&[&format!("upstream.{}.servers", upstream.name)]);
         if self.moment == Moment::Offline {
             let servers = listed(upstream.entries().map(|(label, _)| label));
             let said = format!("any of {servers}; --live tells how they fare");
             self.step("servers", Decision::Unknown, said, place);
+            self.slots(route, upstream);
             return Ok(None);
         }
         for server in upstream.status() {
@@ -172,6 +174,24 @@ impl<'g> Walk<'g> {
             }
             Err(cause) => Err(self.refuse("servers", "none can take it", place, cause.into())),
         }
+    }
+
+    /// What a request may have to wait for, where that is bounded.
+    fn slots(&mut self, route: &Route, upstream: &Upstream) {
+        let slots = match upstream.settings.slots {
+            SlotSettings::Unlimited => return,
+            SlotSettings::Fixed(slots) => format!("{slots} at once on each server"),
+            SlotSettings::Auto => "as many at once on each server as it is found to carry".to_owned(),
+        };
+        let QueueSettings { size, max_wait, .. } = upstream.settings.queue;
+        let priority = match route.settings.priority {
+            Priority::High => ", before others",
+            Priority::Normal => "",
+            Priority::Low => ", behind others",
+        };
+        let said = format!("{slots}; up to {size} more wait{priority}, none for more than {max_wait:?}");
+        let place = self.place(&[&format!("upstream.{}.slots", upstream.name)]);
+        self.step("slots", Decision::Unknown, said, place);
     }
 
     fn timeouts(&mut self, route: &Route, upstream: &Upstream, timeouts: &UpstreamTimeouts) {
@@ -227,10 +247,10 @@ impl<'g> Walk<'g> {
             withheld: admitted.withheld,
         };
         let Some((_, receiver)) = upstream.entries().next() else { return Ok(Vec::new()) };
-        let mut written = BytesMut::new();
-        if let Err(cause) = outgoing.write_to(receiver, &mut written) {
-            return Err(self.refuse("uwsgi", "the variables do not fit into a packet", None, cause.into()));
-        }
+        let head = match written(&outgoing, receiver, route, upstream) {
+            Ok(head) => head,
+            Err(cause) => return Err(self.refuse("head", "no server of this kind can be sent it", None, cause.into())),
+        };
         let kept = match admitted.withheld {
             Withheld::Nothing => None,
             Withheld::Authorization => Some("Authorization".to_owned()),
@@ -241,21 +261,43 @@ impl<'g> Walk<'g> {
             let place = self.route_key(route, "forward_credential");
             self.pass("withheld", format!("{kept} ends here"), place);
         }
-        Ok(match receiver.protocol {
-            Protocol::Http1 | Protocol::Http2 => {
-                let text = String::from_utf8_lossy(&written).into_owned();
-                let mut lines = text.lines().filter(|line| !line.is_empty());
-                let first = lines.next().map(without_query);
-                let fields = lines.filter_map(|line| line.split_once(": "));
-                first
-                    .into_iter()
-                    .chain(fields.map(|(name, value)| masked(name, value, route, upstream.host())))
-                    .collect()
-            }
-            Protocol::Uwsgi => {
-                variables(&written).iter().map(|(name, value)| variable(name, value, route, upstream)).collect()
-            }
-        })
+        Ok(head)
+    }
+}
+
+/// The head in the form of the server's protocol, line by line, as it may be told.
+fn written(
+    outgoing: &Outgoing<'_>,
+    receiver: Receiver<'_>,
+    route: &Route,
+    upstream: &Upstream,
+) -> Result<Vec<String>, Cause> {
+    let mut written = BytesMut::new();
+    match receiver.protocol {
+        Protocol::Http1 => {
+            outgoing.write_to(receiver, &mut written)?;
+            let text = String::from_utf8_lossy(&written);
+            let mut lines = text.lines().filter(|line| !line.is_empty());
+            let first = lines.next().map(without_query);
+            let fields = lines.filter_map(|line| line.split_once(": "));
+            let fields = fields.map(|(name, value)| masked(name, value, route, upstream.host()));
+            Ok(first.into_iter().chain(fields).collect())
+        }
+        Protocol::Http2 => {
+            let request = outgoing.request_to(receiver, Scheme::HTTP)?;
+            let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+            let first = without_query(&format!("{} {target} HTTP/2", request.method()));
+            let authority = request.uri().authority().map_or("", Authority::as_str);
+            let host = masked("host", authority, route, upstream.host());
+            let fields = request.headers().iter();
+            let fields = fields.map(|(name, value)| masked(name.as_str(), &text(value), route, upstream.host()));
+            Ok([first, host].into_iter().chain(fields).collect())
+        }
+        Protocol::Uwsgi => {
+            outgoing.write_to(receiver, &mut written)?;
+            let variables = variables(&written);
+            Ok(variables.iter().map(|(name, value)| variable(name, value, route, upstream)).collect())
+        }
     }
 }
 

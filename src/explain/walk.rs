@@ -390,12 +390,14 @@ pub(super) fn count(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// As the file has sizes.
+/// As the file has sizes; a sum of two of very different size by its larger part.
 pub(super) fn size(bytes: impl TryInto<u64>) -> String {
     let bytes = bytes.try_into().unwrap_or(u64::MAX);
     for (unit, name) in [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes >= unit && bytes % unit == 0 {
-            return format!("{} {name}", bytes / unit);
+        let (whole, rest) = (bytes / unit, bytes % unit);
+        if whole > 0 && (rest == 0 || (rest < unit / 100 && unit > 1 << 10)) {
+            let about = if rest == 0 { "" } else { "a little over " };
+            return format!("{about}{whole} {name}");
         }
     }
     format!("{bytes} bytes")

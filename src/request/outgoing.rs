@@ -109,14 +109,24 @@ impl Head for Outgoing<'_> {
     }
 
     fn request(&self, server: &Server) -> Result<Request<()>, Cause> {
-        let authority = Authority::try_from(self.host(server.receiver())).map_err(|_| Cause::BadHost)?;
+        self.request_to(server.receiver(), if server.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP })
+    }
+}
+
+impl Outgoing<'_> {
+    /// All that a server of HTTP/2 is sent before the body.
+    ///
+    /// # Errors
+    /// `BadHost`, `BadTarget`.
+    pub fn request_to(&self, server: Receiver<'_>, scheme: Scheme) -> Result<Request<()>, Cause> {
+        let authority = Authority::try_from(self.host(server)).map_err(|_| Cause::BadHost)?;
         let path = self.path.behind(self.route.settings.strip_prefix.as_deref());
         let target = match self.query {
             Some(query) => PathAndQuery::try_from([path.as_bytes(), b"?", query].concat()),
             None => PathAndQuery::try_from(path),
         };
         let mut uri = uri::Parts::default();
-        uri.scheme = Some(if server.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.scheme = Some(scheme);
         uri.authority = Some(authority);
         uri.path_and_query = Some(target.map_err(|_| Cause::BadTarget)?);
         let mut request = Request::new(());
@@ -124,7 +134,7 @@ impl Head for Outgoing<'_> {
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Cause::BadTarget)?;
         let mut heads = Heads::default();
-        self.write_fields(server.receiver(), &mut heads);
+        self.write_fields(server, &mut heads);
         if let SentFraming::Length(length) = self.framing {
             heads.add(&CONTENT_LENGTH, &HeaderValue::from(length));
         }
@@ -134,10 +144,8 @@ impl Head for Outgoing<'_> {
         *request.headers_mut() = heads.0;
         Ok(request)
     }
-}
 
-impl Outgoing<'_> {
-    /// Writes all that the server is sent before the body.
+    /// Writes all that a server of HTTP/1.1 or uwsgi is sent before the body.
     ///
     /// # Errors
     /// `UwsgiVariablesTooLarge`.
