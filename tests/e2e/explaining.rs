@@ -378,3 +378,39 @@ fn nobody_there_is_told() {
         "{output}"
     );
 }
+
+/// Slots, and who waits for them.
+#[test]
+fn a_running_gateway_tells_who_waits() {
+    let backend = Fake::start(|mut connection| {
+        connection.read_request();
+        connection.hold();
+    });
+    let gateway = Setup::before([backend.url()]).upstream("slots = 1\nqueue = { size = 7, max_wait = \"60s\" }").start();
+    let request = Request {
+        listener: "http",
+        method: "GET",
+        target: "/",
+        headers: vec![("Host".into(), "a".into())],
+        body: "",
+    };
+    let server = |explanation: &Explanation| step(explanation, &format!("server {}", backend.url())).text.clone();
+    let idle = live(&gateway, &request.asked());
+    assert!(server(&idle).ends_with("; 0 in flight, 0 of 1 slots busy"), "{}", server(&idle));
+    assert!(idle.provided.is_empty());
+    let mut clients = Vec::new();
+    for reached in [1.0, 2.0, 3.0] {
+        let mut client = Client::connect(gateway.port("http"));
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        clients.push(client);
+        eventually("it is served or waits", || {
+            let (busy, waits) = ("passerelle_upstream_slots_busy", "passerelle_upstream_queue_length");
+            (gateway.metric(busy, &[]) + gateway.metric(waits, &[]) == reached).then_some(())
+        });
+    }
+    let full = live(&gateway, &request.asked());
+    assert!(server(&full).ends_with("; 1 in flight, 1 of 1 slots busy"), "{}", server(&full));
+    assert_eq!(step(&full, "queue").text, "no slot is free: 2 of at most 7 wait, none for more than 60s");
+    assert_eq!(full.provided, ["a slot is free in time"]);
+    assert_eq!(gateway.metric("passerelle_upstream_queue_length", &[]), 2.0, "who only asks does not wait");
+}
