@@ -91,14 +91,12 @@ fn page(request: &Parts, surface: Surface, shared: &Shared) -> Response<Full<Byt
     let gateway = shared.newest.load();
     let page = Page::find(surface, request.uri.path());
     let Some(page) = page else { return problem(StatusCode::NOT_FOUND, "There is nothing here.") };
-    if page == Page::Explain {
-        return refuse_method("Only POST is answered here.", "POST");
-    }
-    if !matches!(request.method, Method::GET | Method::HEAD) {
+    if page != Page::Explain && !matches!(request.method, Method::GET | Method::HEAD) {
         return refuse_method("Only GET and HEAD are answered here.", "GET, HEAD");
     }
     match page {
-        Page::Explain => problem(StatusCode::NOT_FOUND, "There is nothing here."),
+        // What it answers does not come here.
+        Page::Explain => refuse_method("Only POST is answered here.", "POST"),
         Page::Index => {
             let mut response = with_type(StatusCode::OK, "text/html; charset=utf-8", INDEX);
             let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");

@@ -13,7 +13,7 @@ use http::StatusCode;
 use super::admin::{Question, post, reachable};
 use super::{Exit, print_error, print_problems};
 use crate::config;
-use crate::explain::{Asked, Explanation, Moment, explain};
+use crate::explain::{Asked, Explanation, Moment, explain, without_userinfo};
 use crate::gateway::Gateway;
 use crate::observe::metrics::Metrics;
 
@@ -113,11 +113,9 @@ fn live(path: &Path, asked: &Asked) -> Result<Explanation, Exit> {
         return Err(Exit::Wrong);
     };
     let address = admin.address.value;
-    let unheard = |why: &dyn fmt::Display| {
-        failed(&format!(
-            "{address} does not explain as a gateway that runs: {why}; address of [admin] says where it is"
-        ))
-    };
+    let failed_there =
+        |why: &str, hint: &str| failed(&format!("{address} does not explain as a gateway that runs: {why}; {hint}"));
+    let unheard = |why: &dyn fmt::Display| failed_there(&why.to_string(), "address of [admin] says where it is");
     let body = serde_json::to_vec(asked).map_err(|error| unheard(&error))?;
     let question = Question {
         path: "/explain",
@@ -127,17 +125,21 @@ fn live(path: &Path, asked: &Asked) -> Result<Explanation, Exit> {
         most: LONGEST_ANSWER,
     };
     let answer = post(reachable(address), &question).map_err(|error| unheard(&error))?;
-    match answer.status {
-        StatusCode::OK => serde_json::from_slice(&answer.body).map_err(|error| unheard(&error)),
-        status => {
-            let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let detail = problem.get("detail").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-            if status == StatusCode::BAD_REQUEST {
-                return Err(wrong(&detail));
-            }
-            Err(unheard(&format!("it answers {} {detail}", status.as_u16())))
-        }
+    if answer.status == StatusCode::OK {
+        return serde_json::from_slice(&answer.body).map_err(|error| unheard(&error));
     }
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = |name: &str| problem.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    // Others than the admin listener answer so too, a listener for requests among them, whose errors have a cause.
+    let of_admin = text("type") == "about:blank" && problem.get("cause").is_none();
+    let told = format!("it answers {} {}", answer.status.as_u16(), text("detail"));
+    Err(match answer.status {
+        StatusCode::BAD_REQUEST if of_admin => wrong(&text("detail")),
+        StatusCode::UNAUTHORIZED if of_admin => {
+            failed_there(told.trim_end_matches(['.', ' ']), "token of [admin] must be the one that it runs with")
+        }
+        _ => unheard(&told.trim_end_matches(['.', ' '])),
+    })
 }
 
 fn print(explanation: &Explanation, format: Format) -> Exit {
@@ -172,7 +174,7 @@ fn asked(request: &Request) -> Result<Asked, Usage> {
         [url] => (if request.data.is_some() { "POST" } else { "GET" }, url),
         _ => return Err(Usage::Url(String::new())),
     };
-    let (tls, host, target) = taken_apart(url).ok_or_else(|| Usage::Url(url.clone()))?;
+    let Url { tls, user, host, target } = Url::parse(url).ok_or_else(|| Usage::Url(without_userinfo(url)))?;
     let mut headers = Vec::new();
     for text in &request.headers {
         match text.strip_prefix('@') {
@@ -185,6 +187,11 @@ fn asked(request: &Request) -> Result<Asked, Usage> {
             }
             None => headers.push(header(text).ok_or(Usage::Header(String::new()))?),
         }
+    }
+    if let Some(user) = user
+        && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"))
+    {
+        headers.push(basic(user));
     }
     let body = match &request.data {
         None => None,
@@ -205,18 +212,40 @@ fn asked(request: &Request) -> Result<Asked, Usage> {
     })
 }
 
-/// Whether it is https, the authority, and what follows; no fragment, which no client sends.
-fn taken_apart(url: &str) -> Option<(bool, &str, String)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let tls = match scheme.to_ascii_lowercase().as_str() {
-        "https" => true,
-        "http" => false,
-        _ => return None,
-    };
-    let rest = rest.split('#').next().unwrap_or_default();
-    let (host, target) = rest.split_at_checked(rest.find(['/', '?']).unwrap_or(rest.len()))?;
-    let slash = if target.starts_with('/') { "" } else { "/" };
-    (!host.is_empty()).then(|| (tls, host, format!("{slash}{target}")))
+/// A URL taken apart; without its fragment, which no client sends.
+#[derive(Debug, PartialEq, Eq)]
+struct Url<'a> {
+    tls: bool,
+    /// The name and the password.
+    user: Option<&'a str>,
+    host: &'a str,
+    target: String,
+}
+
+impl Url<'_> {
+    fn parse(url: &str) -> Option<Url<'_>> {
+        let (scheme, rest) = url.split_once("://")?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (authority, target) = rest.split_at_checked(rest.find(['/', '?']).unwrap_or(rest.len()))?;
+        let (user, host) = match authority.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, authority),
+        };
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        (!host.is_empty()).then(|| Url { tls, user, host, target: format!("{slash}{target}") })
+    }
+}
+
+/// The field that curl makes of a user name and a password in a URL.
+fn basic(user: &str) -> (String, String) {
+    let colon = if user.contains(':') { "" } else { ":" };
+    let decoded: Vec<u8> = percent_encoding::percent_decode_str(&format!("{user}{colon}")).collect();
+    ("Authorization".to_owned(), format!("Basic {}", STANDARD.encode(decoded)))
 }
 
 fn header(text: &str) -> Option<(String, String)> {
@@ -245,18 +274,27 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        for (url, expected) in [
-            ("https://api.example.com/orders/42?a=b#c", (true, "api.example.com", "/orders/42?a=b")),
-            ("HTTP://[::1]:8080", (false, "[::1]:8080", "/")),
-            ("http://a?b", (false, "a", "/?b")),
-            ("http://a//b/../c", (false, "a", "//b/../c")),
+        for (url, tls, user, host, target) in [
+            ("https://api.example.com/orders/42?a=b#c", true, None, "api.example.com", "/orders/42?a=b"),
+            ("HTTP://[::1]:8080", false, None, "[::1]:8080", "/"),
+            ("http://a?b", false, None, "a", "/?b"),
+            ("http://a//b/../c", false, None, "a", "//b/../c"),
+            ("http://user:p@ss@a:80/b@c", false, Some("user:p@ss"), "a:80", "/b@c"),
         ] {
-            let (tls, host, target) = taken_apart(url).unwrap();
-            assert_eq!((tls, host, target.as_str()), expected, "{url}");
+            assert_eq!(Url::parse(url), Some(Url { tls, user, host, target: target.to_owned() }));
         }
-        for wrong in ["/orders", "api.example.com/orders", "ftp://a/b", "https://", "https:///a"] {
-            assert_eq!(taken_apart(wrong), None, "{wrong}");
+        for wrong in ["/orders", "api.example.com/orders", "ftp://a/b", "https://", "https:///a", "http://a@/b"] {
+            assert_eq!(Url::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn users_of_urls_authenticate_as_with_curl() {
+        let sent = |url: &str, headers: &[&str]| asked(&request(&[url], headers, None)).unwrap().headers;
+        let field = |value: &str| vec![("Authorization".to_owned(), value.to_owned())];
+        assert_eq!(sent("http://al%40x:s%3Ac@a/", &[]), field("Basic YWxAeDpzOmM="));
+        assert_eq!(sent("http://al@a/", &[]), field("Basic YWw6"));
+        assert_eq!(sent("http://al:b@a/", &["Authorization: x"]), field("x"));
     }
 
     #[test]
@@ -290,6 +328,7 @@ mod tests {
             "-H takes \"NAME: VALUE\": there is no colon"
         );
         assert!(told(&request(&["a/b"], &[], None)).starts_with("`a/b` is no URL: write http://HOST/PATH"));
+        assert!(told(&request(&["ftp://al:hidden@a/b"], &[], None)).starts_with("`ftp://a/b` is no URL"));
         assert!(told(&request(&["http://a/"], &["@/nowhere"], None)).starts_with("`/nowhere` cannot be read: "));
     }
 }

@@ -6,8 +6,9 @@
 //! names, except for the values that `${file:…}` and `${credential:…}` draw.
 
 mod admission;
+pub mod hints;
 pub mod keys_file;
-pub mod lines;
+mod lines;
 mod mask;
 mod node;
 mod outside;

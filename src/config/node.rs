@@ -110,6 +110,11 @@ impl<'a> Node<'a> {
         matches!(self.value, DeValue::Integer(_))
     }
 
+    /// Whether it is `true`.
+    pub(super) fn is_true(&self) -> bool {
+        matches!(self.value, DeValue::Boolean(true))
+    }
+
     pub(super) fn is_table(&self) -> bool {
         matches!(self.value, DeValue::Table(_))
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
+use super::hints;
 use super::lines::Lines;
 use super::node::Node;
 use super::outside::Outside;
@@ -146,7 +147,8 @@ impl<'a> Table<'a> {
             let problem =
                 Problem::error(&self.cx.span(&node.key_range), format!("unknown key `{}`{place}", key.escape_debug()));
             let slip = suggest::closest(key, available.iter().chain(unavailable.iter()).copied());
-            let help = slip.map(|slip| format!("did you mean `{slip}`?"));
+            let hint = hints::of_key(&self.path, key).map(str::to_owned);
+            let help = hint.or_else(|| slip.map(|slip| format!("did you mean `{slip}`?")));
             self.cx.report(match help.or_else(|| suggest::help(key, &available, "keys")) {
                 Some(help) => problem.help(help),
                 None => problem,

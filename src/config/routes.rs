@@ -78,6 +78,32 @@ pub(super) fn surprises(cx: &Context<'_>, routes: &Routes) {
     }
 }
 
+/// Warns where a route of any host does not get what its narrower path says, since a route that names the host comes
+/// first: hosts are decided before paths.
+pub(super) fn hosts_come_first(cx: &Context<'_>, routes: &Routes) {
+    for (name, narrow) in routes.iter().filter(|(_, narrow)| narrow.hosts.is_empty()) {
+        let shadow = routes.iter().find_map(|(other, broad)| {
+            let host = broad.hosts.iter().find(|host| !serves(routes, host, narrow))?;
+            covers(&broad.path.value, &narrow.path.value).then_some((other, broad, host))
+        });
+        if let Some((other, broad, host)) = shadow {
+            let host = host.shown();
+            let message = format!(
+                "`{name}` gets no request for {host}: hosts are decided before paths, and `{other}` names that one"
+            );
+            let problem = Problem::warning(&narrow.path.span, message).also(&broad.path.span, "what takes them");
+            cx.report(problem.help(format!("if they are meant for it, add host = \"{host}\"")));
+        }
+    }
+}
+
+/// Whether a route of this host has the path of `narrow` as well.
+fn serves(routes: &Routes, host: &At<HostPattern>, narrow: &RouteSettings) -> bool {
+    routes.values().any(|route| {
+        route.hosts.iter().any(|named| named.value == host.value) && same_shape(&route.path.value, &narrow.path.value)
+    })
+}
+
 fn warn(cx: &Context<'_>, narrow: (&str, &RouteSettings), broad: (&str, &RouteSettings), served: &[&Method]) {
     let served = served.iter().map(|method| method.as_str()).collect::<Vec<_>>().join(", ");
     let message = format!(

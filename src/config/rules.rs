@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ::http::Method;
+
 use super::problem::{Problem, any_error};
 use super::reader::Context;
 use super::section::Draft;
-use super::settings::{Access, At, ListenAddress, OpenApiSource, RouteAction, RouteSettings, Settings};
+use super::settings::{Access, At, ListenAddress, OpenApiSource, RouteAction, RouteSettings, Settings, SlotSettings};
 use super::source::Span;
 use super::{admission, routes, suggest};
 
@@ -25,10 +27,12 @@ pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
     // A warning says that what is written may not be what was meant: that must have been read without errors.
     if !any_error(&cx.problems.borrow()) {
         routes::surprises(cx, &settings.routes);
+        routes::hosts_come_first(cx, &settings.routes);
         redirects_lead_somewhere(cx, settings);
         unused_upstreams(cx, settings);
         bodies_can_be_held(cx, settings);
         internal_files_stay_internal(cx, settings);
+        effective(cx, settings);
         admission::surprises(cx, settings);
     }
 }
@@ -165,6 +169,29 @@ fn unused_upstreams(cx: &Context<'_>, settings: &Settings) {
             settings.routes.values().any(|route| route.action.upstream().is_some_and(|used| used.value == *name));
         if !used {
             cx.report_missing(Problem::warning(&upstream.span, format!("no route leads to upstream `{name}`")));
+        }
+    }
+}
+
+/// What is written on routes and cannot come to pass.
+fn effective(cx: &Context<'_>, settings: &Settings) {
+    for (name, route) in &settings.routes {
+        let upstream = route.action.upstream().and_then(|upstream| settings.upstreams.get(&upstream.value));
+        let unlimited = upstream.is_some_and(|upstream| upstream.slots == SlotSettings::Unlimited);
+        if unlimited && settings.lines.find(&format!("route.{name}.priority")).is_some() {
+            let message =
+                format!("`priority` of route `{name}` has no effect: its upstream has no `slots` to wait for");
+            let help = "add slots = NUMBER (workers times threads of each server), or slots = \"auto\"";
+            cx.report(Problem::warning(&route.path.span, message).help(help));
+        }
+        if let RouteAction::Files(files) = &route.action
+            && files.fallback.is_none()
+            && let Some(methods) = &route.methods
+            && !methods.iter().any(|method| matches!(*method, Method::GET | Method::HEAD))
+        {
+            let message = format!("route `{name}` serves nothing: files are there for GET and HEAD alone");
+            let help = "add \"GET\" to methods, or leave methods out";
+            cx.report(Problem::warning(&files.path.span, message).help(help));
         }
     }
 }

@@ -3,26 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::UPGRADE;
 use serde_json::{Map, Value};
 
 use super::Moment;
-use super::explanation::Decision;
-use super::walk::{Normal, Walk, listed};
+use super::explanation::{Decision, Place};
+use super::walk::{Normal, Walk};
+use super::wording::listed;
 use crate::admit::Caller;
 use crate::admit::auth::{Auth, Failure, Kind};
 use crate::admit::authorization::Scheme;
 use crate::admit::credential::{Credential, Place as Shown, Withheld};
-use crate::admit::gate::{Asking, Gate, Guard};
+use crate::admit::gate::{Gate, Guard};
 use crate::admit::identity::Identity;
-use crate::admit::jwt::claims::{Round, time};
-use crate::admit::limit::counts::{Got, SECOND};
+use crate::admit::jwt::claims::{AUDIENCE, ISSUER, Round, time};
+use crate::admit::limit::counts::{Got, SECOND, Verdict as Admitted};
 use crate::admit::limit::gcra::seconds;
 use crate::admit::limit::{Count, Limit};
 use crate::admit::offhand::{Opinion, Said, Verdict};
 use crate::config::settings::{ApiKeyPlace, LimitKey};
-use crate::http1::head::Notable;
 use crate::observe::timestamp::rfc3339_seconds;
+use crate::request::decisions::asking;
 use crate::request::rejection::{Cause, Rejection};
 use crate::request::route::Route;
 
@@ -58,7 +58,7 @@ impl<'g> Walk<'g> {
         for peeked in route.limits.peek(by_caller, normal.client, &normal.inbound.headers, &caller) {
             let limit = peeked.limit;
             let step = format!("limit {}", limit.name());
-            let place = self.place(&[&format!("limit.{}", limit.name())]);
+            let place = self.limit_place(limit, &peeked.count);
             let what = limit_text(limit);
             if let Who::Somebody = who {
                 self.step(&step, Decision::Unknown, format!("{what}; whose it is nobody knows here"), place);
@@ -87,25 +87,26 @@ impl<'g> Walk<'g> {
         Ok(())
     }
 
+    /// The key that decides: what is exceeded, or what is written first.
+    fn limit_place(&self, limit: &Limit, count: &Count<'_>) -> Option<Place> {
+        let key = |key: &str| format!("limit.{}{key}", limit.name());
+        let (rate, concurrent, section) = (key(".rate"), key(".concurrent"), key(""));
+        match count {
+            Count::Here(Got { verdict: Admitted::TooManyAtOnce, .. }) => self.place(&[&concurrent, &rate, &section]),
+            Count::Here(_) | Count::InStore(_) | Count::None => self.place(&[&rate, &concurrent, &section]),
+        }
+    }
+
     pub(super) async fn admit<'p>(&mut self, route: &'p Route, normal: &Normal<'_>) -> Result<LetIn<'p>, Rejection> {
         let guard = match &route.gate {
             Gate::Open => {
-                let place = self.open_place(route);
+                let place = self.route_key(route, "auth");
                 self.pass("auth", "open to everybody", place);
                 return Ok(LetIn { who: Who::Caller(Caller::Anonymous), withheld: Withheld::Nothing });
             }
             Gate::Guarded(guard) => guard,
         };
-        let asking = Asking {
-            peer: normal.peer,
-            method: &normal.inbound.method,
-            host: normal.host.as_ref(),
-            headers: &normal.inbound.headers,
-            query: normal.query,
-            upgrade: normal.inbound.seen.has(Notable::HopByHop) && normal.inbound.headers.contains_key(UPGRADE),
-            cors: route.cors.as_ref(),
-            forward_credential: route.settings.forward_credential,
-        };
+        let asking = asking(normal.peer, normal.inbound, normal.host.as_ref(), normal.query, route);
         let place = self.route_key(route, "auth");
         let credential = match guard.shown(&asking) {
             Ok(credential) => credential,
@@ -148,7 +149,18 @@ impl<'g> Walk<'g> {
         let auth = opinion.auth;
         let step = format!("auth {}", auth.name);
         let kind = auth.kind.method().as_str();
-        let place = self.place(&[&format!("auth.{}", auth.name)]);
+        let section = format!("auth.{}", auth.name);
+        let place = match &opinion.said {
+            Said::Judged(Err(Failure::Foreign(why) | Failure::Invalid(why))) if *why == AUDIENCE => {
+                self.place(&[&format!("{section}.audience"), &section])
+            }
+            Said::Judged(Err(Failure::Foreign(why) | Failure::Invalid(why))) if *why == ISSUER => {
+                self.place(&[&format!("{section}.issuer"), &section])
+            }
+            Said::NotIts | Said::KeptFrom | Said::Judged(_) | Said::Unproved { .. } | Said::Elsewhere(_) => {
+                self.place(&[&section])
+            }
+        };
         let claims = claims_text(auth, credential);
         let (decision, said) = match &opinion.said {
             Said::NotIts => (Decision::Skipped, "takes another kind of credential".to_owned()),

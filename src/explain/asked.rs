@@ -17,7 +17,7 @@ use crate::body::RequestBody;
 use crate::config::settings::{ListenAddress, ListenerSettings};
 use crate::gateway::Gateway;
 use crate::http1::framing::{self, Framing};
-use crate::http1::head::{HeadScan, Kind, take_request};
+use crate::http1::head::{HeadError, HeadScan, Kind, Limits, take_request};
 use crate::request::inbound::Inbound;
 use crate::request::peer::Peer;
 use crate::request::rejection::Cause;
@@ -88,6 +88,25 @@ pub(super) struct Arrived {
     pub(super) body_is_elsewhere: bool,
 }
 
+/// Why a head is not read.
+pub(super) struct Unread {
+    pub(super) cause: Cause,
+    /// The bound that it exceeds, a key of the listener.
+    pub(super) bound: Option<&'static str>,
+}
+
+impl Unread {
+    /// `length`: of the head, in bytes.
+    fn of(error: HeadError, length: usize, bounds: &Limits) -> Unread {
+        let bound = match error {
+            HeadError::TooLarge if length <= bounds.bytes => Some("max_headers"),
+            HeadError::TooLarge | HeadError::TargetTooLong => Some("max_header_bytes"),
+            HeadError::Malformed | HeadError::Version => None,
+        };
+        Unread { cause: cause_of(error), bound }
+    }
+}
+
 impl Asked {
     pub(super) fn check(&self) -> Result<(), Unaskable> {
         let broken = |text: &str| text.contains(['\r', '\n']);
@@ -144,6 +163,18 @@ impl Asked {
         written.unwrap_or(if self.tls { 443 } else { 80 })
     }
 
+    /// The port of the listener: of its addresses the one that the URL has, or its first. That of the URL where no
+    /// address says one.
+    fn arrives_on(&self, settings: Option<&ListenerSettings>) -> u16 {
+        let addresses = settings.into_iter().flat_map(|settings| &settings.addresses);
+        let ports = addresses.filter_map(|address| match &address.value {
+            ListenAddress::Socket(address) => Some(address.port()).filter(|port| *port != 0),
+            ListenAddress::Systemd(_) => None,
+        });
+        let port = self.port();
+        ports.clone().find(|of_listener| *of_listener == port).or(ports.clone().next()).unwrap_or(port)
+    }
+
     /// Whom it comes from.
     pub(super) fn peer(&self, listener: &str, settings: Option<&ListenerSettings>) -> Peer {
         let client = self.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -154,7 +185,7 @@ impl Asked {
         Peer {
             listener: Arc::from(listener),
             remote: SocketAddr::new(client, 50_000),
-            local: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port()),
+            local: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.arrives_on(settings)),
             trusted,
             tls: settings.map_or(self.tls, |settings| settings.tls.is_some()),
             certificate: None,
@@ -166,16 +197,17 @@ impl Asked {
     ///
     /// # Errors
     /// What such a head is refused for.
-    pub(super) fn arrive(&self, settings: Option<&ListenerSettings>) -> Result<Arrived, Cause> {
+    pub(super) fn arrive(&self, settings: Option<&ListenerSettings>) -> Result<Arrived, Unread> {
         let body = self.body().unwrap_or_default();
         let mut head = BytesMut::from(self.head(body.len()).as_slice());
-        let bounds =
-            settings.map_or(crate::http1::head::Limits { bytes: 32 * 1024, target: 8 * 1024, fields: 100 }, limits);
-        let found = HeadScan::default().advance(&head, &bounds, Kind::Request).map_err(cause_of)?;
-        let length = found.ok_or(Cause::MalformedHead)?;
-        let head = take_request(&mut head, length, &bounds).map_err(cause_of)?;
+        let bounds = settings.map_or(Limits { bytes: 32 * 1024, target: 8 * 1024, fields: 100 }, limits);
+        let written = head.len();
+        let unread = |error| Unread::of(error, written, &bounds);
+        let found = HeadScan::default().advance(&head, &bounds, Kind::Request).map_err(unread)?;
+        let length = found.ok_or(HeadError::Malformed).map_err(unread)?;
+        let head = take_request(&mut head, length, &bounds).map_err(unread)?;
         let framing = framing::of_request(head.version, &head.headers, head.seen);
-        let framing = framing.map_err(|_| Cause::AmbiguousFraming)?;
+        let framing = framing.map_err(|_| Unread { cause: Cause::AmbiguousFraming, bound: None })?;
         let here = u64::try_from(body.len()).unwrap_or(u64::MAX);
         let (stated, body_is_elsewhere) = match framing {
             Framing::None => (Some(0), here != 0),

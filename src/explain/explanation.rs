@@ -166,6 +166,7 @@ impl Explanation {
         let all = |list: &mut Vec<String>| list.iter_mut().for_each(|line| *line = text(line));
         self.request = text(&self.request);
         for step in &mut self.steps {
+            step.step = text(&step.step);
             step.text = text(&step.text);
         }
         all(&mut self.provided);
@@ -177,8 +178,9 @@ impl Explanation {
             }
             Outcome::Redirected { location, .. } => *location = text(location),
             Outcome::Answered { .. } => {}
-            Outcome::Forwarded(Sent { servers, head, .. }) => {
+            Outcome::Forwarded(Sent { servers, next, head, .. }) => {
                 all(servers);
+                *next = next.as_deref().map(&text);
                 all(head);
             }
         }

@@ -6,7 +6,8 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 
 use super::admission::LetIn;
 use super::explanation::Outcome;
-use super::walk::{Normal, Walk, text};
+use super::walk::{Normal, Walk};
+use super::wording::{text, without_query};
 use crate::body::RequestBody;
 use crate::config::settings::UpstreamTimeouts;
 use crate::files::Readers;
@@ -35,7 +36,7 @@ impl<'g> Walk<'g> {
                 let status = answer.status().as_u16();
                 if let Some(location) = answer.headers().get(LOCATION) {
                     self.pass("files", "a directory: the client is sent to its form with a slash", place);
-                    return Ok(Outcome::Redirected { status, location: text(location) });
+                    return Ok(Outcome::Redirected { status, location: without_query(&text(location)) });
                 }
                 let field = |name| answer.headers().get(name).map(text).unwrap_or_default();
                 self.pass("files", format!("there: {}, {} bytes", field(CONTENT_TYPE), field(CONTENT_LENGTH)), place);

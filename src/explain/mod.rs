@@ -7,15 +7,20 @@
 
 mod admission;
 mod asked;
+mod body;
+mod credentials;
 mod explanation;
 mod files;
 mod forwarding;
 mod render;
+mod sent;
 mod walk;
+mod wording;
 
 pub use self::asked::{Asked, Unaskable};
 pub use self::explanation::{Decision, Explanation, InForce, Outcome, Place, Refusal, Sent, Step};
 use self::walk::Walk;
+pub(crate) use self::wording::without_userinfo;
 use crate::gateway::Gateway;
 
 /// What is known beside the configuration.

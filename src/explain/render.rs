@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::explanation::{Decision, Explanation, InForce, Outcome, Refusal, Sent, Step};
-use super::walk::listed;
+use super::wording::listed;
 
 impl Decision {
     fn word(self) -> &'static str {

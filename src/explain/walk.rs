@@ -1,21 +1,21 @@
 //! The way of a request, from its listener to its route; `admission.rs` and `forwarding.rs` go on from there.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 
 use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
 use http::{HeaderMap, Method};
 
 use super::Moment;
-use super::asked::{Arrived, Asked};
+use super::asked::{Arrived, Asked, Unread};
+use super::credentials;
 use super::explanation::{Decision, Explanation, Line, Outcome, Place, Refusal, Step};
-use crate::admit::credential::without_parameters;
-use crate::config::settings::{Access, HostPattern, ListenerSettings};
+use super::wording::{count, listed, printable, size, text, without_query, without_userinfo};
+use crate::config::settings::{HostPattern, ListenerSettings, RedirectSettings};
 use crate::config::source::without;
 use crate::gateway::Gateway;
 use crate::request::client;
 use crate::request::cors::preflight_method;
-use crate::request::decisions::{NotRouted, choose_route, is_expected, is_served, to_https};
+use crate::request::decisions::{NotRouted, choose_route, is_expected, is_served, passing_query, to_https};
 use crate::request::inbound::{Inbound, authority};
 use crate::request::peer::Peer;
 use crate::request::rejection::{Cause, Rejection};
@@ -57,13 +57,11 @@ impl<'g> Walk<'g> {
         let peer = asked.peer(name, settings);
         self.listener(asked, name, settings);
         let Arrived { mut inbound, head_bytes, body_bytes, body_is_elsewhere } =
-            asked.arrive(settings).map_err(|cause| {
-                let bounded = matches!(cause, Cause::HeadersTooLarge | Cause::TargetTooLong);
-                let key = format!("listener.{name}.max_header_bytes");
-                let place = if bounded { self.place(&[&key]) } else { None };
+            asked.arrive(settings).map_err(|Unread { cause, bound }| {
+                let place = bound.and_then(|bound| self.place(&[&format!("listener.{name}.{bound}")]));
                 self.refuse("head", "it is not served as it is", place, cause.into())
             })?;
-        self.remember_credentials(&inbound);
+        self.credentials = credentials::shown(self.gateway, &inbound);
         let body = std::mem::replace(&mut inbound.body, crate::body::RequestBody::Empty);
         let fields = inbound.headers.len();
         let place = self.place(&[&format!("listener.{name}.max_header_bytes")]);
@@ -84,7 +82,7 @@ impl<'g> Walk<'g> {
             return match to_https(&self.gateway.routes, port, host.as_ref(), &path, query) {
                 Ok((status, location)) => {
                     self.pass("https", "the client is sent to https://", place);
-                    Ok(Outcome::Redirected { status: status.as_u16(), location: text(&location) })
+                    Ok(Outcome::Redirected { status: status.as_u16(), location: without_query(&text(&location)) })
                 }
                 Err(rejection) => Err(self.refuse("https", "no route names this host", place, rejection)),
             };
@@ -112,11 +110,8 @@ impl<'g> Walk<'g> {
         }
         let admitted = self.admit(route, normal).await?;
         self.limits(route, normal, Some(&admitted.who))?;
-        let cut = normal.query.and_then(|query| without_parameters(query, route.gate.query_keys()));
-        let query = match &cut {
-            Some(cut) => Some(cut.as_slice()).filter(|query| !query.is_empty()),
-            None => normal.query,
-        };
+        let query = passing_query(normal.query, &route.gate);
+        let query = query.as_deref();
         match &route.action {
             Action::Respond(fixed) => {
                 let place = self.route_key(route, "respond");
@@ -124,12 +119,10 @@ impl<'g> Walk<'g> {
                 Ok(Outcome::Answered { status: fixed.status.as_u16() })
             }
             Action::Redirect(redirect) => {
+                let location = leads_to(redirect, route, &normal.path, query)?;
                 let place = self.route_key(route, "redirect");
-                let query = query.and_then(|query| std::str::from_utf8(query).ok());
-                let location = location(redirect, &route.settings.path.value, normal.path.as_str(), query)
-                    .ok_or(Cause::Internal)?;
                 self.pass("redirect", "the client is sent elsewhere", place);
-                Ok(Outcome::Redirected { status: redirect.status.as_u16(), location: text(&location) })
+                Ok(Outcome::Redirected { status: redirect.status.as_u16(), location })
             }
             Action::Files { files, fallback } => {
                 let fallback = fallback.as_ref().map(|(upstream, timeouts)| (upstream, timeouts));
@@ -280,43 +273,16 @@ impl<'g> Walk<'g> {
             None => path.to_owned(),
         };
         let mut explanation = Explanation {
-            request: format!("{} {url}", asked.method),
+            request: format!("{} {}", asked.method, without_userinfo(&url)),
             steps: self.steps,
             outcome: outcome.unwrap_or_else(|rejection| Outcome::Refused(Refusal::of(&rejection))),
             provided: self.provided,
             in_force: None,
         };
         let (lines, credentials) = (&self.gateway.settings.lines, &self.credentials);
-        explanation.rewrite(|text| without(&lines.without_secrets(text), credentials.iter().map(String::as_str)));
         explanation
-    }
-
-    /// Whatever any auth might take for a credential, wherever it is written.
-    fn remember_credentials(&mut self, inbound: &Inbound) {
-        use crate::admit::credential::{Place as Shown, cookies, decoded, parameters};
-        use crate::config::settings::ApiKeyPlace;
-        let query: Vec<u8> = inbound.target.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default().to_vec();
-        let mut found: Vec<Vec<u8>> = Vec::new();
-        for value in inbound.headers.get_all(http::header::AUTHORIZATION) {
-            found.push(value.as_bytes().to_vec());
-            found
-                .extend(value.as_bytes().splitn(2, |byte| *byte == b' ').nth(1).map(|text| text.trim_ascii().to_vec()));
-        }
-        for auth in self.gateway.auths.values() {
-            match auth.kind.place() {
-                Shown::Cookie(name) => found.extend(cookies(&inbound.headers, name).map(<[u8]>::to_vec)),
-                Shown::Key(ApiKeyPlace::Header(name)) => {
-                    found.extend(inbound.headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()));
-                }
-                Shown::Key(ApiKeyPlace::Query(name)) => {
-                    for value in parameters(&query, name) {
-                        found.extend([value.to_vec(), decoded(value).into_owned()]);
-                    }
-                }
-                Shown::Authorization(_) | Shown::Connection => {}
-            }
-        }
-        self.credentials.extend(found.into_iter().filter_map(|bytes| String::from_utf8(bytes).ok()));
+            .rewrite(|text| printable(&without(&lines.without_secrets(text), credentials.iter().map(String::as_str))));
+        explanation
     }
 
     pub(super) fn step(&mut self, step: &str, decision: Decision, text: impl Into<String>, place: Option<Place>) {
@@ -360,45 +326,20 @@ impl<'g> Walk<'g> {
     pub(super) fn of_route(&self, route: &Route, key: &str) -> Option<Place> {
         self.place(&[&format!("route.{}.{key}", route.name), &format!("defaults.{key}")])
     }
+}
 
-    /// Whether a route is open, and why.
-    pub(super) fn open_place(&self, route: &Route) -> Option<Place> {
-        match &route.settings.access {
-            Access::Public | Access::Demands(_) => self.route_key(route, "auth"),
-        }
+/// Where a redirect leads, as it may be told.
+fn leads_to(
+    redirect: &RedirectSettings,
+    route: &Route,
+    path: &NormalPath,
+    query: Option<&[u8]>,
+) -> Result<String, Rejection> {
+    let query = query.and_then(|query| std::str::from_utf8(query).ok());
+    let to = |query| location(redirect, &route.settings.path.value, path.as_str(), query).ok_or(Cause::Internal);
+    to(query)?;
+    if redirect.to_is_secret {
+        return Ok("(secret)".to_owned());
     }
-}
-
-/// A field's value, or what can be told of it.
-pub(super) fn text(value: &http::HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
-}
-
-/// `a, b, c`
-pub(super) fn listed<T: AsRef<str>>(items: impl Iterator<Item = T>) -> String {
-    let mut text = String::new();
-    for item in items {
-        let comma = if text.is_empty() { "" } else { ", " };
-        // Writing to a string does not fail.
-        let _ = write!(text, "{comma}{}", item.as_ref());
-    }
-    text
-}
-
-/// `1 field`, `2 fields`
-pub(super) fn count(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
-/// As the file has sizes; a sum of two of very different size by its larger part.
-pub(super) fn size(bytes: impl TryInto<u64>) -> String {
-    let bytes = bytes.try_into().unwrap_or(u64::MAX);
-    for (unit, name) in [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        let (whole, rest) = (bytes / unit, bytes % unit);
-        if whole > 0 && (rest == 0 || (rest < unit / 100 && unit > 1 << 10)) {
-            let about = if rest == 0 { "" } else { "a little over " };
-            return format!("{about}{whole} {name}");
-        }
-    }
-    format!("{bytes} bytes")
+    Ok(text(&to(query.map(|_| "..."))?))
 }

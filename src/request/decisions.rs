@@ -1,17 +1,20 @@
 //! What is decided of a request by the snapshot alone: `handle` acts on it, `explain` tells of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{ALLOW, EXPECT};
+use http::header::{ALLOW, EXPECT, RETRY_AFTER, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::cors::preflight_method;
 use super::inbound::Inbound;
+use super::peer::Peer;
 use super::plain::SERVED;
 use super::rejection::{Cause, Rejection};
 use super::route::{NoRoute, Route, Routes};
 use super::target::{Host, NormalPath};
-use crate::admit::credential::cookies;
+use crate::admit::credential::{cookies, without_parameters};
+use crate::admit::gate::{Asking, Gate};
 use crate::config::settings::HashKey;
 use crate::http1::head::Notable;
 use crate::upstream::Upstream;
@@ -99,6 +102,44 @@ pub fn choose_route<'g>(
             rejection: Rejection::from(Cause::MethodNotAllowed).with_fields([(ALLOW, allow)]),
             beside: Some(beside),
         }),
+    }
+}
+
+/// What the gate of `route` looks at.
+pub fn asking<'a>(
+    peer: &'a Peer,
+    inbound: &'a Inbound,
+    host: Option<&'a Host>,
+    query: Option<&'a [u8]>,
+    route: &'a Route,
+) -> Asking<'a> {
+    Asking {
+        peer,
+        method: &inbound.method,
+        host,
+        headers: &inbound.headers,
+        query,
+        upgrade: inbound.seen.has(Notable::HopByHop) && inbound.headers.contains_key(UPGRADE),
+        cors: route.cors.as_ref(),
+        forward_credential: route.settings.forward_credential,
+    }
+}
+
+/// The query without the credentials that `gate` takes out of it; `None` where nothing else is left.
+pub fn passing_query<'q>(query: Option<&'q [u8]>, gate: &Gate) -> Option<Cow<'q, [u8]>> {
+    let query = query?;
+    match without_parameters(query, gate.query_keys()) {
+        Some(cut) => (!cut.is_empty()).then_some(Cow::Owned(cut)),
+        None => Some(Cow::Borrowed(query)),
+    }
+}
+
+/// Why a request got no answer of a server; one that came at a bad moment is told when to come again.
+pub fn unserved(cause: Cause, upstream: &Upstream) -> Rejection {
+    let rejection = Rejection::from(cause);
+    match upstream.retry_after(cause) {
+        Some(seconds) => rejection.with_fields([(RETRY_AFTER, HeaderValue::from(seconds))]),
+        None => rejection,
     }
 }
 

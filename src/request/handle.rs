@@ -6,18 +6,19 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, RETRY_AFTER, UPGRADE};
+use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::buffering;
-use super::client::{self, Told};
+use super::client;
 use super::cors::preflight_method;
-use super::decisions::{NotRouted, choose_route, hash_value, is_expected, is_served, to_https};
+use super::decisions::{NotRouted, asking, choose_route, is_expected, is_served, passing_query, to_https, unserved};
 use super::files::{self, Asked, Unserved};
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
 use super::names::X_REQUEST_ID;
-use super::outgoing::{Outgoing, end_to_end, is_reserved, sent_framing, switched_to, wanted_upgrade};
+use super::onward::Onward;
+use super::outgoing::{switched_to, wanted_upgrade};
 use super::plain::{self, about_the_server, from_server, redirection};
 use super::record::Record;
 use super::refusal;
@@ -25,20 +26,18 @@ use super::rejection::{Cause, Rejection};
 use super::route::{Action, Route, location};
 use super::target::{NormalPath, Path, Target};
 use crate::admit::Caller;
-use crate::admit::credential::without_parameters;
-use crate::admit::gate::{Admitted, Asking};
+use crate::admit::gate::Admitted;
 use crate::admit::limit::Counting;
 use crate::body::{Content, RequestBody, ResponseBody};
 use crate::coding::answer::compress;
 use crate::config::settings::{ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
-use crate::http1::head::Notable;
 use crate::request::peer::Peer;
+use crate::upstream::Upstream;
 use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
 use crate::upstream::upgrade::Upgraded;
-use crate::upstream::{ChooseBy, Upstream};
-use crate::validate::{Judging, Reserved, Validation};
+use crate::validate::{Judging, Validation};
 use crate::worker::Worker;
 
 /// What a connection does next.
@@ -178,11 +177,8 @@ impl<'a> Passage<'a> {
         let query = target.query.as_deref();
         let admitted = self.admit(route, inbound, query).await?;
         route.limits.by_caller(&counting, &admitted.caller, &mut self.record.held).await?;
-        let cut = query.and_then(|query| without_parameters(query, route.gate.query_keys()));
-        let query = match &cut {
-            Some(cut) => Some(cut.as_slice()).filter(|query| !query.is_empty()),
-            None => query,
-        };
+        let query = passing_query(query, &route.gate);
+        let query = query.as_deref();
         match &route.action {
             Action::Respond(fixed) => Ok(Passed::Response(plain::fixed(fixed))),
             Action::Redirect(redirect) => {
@@ -241,16 +237,7 @@ impl<'a> Passage<'a> {
         inbound: &Inbound,
         query: Option<&[u8]>,
     ) -> Result<Admitted<'r>, Rejection> {
-        let asking = Asking {
-            peer: self.peer,
-            method: &inbound.method,
-            host: self.record.host.as_ref(),
-            headers: &inbound.headers,
-            query,
-            upgrade: inbound.seen.has(Notable::HopByHop) && inbound.headers.contains_key(UPGRADE),
-            cors: route.cors.as_ref(),
-            forward_credential: route.settings.forward_credential,
-        };
+        let asking = asking(self.peer, inbound, self.record.host.as_ref(), query, route);
         let admitted = route.gate.admit(&asking, self.worker).await;
         if self.gateway.settings.log.subject {
             self.record.caller = match &admitted {
@@ -262,35 +249,22 @@ impl<'a> Passage<'a> {
         admitted.map_err(|refused| refused.rejection)
     }
 
-    /// Step 4: what the request must look like.
-    async fn validate(
-        &self,
-        validation: &Validation,
-        inbound: &Inbound,
-        way: &Way<'_>,
-        body: RequestBody,
-    ) -> Result<RequestBody, Rejection> {
-        let Way { route, path, query, admitted, .. } = *way;
-        let (changes, identity_fields) = (&route.settings.request_headers, &self.gateway.routes.identity_fields);
-        let reserved = Reserved {
-            field: &|name| is_reserved(name, changes, identity_fields, admitted.withheld),
-            cookie: admitted.withheld.cookie(),
-        };
-        let judging = Judging {
-            method: &inbound.method,
-            path: path.behind(route.settings.strip_prefix.as_deref()),
-            query,
-            headers: &end_to_end(&inbound.headers, inbound.seen),
-            reserved: &reserved,
-            caller: &admitted.caller,
-            gate: &route.gate,
-        };
-        validation.judge(&judging, body, self.worker, &self.record.journey).await
-    }
-
-    /// Steps 4 to 6: the body's bounds, a server, the answer.
+    /// Steps 4 to 6: the body's bounds and what it must look like, a server, the answer.
     async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: Way<'_>) -> Result<Passed, Rejection> {
         let Way { route, upstream, timeouts, path, query, admitted } = way;
+        let onward = Onward {
+            peer: self.peer,
+            inbound,
+            host: self.record.host.as_ref(),
+            client: self.record.client,
+            path,
+            query,
+            route,
+            upstream,
+            caller: &admitted.caller,
+            withheld: admitted.withheld,
+            identity_fields: &self.gateway.routes.identity_fields,
+        };
         let most = route.validation.as_ref().map_or(route.settings.max_body, Validation::hard_limit);
         let reserved = self.gateway.routes.reserved_trailers.as_ref();
         let rate = route.settings.min_upload_rate;
@@ -300,49 +274,25 @@ impl<'a> Passage<'a> {
             }
         })?;
         if let Some(validation) = &route.validation {
+            let (worker, journey) = (self.worker, &self.record.journey);
+            let judge = async move |judging: &Judging<'_>| validation.judge(judging, body, worker, journey).await;
             // On the heap: most routes have none.
-            body = Box::pin(self.validate(validation, inbound, &way, body)).await?;
+            body = Box::pin(onward.judged(judge)).await?;
         }
         let upgrade = wanted_upgrade(inbound, &body);
         let (buffer, spool) = (&route.settings.buffer, &self.gateway.spool);
         let body = buffering::take_in(body, &inbound.headers, buffer, upstream.needs_lengths(), spool).await?;
-        let framing = sent_framing(&inbound.method, inbound.seen.has(Notable::ContentLength), body.length());
-        let told = Told {
-            peer: self.peer,
-            host: self.record.host.as_ref(),
-            prefix: route.settings.strip_prefix.as_deref(),
-            headers: &inbound.headers,
-        };
-        let outgoing = Outgoing {
-            method: &inbound.method,
-            version: inbound.version,
-            path,
-            query,
-            host: self.record.host.as_ref(),
-            headers: &inbound.headers,
-            seen: inbound.seen,
-            route,
-            host_rule: upstream.host(),
-            told,
-            client: self.record.client,
-            uwsgi_params: &upstream.settings.uwsgi_params,
-            request_id: &self.record.request_id,
-            upgrade: upgrade.as_ref(),
-            framing,
-            identity: admitted.caller.identity().zip(route.settings.forward_identity.as_ref()),
-            identity_fields: &self.gateway.routes.identity_fields,
-            withheld: admitted.withheld,
-        };
+        let outgoing = onward.outgoing(body.length(), upgrade.as_ref(), &self.record.request_id);
         let call = Call {
             worker: self.worker.id,
             pool: &self.worker.pool,
             upstream,
             timeouts: *timeouts,
             priority: route.settings.priority,
-            by: ChooseBy { client: self.record.client, key: hash_value(upstream, &inbound.headers) },
+            by: onward.choose_by(),
             method: &inbound.method,
             head: &outgoing,
-            framing,
+            framing: outgoing.framing,
             upgrade: upgrade.is_some(),
             interim: self.interim,
             journey: &self.record.journey,
@@ -365,15 +315,6 @@ impl<'a> Passage<'a> {
                 Passed::Upgrade(response, upgraded)
             }
         })
-    }
-}
-
-/// Why a request got no answer of a server; one that came at a bad moment is told when to come again.
-fn unserved(cause: Cause, upstream: &Upstream) -> Rejection {
-    let rejection = Rejection::from(cause);
-    match upstream.retry_after(cause) {
-        Some(seconds) => rejection.with_fields([(RETRY_AFTER, HeaderValue::from(seconds))]),
-        None => rejection,
     }
 }
 

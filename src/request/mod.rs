@@ -11,6 +11,7 @@ pub mod handle;
 pub mod inbound;
 pub mod limited;
 pub mod names;
+pub mod onward;
 pub mod outgoing;
 mod pace;
 pub mod peer;

@@ -15,9 +15,10 @@ use super::style::Style;
 use crate::admit::auth::{Auths, Building};
 use crate::admit::gate::Gate;
 use crate::admit::limit::{AllLimits, Limits};
+use crate::config::problem::Problem;
 use crate::config::settings::{
-    AnswerSettings, HostPattern, IdentityHeaders, PathPattern, RedirectPart, RedirectSettings, RespondSettings,
-    RouteAction, RouteSettings, Settings, UpstreamTimeouts,
+    AnswerSettings, FilesSettings, HostPattern, IdentityHeaders, PathPattern, PatternSegment, RedirectPart,
+    RedirectSettings, RespondSettings, RouteAction, RouteSettings, Settings, UpstreamTimeouts,
 };
 use crate::files::internal::InternalFiles;
 use crate::http1::encode::may_trail;
@@ -172,6 +173,7 @@ impl Route {
             }
             RouteAction::Files(files) => {
                 let fallback = upstream.map(|fallback| (Arc::clone(fallback), merged(fallback.timeouts(), settings)));
+                building.problems.extend(unreachable(settings, files));
                 Action::Files { files: Files::build(files, building.problems), fallback }
             }
             RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
@@ -238,6 +240,18 @@ fn reserved_trailers(routes: &BTreeMap<String, RouteSettings>) -> Option<Arc<[He
     (!fields.is_empty()).then(|| fields.into())
 }
 
+/// Of a directory only its index can be asked for where the path does not go on beneath it.
+fn unreachable(settings: &RouteSettings, files: &FilesSettings) -> Option<Problem> {
+    let (pattern, directory) = (&settings.path.value, &files.path.value);
+    let goes_on = matches!(pattern.segments.last(), Some(PatternSegment::Rest(_)));
+    if goes_on || !directory.is_dir() || directory.join("index.html").is_file() {
+        return None;
+    }
+    let message = "`files` names a directory, and the route's path leads to nothing in it";
+    let help = "a directory needs {*rest} at the end of `path`; or name one file";
+    Some(Problem::warning(&files.path.span, message).help(help))
+}
+
 fn merged(upstream: &UpstreamTimeouts, route: &RouteSettings) -> UpstreamTimeouts {
     let over = &route.timeouts;
     UpstreamTimeouts {
@@ -289,14 +303,16 @@ pub fn location(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::PatternSegment;
 
     #[test]
     fn redirects_fill_in_parameters_and_keep_the_query() {
         let pattern =
             PathPattern { segments: vec![PatternSegment::Literal("a".into()), PatternSegment::Rest("rest".into())] };
-        let to =
-            |parts: &[RedirectPart]| RedirectSettings { to: parts.to_vec(), status: StatusCode::PERMANENT_REDIRECT };
+        let to = |parts: &[RedirectPart]| RedirectSettings {
+            to: parts.to_vec(),
+            to_is_secret: false,
+            status: StatusCode::PERMANENT_REDIRECT,
+        };
         let with_rest = to(&[RedirectPart::Text("https://b/".into()), RedirectPart::Parameter("rest".into())]);
         assert_eq!(location(&with_rest, &pattern, "/a/x/y", Some("q=1")).expect("a value"), "https://b/x/y?q=1");
         assert_eq!(location(&with_rest, &pattern, "/a", None).expect("a value"), "https://b/");

@@ -30,6 +30,16 @@ pub struct Open {
 }
 
 impl Open {
+    /// How many are open.
+    pub fn how_many(upstream: &Upstream) -> usize {
+        upstream.upgraded.load(Ordering::Relaxed)
+    }
+
+    /// Whether one more would be let in now.
+    pub fn has_room(upstream: &Upstream) -> bool {
+        Open::how_many(upstream) < upstream.settings.max_upgraded.get()
+    }
+
     /// # Errors
     /// `TooManyUpgraded`.
     pub fn count(upstream: &Upstream) -> Result<Open, Cause> {

@@ -33,12 +33,12 @@ const WAITED_FOR: u64 = 8 * 1024 * 1024;
 static BESIDE: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)));
 
-/// What there is to say of a request.
+/// What there is to say of a request, with its body as it would go on.
 pub enum Found {
-    Nothing,
+    Nothing(RequestBody),
     Refused(Rejection),
     /// What `mode = "report"` would have told.
-    LetThrough(String),
+    LetThrough(String, RequestBody),
 }
 
 /// Why a request does not pass.
@@ -112,13 +112,13 @@ impl Validation {
     pub async fn judge_for_nobody(&self, judging: &Judging<'_>, body: RequestBody) -> Found {
         let mut reading = Reading::new(body);
         match self.examine(judging, &mut reading).await {
-            Ok(()) => Found::Nothing,
+            Ok(()) => Found::Nothing(reading.into_body()),
             Err(Stop::Failed(cause)) => Found::Refused(cause.into()),
             Err(Stop::Refused(rule, rejection)) => {
                 let told = told(rule, &rejection);
                 match self.mode {
                     ValidateMode::Enforce => Found::Refused(rejection.with_detail(told)),
-                    ValidateMode::Report => Found::LetThrough(told),
+                    ValidateMode::Report => Found::LetThrough(told, reading.into_body()),
                 }
             }
         }

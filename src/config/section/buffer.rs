@@ -15,7 +15,11 @@ const MOST_DISK: u64 = 1 << 50;
 /// What is written, each key over that of `defaults`.
 pub(super) fn read(node: &Node<'_>, defaults: &BufferSettings) -> Option<BufferSettings> {
     if !node.is_table() {
-        return node.wrong_type_with("a table", "to turn it off, write { request = false, response = false }");
+        let help = match node.is_true() {
+            true => "leave it out: bodies are buffered unless it is turned off",
+            false => "to turn it off, write { request = false, response = false }",
+        };
+        return node.wrong_type_with("a table", help);
     }
     let table = node.table()?;
     let settings = BufferSettings {

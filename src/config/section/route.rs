@@ -136,7 +136,7 @@ fn read_redirect(table: Table<'_>, path: Option<&At<PathPattern>>) -> Option<Red
     let to = table.require("to", "\"https://example.com/{rest}\"", |node| {
         let parts = pattern::redirect_target(node)?;
         let known = path.map(|path| path.value.segments.iter().filter_map(PatternSegment::name).collect::<Vec<_>>());
-        known.is_none_or(|known| check_parameters(node, &parts, &known)).then_some(parts)
+        known.is_none_or(|known| check_parameters(node, &parts, &known)).then(|| node.at(parts))
     });
     let status = table.or("status", StatusCode::PERMANENT_REDIRECT, |node| {
         let status = http::status(node)?;
@@ -146,7 +146,8 @@ fn read_redirect(table: Table<'_>, path: Option<&At<PathPattern>>) -> Option<Red
         node.refuse_with(format!("{} is not a redirect", status.as_u16()), "use 301, 302, 303, 307 or 308")
     });
     table.finish();
-    Some(RedirectSettings { to: to?, status })
+    let At { value: to, span } = to?;
+    Some(RedirectSettings { to, to_is_secret: span.is_secret(), status })
 }
 
 fn check_parameters(node: &Node<'_>, parts: &[RedirectPart], known: &[&str]) -> bool {

@@ -13,6 +13,7 @@ use super::super::settings::{
     At, Balance, HashKey, HealthSettings, HostHeader, Protocol, QueueSettings, RetrySettings, ServerSpec, SlotSettings,
     UpstreamSettings, UpstreamTimeouts, UpstreamTlsSettings, UwsgiParams,
 };
+use super::super::suggest;
 use super::super::value::{self, choice, http, number, server_url};
 use super::{TEN_THOUSAND, headers, listener};
 
@@ -45,6 +46,11 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
         tls: tls(table.node("tls"), https),
         uwsgi_params: uwsgi_params(table.node("uwsgi_params"), servers.as_deref()),
     };
+    if let Some(queue) = table.node("queue").filter(|_| !table.has("slots") && !table.has_slip_of("slots")) {
+        let message = "`queue` has no effect without `slots`: no request waits where any number may run";
+        let problem = Problem::warning(&table.cx.span(&queue.key_range), message);
+        table.cx.report(problem.help("add slots = NUMBER (workers times threads of each server), or slots = \"auto\""));
+    }
     table.finish();
     // Servers that could not be read have been told; what goes on from here shall be judged all the same.
     Some(settings)
@@ -126,6 +132,10 @@ fn slots(node: &Node<'_>) -> Option<SlotSettings> {
         let text = node.text(takes)?;
         if text.text == "auto" {
             return Some(SlotSettings::Auto);
+        }
+        if suggest::is_slip(&text.text, "auto") && !text.secret {
+            let message = format!("{} takes {takes}, not {}", node.key, text.quoted());
+            return node.refuse_with(message, "did you mean \"auto\"?");
         }
         if text.text.trim().parse::<u64>().is_err() {
             return node.refuse(format!("{} takes {takes}, not {}", node.key, text.quoted()));

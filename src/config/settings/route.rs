@@ -140,6 +140,8 @@ pub struct InternalFilesSettings {
 pub struct RedirectSettings {
     /// Literal text and names of the pattern's parameters, in turn.
     pub to: Vec<RedirectPart>,
+    /// Drawn from a secret source, at least in part.
+    pub to_is_secret: bool,
     pub status: StatusCode,
 }
 

@@ -1,5 +1,6 @@
 //! One of a closed set of words.
 
+use super::super::hints;
 use super::super::node::{Node, Text};
 use super::super::problem::Problem;
 use super::super::suggest;
@@ -17,7 +18,9 @@ pub(in super::super) fn choice<T: Copy>(node: &Node<'_>, words: &[(&'static str,
 pub(in super::super) fn unknown<T>(node: &Node<'_>, text: &Text, words: &[&str]) -> Option<T> {
     let message = format!("{} takes {}, not {}", node.key, one_of(words), text.quoted());
     // What is close to a secret says something about it.
-    match suggest::closest(&text.text, words.iter().copied()).filter(|_| !text.secret) {
+    let meant = hints::of_word(&text.text).filter(|word| words.contains(word));
+    let meant = meant.or_else(|| suggest::closest(&text.text, words.iter().copied()));
+    match meant.filter(|_| !text.secret) {
         Some(word) => node.refuse_with(message, format!("did you mean \"{word}\"?")),
         None => node.refuse(message),
     }

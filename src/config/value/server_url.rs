@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::super::hints;
 use super::super::node::{Node, Text};
 use super::super::settings::{Authority, Endpoint};
 use super::super::suggest;
@@ -31,10 +32,11 @@ pub(in super::super) fn endpoint(node: &Node<'_>) -> Option<Endpoint> {
         _ if rest.bytes().all(|byte| byte.is_ascii_digit()) => {
             wrong(node, &text, Some(format!("write the scheme too: \"http://{}\"", text.text)))
         }
-        _ => match suggest::closest(&scheme, SCHEMES) {
-            Some(known) => wrong(node, &text, Some(format!("did you mean `{known}`?"))),
-            None => wrong(node, &text, None),
-        },
+        _ => {
+            let hint = hints::of_scheme(&scheme).map(str::to_owned);
+            let slip = || suggest::closest(&scheme, SCHEMES).map(|known| format!("did you mean `{known}`?"));
+            wrong(node, &text, hint.or_else(slip))
+        }
     }
 }
 
@@ -43,6 +45,9 @@ fn authority(node: &Node<'_>, text: &Text, scheme: &str, rest: &str, default_por
     let Some(rest) = rest.strip_prefix("//") else {
         return wrong(node, text, Some(format!("write \"{scheme}://HOST:PORT\"")));
     };
+    if rest.starts_with('/') && matches!(scheme, "http" | "uwsgi") {
+        return wrong(node, text, Some(format!("a Unix socket is \"{scheme}+unix:{rest}\"")));
+    }
     if rest.contains('@') {
         // Not even the line is shown with it.
         return node.refuse("a server's URL may not hold a user name or a password");

@@ -124,6 +124,11 @@ impl<W> Line<W> {
         Ok((key, displaced))
     }
 
+    /// Whether one of `class` could line up: there is room, or somebody gives way.
+    pub(super) fn has_room(&self, class: Priority) -> bool {
+        self.waiting.len() < self.rules.size || self.gives_way_to(class).is_some()
+    }
+
     /// Who makes room for one more of `class` in a full line: of the lowest class, if that is lower, whoever would be
     /// served last; if it is the same, only in overload, where the newest go first.
     fn gives_way_to(&self, class: Priority) -> Option<Key> {

@@ -127,6 +127,11 @@ impl Queue {
         self.len() == 0
     }
 
+    /// Whether one more of this class would be let in now.
+    pub fn has_room(&self, class: Priority) -> bool {
+        self.lock().line.has_room(class)
+    }
+
     /// Seconds after which one who was refused may come again: by then as many as wait now have got a slot. A little
     /// more for some than for others, so that they do not all come back at once.
     pub fn retry_after(&self) -> u64 {
