@@ -202,13 +202,19 @@ impl<'g> Walk<'g> {
             let said = format!("what is shown is for {label}: others here speak another protocol");
             self.step("protocol", Decision::Unknown, said, None);
         }
-        if carried.upgrade.is_some() && receiver.protocol == Protocol::Http2 {
-            if !mixed || next.is_some() {
+        // Of several protocols the server that is chosen decides.
+        let chosen = next.is_some() || !mixed;
+        let takes_none = match chosen {
+            true => receiver.protocol == Protocol::Http2,
+            false => upstream.entries().any(|(_, server)| server.protocol == Protocol::Http2),
+        };
+        if carried.upgrade.is_some() && takes_none {
+            if chosen {
                 let place = self.place(&[&format!("upstream.{}.servers", upstream.name)]);
                 let said = "there is none to a server of HTTP/2";
                 return Err(self.refuse("upgrade", said, place, unserved(Cause::UpgradeNotSupported, upstream)));
             }
-            self.provided("a server of HTTP/1.1 is chosen".to_owned());
+            self.provided("no server of HTTP/2 is chosen".to_owned());
         }
         let request_id = HeaderValue::from_static("...");
         let outgoing = onward.outgoing(carried.length, carried.upgrade.as_ref(), &request_id);

@@ -303,6 +303,7 @@ pub fn location(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Outside, load_text};
 
     #[test]
     fn redirects_fill_in_parameters_and_keep_the_query() {
@@ -318,5 +319,22 @@ mod tests {
         assert_eq!(location(&with_rest, &pattern, "/a", None).expect("a value"), "https://b/");
         let own_query = to(&[RedirectPart::Text("/c?d".into())]);
         assert_eq!(location(&own_query, &pattern, "/a", Some("q=1")).expect("a value"), "/c?d");
+    }
+
+    #[test]
+    fn directories_need_a_path_that_goes_on() {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::write(home.path().join("icon"), "").expect("a file");
+        let warned = |path: &str, files: &str| {
+            let listener = "[listener.http]\naddress = \"127.0.0.1:8080\"";
+            let text = format!("{listener}\n[route.a]\npath = \"{path}\"\nfiles = \"{files}\"\n");
+            let loaded = load_text("p.toml", &text, home.path(), &Outside::new(&|_| None));
+            let route = loaded.settings().and_then(|settings| settings.routes.get("a")).expect("a route");
+            let RouteAction::Files(files) = &route.action else { panic!("{route:?}") };
+            unreachable(route, files).is_some()
+        };
+        assert!(warned("/static", ".") && !warned("/static/{*rest}", ".") && !warned("/icon", "icon"));
+        std::fs::write(home.path().join("index.html"), "").expect("a file");
+        assert!(!warned("/static", "."));
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::harness::gateway::passerelle;
 use super::harness::http::Client;
 use super::harness::idp;
+use super::harness::tls::Certificate;
 use super::harness::{Fake, Gateway, Response, Setup, eventually};
 
 /// The configuration of `tests/explain`, in front of `server`, without its store.
@@ -28,7 +29,10 @@ fn shop(server: &str) -> Gateway {
         .replace(&servers, &format!("servers = [\"{server}\"]"))
         .replace("store = \"shared\"", "");
     Gateway::start_with(&config, |directory, _| {
-        std::fs::copy(source.join("order.json"), directory.join("order.json")).unwrap();
+        std::fs::create_dir(directory.join("drawn")).unwrap();
+        for file in ["order.json", "drawn/host", "drawn/to"] {
+            std::fs::copy(source.join(file), directory.join(file)).unwrap();
+        }
     })
 }
 
@@ -226,6 +230,8 @@ fn a_running_gateway_tells_its_state() {
     let left = |explanation: &Explanation| step(explanation, "limit few").text.clone();
     assert_eq!(left(&explanation), "2/h, bursts of 2 by client_ip; all 2 left");
     assert_eq!(request.send(&gateway).status, 200);
+    let port = backend.request().header("x-forwarded-port").unwrap().to_owned();
+    assert!(sent.head.contains(&format!("x-forwarded-port: {port}")), "the listener's, not the URL's: {:?}", sent.head);
     assert!(left(&ask()).contains("; 1 left, full again in "), "{}", left(&ask()));
     assert_eq!(request.send(&gateway).status, 200);
     for _ in 0..5 {
@@ -409,4 +415,133 @@ fn a_running_gateway_tells_who_waits() {
     assert_eq!(step(&full, "queue").text, "no slot is free: 2 of at most 7 wait, none for more than 60s");
     assert_eq!(full.provided, ["a slot is free in time"]);
     assert_eq!(gateway.metric("passerelle_upstream_queue_length", &[]), 2.0, "who only asks does not wait");
+}
+
+fn asked(method: &str, headers: &[(&str, &str)], body: Option<&str>) -> Asked {
+    Asked {
+        method: method.to_owned(),
+        tls: false,
+        host: Some("a".to_owned()),
+        target: "/".to_owned(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        body: body.map(|body| STANDARD.encode(body)),
+        client: None,
+        listener: None,
+    }
+}
+
+/// Where no place is left the request is refused, and so says the explanation.
+#[test]
+fn full_places_are_told() {
+    let backend = Fake::start(|mut connection| {
+        let Some(request) = connection.read_request() else { return };
+        if request.header("upgrade").is_some() {
+            connection.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n");
+        }
+        connection.hold();
+    });
+    let gateway = Setup::before([backend.url()])
+        .upstream("slots = 1\nqueue = { size = 1, max_wait = \"60s\" }\nmax_upgraded = 1");
+    let gateway = gateway.start();
+    let upgrade = [("Connection", "upgrade"), ("Upgrade", "lines")];
+    let verdict = |headers: &[(&str, &str)]| {
+        let explanation = live(&gateway, &asked("GET", headers, None));
+        let (status, cause) = explanation.verdict();
+        (status, cause.map(str::to_owned))
+    };
+    let answered = |headers: &[(&str, &str)]| {
+        let answer = Client::connect(gateway.port("http")).ask("GET", "/", headers);
+        (Some(answer.status), Some(answer.cause()))
+    };
+    assert_eq!(verdict(&upgrade), (None, None));
+    let mut tunnel = Client::connect(gateway.port("http"));
+    assert_eq!(tunnel.ask("GET", "/", &upgrade).status, 101);
+    let full = (Some(503), Some("too_many_upgraded".to_owned()));
+    assert_eq!((verdict(&upgrade), answered(&upgrade)), (full.clone(), full));
+
+    let mut clients = Vec::new();
+    for reached in [1.0, 2.0] {
+        assert_eq!(verdict(&[]), (None, None));
+        let mut client = Client::connect(gateway.port("http"));
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        clients.push(client);
+        eventually("it is served or waits", || {
+            let (busy, waits) = ("passerelle_upstream_slots_busy", "passerelle_upstream_queue_length");
+            (gateway.metric(busy, &[]) + gateway.metric(waits, &[]) == reached).then_some(())
+        });
+    }
+    let full = (Some(503), Some("queue_full".to_owned()));
+    assert_eq!((verdict(&[]), answered(&[])), (full.clone(), full));
+}
+
+/// What is found too long only while it comes, and what validation reads of it.
+#[test]
+fn bodies_fare_as_is_told() {
+    let backend = Fake::ok();
+    let json = "validate = { content_types = [\"application/json\"], max_body = \"4 KiB\" }\n";
+    let schema = "validate = { body_schema = \"any.json\" }\n";
+    let small = "buffer = { memory = \"1 KiB\", disk = \"0 B\" }\n";
+    let body = |length: usize| format!("\"{}\"", "7".repeat(length - 2));
+    for (route, length, expected) in [
+        ("max_body = \"2 KiB\"", 1000, None),
+        ("max_body = \"2 KiB\"", 3000, Some("body_too_large")),
+        ("max_body = \"2 KiB\"\nbuffer = { request = false }", 3000, Some("body_too_large")),
+        (small, 1000, None),
+        (small, 3000, Some("body_past_buffer")),
+        (&format!("{json}{small}"), 3000, Some("body_past_buffer")),
+        (&format!("{json}{small}"), 5000, Some("body_too_large")),
+        (&format!("{schema}{small}"), 1000, None),
+        (&format!("{schema}{small}"), 3000, Some("body_past_buffer")),
+    ] {
+        let gateway = Gateway::start_with(&Setup::before([backend.url()]).route(route).text(), |directory, _| {
+            std::fs::write(directory.join("any.json"), "{}").unwrap();
+        });
+        let (snapshot, body) = (snapshot(&gateway), body(length));
+        for stated in [true, false] {
+            let stated_length = length.to_string();
+            let framing = if stated { ("Content-Length", &*stated_length) } else { ("Transfer-Encoding", "chunked") };
+            let headers = [("Content-Type", "application/json"), framing];
+            let question = asked("POST", &headers, Some(&body));
+            let sent = if stated { body.clone() } else { format!("{length:x}\r\n{body}\r\n0\r\n\r\n") };
+            let mut client = Client::connect(gateway.port("http"));
+            client.send(super::harness::http::head("POST", "/", &headers) + &sent);
+            let answer = client.answer();
+            let became = (answer.status != 200).then(|| answer.cause());
+            assert_eq!(became.as_deref(), expected, "{route} {length} {stated}: {}", answer.text());
+            for explanation in [offline(&snapshot, &question), live(&gateway, &question)] {
+                let (_, cause) = explanation.verdict();
+                assert_eq!(cause, expected, "{route} {length} {stated}\n{}", explanation.human());
+            }
+        }
+    }
+}
+
+/// Whoever cannot be asked is told with the key to look at.
+#[test]
+fn who_else_answers_is_told() {
+    let backend = Fake::ok();
+    let config = "[admin]\naddress = \"127.0.0.1:@admin@\"\ntoken = \"s3cret-admin-token\"\n\
+                  [listener.https]\naddress = \"127.0.0.1:@https@\"\n\
+                  [listener.https.tls]\ncertificates = [{ chain = \"site.pem\", key = \"site.key\" }]\n"
+        .to_owned()
+        + &Setup::before([backend.url()]).text();
+    let certificate = Certificate::new(&["localhost"]);
+    let gateway = Gateway::start_with(&config, |directory, _| certificate.write(directory, "site"));
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("passerelle.toml");
+    let ask = |listener: &str, token: &str| {
+        let text = format!("[admin]\naddress = \"127.0.0.1:{}\"\n{token}\n", gateway.port(listener));
+        std::fs::write(&file, text).unwrap();
+        let (status, output) = passerelle(&["explain", "--config", file.to_str().unwrap(), "--live", "http://a/"]);
+        assert_eq!(status.code(), Some(1), "{output}");
+        output
+    };
+    for token in ["", "token = \"s3cret-other-token-\""] {
+        let told = ask("admin", token);
+        assert!(told.ends_with("; token of [admin] must be the one that it runs with\n"), "{told}");
+    }
+    for listener in ["http", "https"] {
+        let told = ask(listener, "");
+        assert!(told.ends_with("; address of [admin] says where it is\n"), "{told}");
+    }
 }

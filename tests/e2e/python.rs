@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::backends::Backend;
 use crate::harness::http::Client;
 use crate::harness::tls::{Certificate, TlsStream, client_config, connect};
-use crate::harness::{Gateway, Setup};
+use crate::harness::{Gateway, Setup, eventually};
 
 /// What every service here tells of a request: its address, a link to itself, whether it is secure, whose it is.
 const FLASK: &str = "
@@ -53,7 +53,8 @@ def where(request):
     return JsonResponse(dict(told, token=get_token(request)))
 
 
-urlpatterns = [path('where', where, name='where'), path('healthz', lambda request: HttpResponse('ok'))]
+urlpatterns = [path('where', where, name='where'), path('healthz', lambda request: HttpResponse('ok')),
+               path('checked', lambda request: HttpResponse('ok'))]
 application = get_wsgi_application()
 ";
 
@@ -184,6 +185,21 @@ fn django_knows_the_client_with_what_the_page_says() {
         ];
         assert_eq!(client.ask_with("POST", "/shop/where", &fields, b"").status, status, "{origin}");
     }
+
+    // The view of checks, which no exception keeps from being redirected: with what the page says it is asked.
+    let page = blocks("Django", "toml").concat().replace("http://127.0.0.1:8001", &backend.url());
+    assert!(page.contains("headers = { X-Forwarded-Proto"));
+    let checked = |wanted: &str, page: String, up: f64| {
+        let page = page
+            .replace("/healthz", "/checked")
+            .replace("host = \"shop.example.com\"   ", &format!("{wanted}\nhost = \"shop.example.com\"   "));
+        let config = format!("[listener.http]\naddress = \"127.0.0.1:@http@\"\n{page}");
+        let gateway = Gateway::start(&config);
+        eventually("checks have judged", || (gateway.metric("passerelle_upstream_server_up", &[]) == up).then_some(()));
+    };
+    let strict = "status = \"200\"\ninterval = \"100ms\"\nfall = 1\nrise = 1";
+    checked(strict, page.clone(), 1.0);
+    checked(strict, page.replace("headers = { X-Forwarded-Proto", "# headers = { X-Forwarded-Proto"), 0.0);
 }
 
 #[test]
@@ -199,4 +215,24 @@ fn fastapi_knows_the_client_with_what_the_page_says() {
     assert_eq!(ask(&mut client), seen());
     let documents = client.ask("GET", "/shop/docs", &[("Host", "shop.example.com")]);
     assert!(documents.text().contains("'/shop/openapi.json'"), "{}", documents.text());
+}
+
+/// Who is in front of a load balancer says of itself what it likes.
+#[test]
+fn asgi_services_know_the_client_behind_a_load_balancer() {
+    let page = blocks("uvicorn", "python");
+    let wrapped = page.iter().find(|block| block.contains("ProxyHeadersMiddleware")).unwrap();
+    let wrapped = wrapped.replace("[\"127.0.0.1\"]", "[\"127.0.0.1\", \"127.0.0.9\"]");
+    let (_files, directory) = service(&[("app.py", FASTAPI), ("wrapped.py", &wrapped)]);
+    let trusting = ["--forwarded-allow-ips", "127.0.0.1,127.0.0.9"];
+    let client = |backend: &Backend| {
+        let gateway = Setup::before([backend.url()]).listener("trusted_proxies = [\"127.0.0.9/32\"]").start();
+        let told = [("Host", "shop.example.com"), ("X-Forwarded-For", "198.51.100.6, 203.0.113.7")];
+        let answer = Client::connect_from("127.0.0.9", gateway.port("http")).ask("GET", "/where", &told);
+        answer.json()["client"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(client(&Backend::uvicorn_with(directory, "app:app", &trusting)), "203.0.113.7");
+    let everybody = ["--forwarded-allow-ips", "*"];
+    assert_eq!(client(&Backend::uvicorn_with(directory, "app:app", &everybody)), "198.51.100.6", "as the page warns");
+    assert_eq!(client(&Backend::gunicorn(directory, "wrapped:app", &["--worker-class", "asgi"])), "203.0.113.7");
 }
