@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::ACCESS_CONTROL_ALLOW_ORIGIN;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN};
 use http::{HeaderMap, Method};
 
 use super::Moment;
@@ -108,6 +108,7 @@ impl<'g> Walk<'g> {
             self.pass("preflight", said, place);
             return Ok(Outcome::Answered { status: 204 });
         }
+        self.cors(route, normal.inbound);
         let admitted = self.admit(route, normal).await?;
         self.limits(route, normal, Some(&admitted.who))?;
         let query = passing_query(normal.query, &route.gate);
@@ -130,6 +131,21 @@ impl<'g> Walk<'g> {
             }
             Action::Forward { upstream, timeouts } => {
                 self.forward(route, (upstream, timeouts), normal, query, &admitted, body).await
+            }
+        }
+    }
+
+    /// Whether a script of another origin may read the answer.
+    fn cors(&mut self, route: &Route, inbound: &Inbound) {
+        let Some(cors) = route.cors.as_ref().filter(|_| inbound.headers.contains_key(ORIGIN)) else { return };
+        let mut answer = HeaderMap::new();
+        cors.mark(&inbound.headers, &mut answer);
+        let place = self.of_route(route, "cors");
+        match answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            true => self.pass("cors", "scripts of the origin may read the answer", place),
+            false => {
+                let said = "the origin is not listed: browsers keep the answer from its scripts";
+                self.step("cors", Decision::Skipped, said, place);
             }
         }
     }

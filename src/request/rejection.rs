@@ -268,7 +268,7 @@ causes! {
         "Find what stalls in the service while it answers, or raise between_bytes in timeouts of the route or the upstream.";
     UpstreamClosedEarly BAD_GATEWAY Upstream "upstream_closed_early"
         "The server closed the connection instead of answering."
-        "See the server's own log: a worker was killed, restarted or timed out.";
+        "See detail if there is one, and the server's own log: a worker was killed, restarted or timed out.";
     UpstreamCutShort BAD_GATEWAY Upstream "upstream_cut_short"
         "The server broke off in the middle of its answer."
         "See the server's own log: a worker was killed, restarted or timed out, or the service failed while it wrote.";

@@ -545,3 +545,15 @@ fn who_else_answers_is_told() {
         assert!(told.ends_with("; address of [admin] says where it is\n"), "{told}");
     }
 }
+
+/// Of a server whose address is drawn from a secret only its number is told.
+#[test]
+fn a_secret_address_is_not_told() {
+    let backend = Fake::ok();
+    let gateway = shop(&backend.url());
+    let host = Some("drawn.example.com".to_owned());
+    let explanation = live(&gateway, &Asked { host, listener: Some("https".into()), ..asked("GET", &[], None) });
+    assert_eq!(step(&explanation, "server 1").decision, Decision::Passed);
+    assert!(matches!(&explanation.outcome, Outcome::Forwarded(sent) if sent.next.as_deref() == Some("server 1")));
+    assert!(!format!("{explanation:?}").contains("127.0.0.77"), "{explanation:?}");
+}
