@@ -139,7 +139,12 @@ impl<'g> Walk<'g> {
     }
 
     /// The one whose turn it is, of a running gateway.
-    fn servers(&mut self, route: &Route, upstream: &Upstream, normal: &Normal<'_>) -> Result<Option<String>, Rejection> {
+    fn servers(
+        &mut self,
+        route: &Route,
+        upstream: &Upstream,
+        normal: &Normal<'_>,
+    ) -> Result<Option<String>, Rejection> {
         let place = self.place(&[&format!("upstream.{}.servers", upstream.name)]);
         if self.moment == Moment::Offline {
             let servers = listed(upstream.entries().map(|(label, _)| label));

@@ -101,6 +101,20 @@ async fn reach(server: &Server) -> Result<ServerStream, ConnectError> {
     Ok(ServerStream::Tls(Box::new(stream)))
 }
 
+impl ServerStream {
+    /// Whether a failed read means nothing but that the server has closed. Who closes a socket without having read all
+    /// that came resets the connection: over TCP that takes away what was on its way, so that an answer may be cut; a
+    /// Unix socket says so only after all that was written.
+    pub(super) fn is_end(&self, error: &io::Error) -> bool {
+        matches!(self, ServerStream::Unix(_)) && error.kind() == io::ErrorKind::ConnectionReset
+    }
+}
+
+/// Whether the server ended TLS: what it makes of the gateway's certificate it says after the handshake.
+pub(super) fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
+}
+
 /// Linux answers "try again" when a Unix socket's backlog is full, where a TCP connection would wait: the server is
 /// busy, not gone. So it is tried again, until the caller's patience ends.
 async fn reach_unix(path: &Path) -> io::Result<UnixStream> {

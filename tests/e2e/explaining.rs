@@ -386,14 +386,10 @@ fn a_running_gateway_tells_who_waits() {
         connection.read_request();
         connection.hold();
     });
-    let gateway = Setup::before([backend.url()]).upstream("slots = 1\nqueue = { size = 7, max_wait = \"60s\" }").start();
-    let request = Request {
-        listener: "http",
-        method: "GET",
-        target: "/",
-        headers: vec![("Host".into(), "a".into())],
-        body: "",
-    };
+    let gateway =
+        Setup::before([backend.url()]).upstream("slots = 1\nqueue = { size = 7, max_wait = \"60s\" }").start();
+    let request =
+        Request { listener: "http", method: "GET", target: "/", headers: vec![("Host".into(), "a".into())], body: "" };
     let server = |explanation: &Explanation| step(explanation, &format!("server {}", backend.url())).text.clone();
     let idle = live(&gateway, &request.asked());
     assert!(server(&idle).ends_with("; 0 in flight, 0 of 1 slots busy"), "{}", server(&idle));
