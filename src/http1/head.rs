@@ -89,6 +89,8 @@ impl HeadScan {
 pub enum Kind {
     Request,
     Response,
+    /// Fields alone, behind a body in chunks.
+    Trailers,
 }
 
 /// Whether it is the first line that outgrew the head.

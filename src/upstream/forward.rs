@@ -87,7 +87,13 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
         let lease = match call.upstream.seat(Asking { worker, by, tried: &tried, priority, journey }).await {
             Ok(lease) => lease,
             // What became of the attempt before says more.
-            Err(cause) => return Err(last.unwrap_or(cause)),
+            Err(cause) => {
+                if cause == Cause::UpstreamUnresolved {
+                    let names = &call.upstream.name;
+                    call.journey.detail(Some(format!("no name in servers of [upstream.{names}] has an address yet")));
+                }
+                return Err(last.unwrap_or(cause));
+            }
         };
         let server = Arc::clone(lease.server());
         call.journey.attempt(&server);

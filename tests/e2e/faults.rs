@@ -464,7 +464,11 @@ fn what_was_said_of_an_attempt_is_not_said_of_the_next() {
         .map(|_| gateway.access_record(&gateway.get("/")))
         .find(|record| record["attempts"] == 2)
         .expect("one of two begins with the first server");
-    assert_eq!((&record["cause"], &record["detail"]), (&"upstream_timeout".into(), &serde_json::Value::Null), "{record}");
+    assert_eq!(
+        (&record["cause"], &record["detail"]),
+        (&"upstream_timeout".into(), &serde_json::Value::Null),
+        "{record}"
+    );
 }
 
 /// A worker that dies over its work is another matter than a connection whose time was up.

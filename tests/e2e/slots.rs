@@ -92,9 +92,11 @@ fn whoever_leaves_with_a_body_that_nobody_has_read_yet_never_reaches_a_worker_ei
     let backend = gunicorn(1);
     let gateway = Setup::before([backend.url()]).upstream("slots = 1").route("buffer = { request = false }").start();
     let busy = occupy(&gateway);
-    for sent in ["", "{\"item\":", "{\"item\":\"x\"}"] {
+    let large = "x".repeat(400_000);
+    for (length, sent) in [(12, ""), (12, "{\"item\":"), (12, "{\"item\":\"x\"}"), (400_000, &large), (500_000, &large)]
+    {
         let mut leaves = Client::connect(gateway.port("http"));
-        leaves.send(format!("{}{sent}", head("POST", "/orders", &[("Content-Length", "12")])));
+        leaves.send(format!("{}{sent}", head("POST", "/orders", &[("Content-Length", &length.to_string())])));
         queue_is(&gateway, 1.0);
         drop(leaves);
         queue_is(&gateway, 0.0);
@@ -286,7 +288,5 @@ fn a_server_that_sees_its_client_leave_is_free_at_once() {
     leaves.send(head("GET", "/stream?count=1000&interval=30", &[]));
     gateway.metric_reaches("passerelle_upstream_slots_busy", &[], 1.0);
     drop(leaves);
-    eventually("its slot is free", || {
-        (gateway.metric("passerelle_upstream_slots_busy", &[]) == 0.0).then_some(())
-    });
+    eventually("its slot is free", || (gateway.metric("passerelle_upstream_slots_busy", &[]) == 0.0).then_some(()));
 }

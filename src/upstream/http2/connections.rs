@@ -85,14 +85,17 @@ pub(super) struct Place {
     pub(super) sender: SendRequest<Bytes>,
     /// Whether the connection has served before.
     pub(super) reused: bool,
+    /// Whether it had been kept since, unused: then the server may have closed it meanwhile.
+    pub(super) kept: bool,
 }
 
 impl Place {
     fn new(shared: &Rc<Shared>, sender: SendRequest<Bytes>, keep_alive: Duration) -> Place {
-        shared.streams.set(shared.streams.get().saturating_add(1));
+        let before = shared.streams.get();
+        shared.streams.set(before.saturating_add(1));
         shared.keep_alive.set(keep_alive);
         let reused = shared.used.replace(true);
-        Place { shared: Rc::clone(shared), sender, reused }
+        Place { shared: Rc::clone(shared), sender, reused, kept: reused && before == 0 }
     }
 
     /// The connection broke. Whether this request is the first to find out.

@@ -201,7 +201,7 @@ impl Exchange {
                 let told = is_of_connection(&error) && !self.place.is_first_to_lose_it();
                 let raced = error.is_io() && !self.answered && self.journey.age() < RACE;
                 let failed = failed(&error, self.answered);
-                let stale = self.place.reused && (failed.stale || raced);
+                let stale = failed.stale && self.place.reused || raced && self.place.kept;
                 Poll::Ready(Err(Failed { told, stale, ..failed }))
             }
             Poll::Pending => {
