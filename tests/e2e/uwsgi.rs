@@ -488,7 +488,7 @@ fn an_answer_that_was_cut_is_not_passed_off_as_whole() {
     let unix = format!("uwsgi+unix:{}", path.display());
     for url in [server.url(), unix.clone()] {
         // Held bodies are sent at once, and the server has read none of it when it closes.
-        let gateway = before(&[url.clone()]).start();
+        let gateway = before(std::slice::from_ref(&url)).start();
         for size in [100_000, 3_000_000] {
             for _ in 0..4 {
                 let mut client = Client::connect(gateway.port("http"));
