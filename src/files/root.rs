@@ -142,6 +142,16 @@ impl Root {
             Err(errno) => Err(errno.into()),
         }
     }
+
+    /// What stands beside a root that is a file, under its name with `suffix` behind it.
+    ///
+    /// # Errors
+    /// Why there is nothing.
+    pub fn beside(&self, suffix: &str, patience: Patience) -> Result<Node, Failure> {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push(suffix);
+        node(open_cached(CWD, &path, READ, ResolveFlags::empty(), patience)?)
+    }
 }
 
 /// What a root turned out to be.
