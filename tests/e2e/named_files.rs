@@ -75,8 +75,9 @@ fn flask_names_the_path_on_disk() {
     assert_eq!((holds.status, holds.text().as_str()), (200, "%PDF-receipt"));
     let fails = ask(&gateway, "GET", "/receipts/1.pdf?may=1", &[("If-Match", "\"other\"")]);
     assert_eq!((fails.status, fails.cause().as_str()), (412, "precondition_failed"));
-    let modified = answer.header("last-modified").unwrap();
-    let same = ask(&gateway, "GET", "/receipts/1.pdf?may=1", &[("If-Modified-Since", modified)]);
+    // As browsers ask.
+    let conditions = [("If-Modified-Since", answer.header("last-modified").unwrap()), ("If-None-Match", etag)];
+    let same = ask(&gateway, "GET", "/receipts/1.pdf?may=1", &conditions);
     assert_eq!((same.status, same.header("etag"), same.text().as_str()), (304, Some(etag), ""));
     // WSGI has the path sent as Latin-1.
     std::fs::write(receipts.join("re\u{e7}u.pdf"), b"%PDF-re\xc3\xa7u").unwrap();
@@ -98,6 +99,30 @@ fn the_service_agrees_to_the_file_and_to_no_sibling_of_it() {
     let mut decoded = String::new();
     flate2::read::GzDecoder::new(coded.body.as_slice()).read_to_string(&mut decoded).unwrap();
     assert!(decoded == content, "compressed on its way");
+}
+
+#[test]
+fn conditions_are_judged_by_the_tag_that_clients_were_given() {
+    let fake = Fake::start(|mut connection| {
+        while let Some(request) = connection.read_request() {
+            let status = request.header("x-status").unwrap_or("200 OK");
+            let file = "X-Accel-Redirect: /protected/a.txt\r\nETag: \"app\"";
+            connection.send(format!("HTTP/1.1 {status}\r\n{file}\r\nContent-Length: 0\r\n\r\n"));
+        }
+    });
+    let gateway = before(&fake.url(), |directory| std::fs::write(directory.join("a.txt"), "text").unwrap());
+    let etag = ask(&gateway, "GET", "/", &[]).header("etag").unwrap().to_owned();
+    let failed = ("X-Status", "412 Precondition Failed");
+    for (status, condition, expected) in [
+        (failed, ("If-Match", etag.as_str()), 200),
+        (failed, ("If-Match", "\"app\""), 412),
+        (("X-Status", "304 Not Modified"), ("If-None-Match", etag.as_str()), 304),
+        (("X-Status", "304 Not Modified"), ("If-None-Match", "\"app\""), 200),
+    ] {
+        let answer = ask(&gateway, "GET", "/", &[status, condition]);
+        assert_eq!(answer.status, expected, "{status:?} {condition:?}");
+        assert!(expected == 412 || answer.header("etag") == Some(etag.as_str()), "{answer:?}");
+    }
 }
 
 #[test]
