@@ -18,6 +18,9 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    /// No coding is taken.
+    pub const NOTHING: Accepted = Accepted { zstd: 0, brotli: 0, gzip: 0, identity: 0 };
+
     /// A request without the field takes any coding by the letter; what sends such requests can decode none.
     pub fn of(headers: &HeaderMap) -> Accepted {
         let (mut zstd, mut brotli, mut gzip, mut identity, mut any) = (None, None, None, None, None);

@@ -30,7 +30,7 @@ const AT_ONCE: usize = 32 * 1024;
 const ORDER: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
 
 /// Digests of the very bytes that a client gets, or of the representation that the coding is a part of (RFC 9530).
-static DIGESTS: [HeaderName; 4] = [
+pub static DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
@@ -80,13 +80,12 @@ enum Form {
 
 /// The body coded; as it was when there is no room for another encoder.
 fn coded(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: ResponseBody) -> (ResponseBody, Form) {
-    let Some(open) = encoders.open(coding) else { return (body, Form::AsItWas) };
     // What is read ahead of the client is coded already: the server is as free as without, and less is held.
     let (content, ahead) = body.take_apart();
     let from = match content {
         Content::Empty => return (ResponseBody::new(Content::Empty), Form::AsItWas),
         Content::Full(bytes) if bytes.len() <= AT_ONCE => {
-            return match code_at_once(&bytes, coding, open) {
+            return match code_at_once(&bytes, coding, encoders.at_once(coding)) {
                 Ok(coded) => (ResponseBody::new(Content::Full(coded)), Form::Coded),
                 Err(_) => (ResponseBody::new(Content::Full(bytes)), Form::AsItWas),
             };
@@ -94,12 +93,13 @@ fn coded(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: Res
         Content::Full(bytes) => Input::Full(bytes),
         Content::Stream(source) => Input::Source(source),
     };
-    match Encoder::new(coding, length) {
-        Ok(encoder) => {
-            let body = CodedBody::new(from, encoder, open, length.is_none());
+    let place = encoders.open(coding).and_then(|open| Some((Encoder::new(coding, length).ok()?, open)));
+    match place {
+        Some((encoder, open)) => {
+            let body = CodedBody::new(from, encoder, open, length.is_some());
             (ResponseBody::of(Content::Stream(Box::pin(body)), ahead), Form::Coded)
         }
-        Err(_) => {
+        None => {
             let content = match from {
                 Input::Full(bytes) => Content::Full(bytes),
                 Input::Source(source) => Content::Stream(source),

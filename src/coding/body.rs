@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -11,6 +12,7 @@ use super::Coding;
 use super::encoder::Encoder;
 use super::encoders::Open;
 use crate::body::Source;
+use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
 
 /// Bytes that are coded in one go, and between two turns of whoever else the thread serves.
@@ -27,15 +29,20 @@ pub(super) enum Input {
     Source(Source),
 }
 
-/// Codes what comes. When nothing comes, whatever came before is sent: nobody waits for more than the service sends.
+/// How often what came is sent though it is less than `ENOUGH`. Each time costs some bytes, and what the encoder could
+/// have learnt from: a service that sends row by row would lose most of what is gained.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Codes what comes. When nothing comes, whatever came before is sent at once, and again after each pause: nobody waits for
+/// more than the service sends.
 pub(super) struct CodedBody {
     from: Input,
     /// Read and not coded yet.
     input: Bytes,
     /// `None` once the last byte is coded.
     encoder: Option<(Encoder, Open)>,
-    /// Whether a pause is to be made up for. Not where the length was known: then there is an end to wait for.
-    flushes: bool,
+    /// Not flushed before then.
+    rest: Timer,
     /// Whether the encoder holds anything that came since it was last flushed.
     unflushed: bool,
     turn: usize,
@@ -43,12 +50,17 @@ pub(super) struct CodedBody {
 }
 
 impl CodedBody {
-    pub(super) fn new(from: Input, encoder: Encoder, open: Open, flushes: bool) -> CodedBody {
+    /// `ends`: whether its length is known. Such a body hardly ever pauses, so not even its first bytes leave at once.
+    pub(super) fn new(from: Input, encoder: Encoder, open: Open, ends: bool) -> CodedBody {
+        let mut rest = Timer::new();
+        if ends {
+            rest.set(PAUSE);
+        }
         CodedBody {
             from,
             input: Bytes::new(),
             encoder: Some((encoder, open)),
-            flushes,
+            rest,
             unflushed: false,
             turn: 0,
             trailers: None,
@@ -120,12 +132,14 @@ impl Body for CodedBody {
                     return Poll::Ready(Some(Err(cause)));
                 }
                 Poll::Pending => {
-                    if this.flushes && this.unflushed {
-                        if encoder.flush().is_err() {
-                            return Poll::Ready(Some(Err(Cause::Internal)));
-                        }
-                        this.unflushed = false;
+                    if !this.unflushed || (this.rest.is_set() && this.rest.poll_expired(cx).is_pending()) {
+                        return Poll::Pending;
                     }
+                    if encoder.flush().is_err() {
+                        return Poll::Ready(Some(Err(Cause::Internal)));
+                    }
+                    this.unflushed = false;
+                    this.rest.set(PAUSE);
                     let out = encoder.take();
                     if out.is_empty() {
                         return Poll::Pending;
@@ -157,4 +171,71 @@ pub(super) fn code_at_once(bytes: &[u8], coding: Coding, mut open: Open) -> std:
     let coded = encoder.finish()?;
     open.came_out(coded.len());
     Ok(coded)
+}
+
+#[cfg(test)]
+mod tests {
+
+    use tokio::time::{Instant, Sleep, sleep};
+
+    use super::super::encoders::Encoders;
+    use super::*;
+    use crate::observe::metrics::{Metrics, WorkerId};
+
+    /// Rows, each a while after the one before.
+    struct Rows {
+        left: usize,
+        every: Duration,
+        next: Pin<Box<Sleep>>,
+    }
+
+    impl Body for Rows {
+        type Data = Bytes;
+        type Error = Cause;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            std::task::ready!(self.next.as_mut().poll(cx));
+            self.next = Box::pin(sleep(self.every));
+            self.left -= 1;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(format!("{{\"row\": {}, \"item\": \"tea\"}}\n", self.left))))))
+        }
+    }
+
+    /// When each piece of the coded rows came, and how many bytes they are together.
+    async fn coded(rows: usize, every: Duration, ends: bool) -> (Vec<Duration>, usize) {
+        let began = Instant::now();
+        let source = Rows { left: rows, every, next: Box::pin(sleep(Duration::ZERO)) };
+        let encoders = Encoders::new(WorkerId(0), Metrics::new(1));
+        let encoder = Encoder::new(Coding::Gzip, None).unwrap();
+        let from = Input::Source(Box::pin(source));
+        let mut body = CodedBody::new(from, encoder, encoders.open(Coding::Gzip).unwrap(), ends);
+        let (mut came, mut bytes) = (Vec::new(), 0);
+        while let Some(piece) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            came.push(began.elapsed());
+            bytes += piece.unwrap().into_data().unwrap().len();
+        }
+        (came, bytes)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_slowly_leaves_at_once() {
+        let second = Duration::from_secs(1);
+        let (came, _) = coded(3, second, false).await;
+        assert!(came[0] < Duration::from_millis(5), "{came:?}");
+        assert_eq!(came.iter().map(Duration::as_secs).collect::<Vec<_>>(), [0, 1, 2], "{came:?}");
+        // Of a known length: a pause is waited for first.
+        let (came, _) = coded(3, second, true).await;
+        assert_eq!(came.iter().map(Duration::as_secs).collect::<Vec<_>>(), [0, 1, 2], "{came:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_row_by_row_still_shrinks() {
+        let (came, bytes) = coded(3000, Duration::from_millis(1), false).await;
+        let pauses = 3000 / PAUSE.as_millis() as usize;
+        assert!(came.len() <= pauses + 5 && came.len() >= pauses / 2, "{} pieces", came.len());
+        assert!(bytes < 3000 * 33 / 4, "{bytes} bytes");
+    }
 }

@@ -30,7 +30,12 @@ impl Encoders {
             return None;
         }
         self.open.set(open.saturating_add(1));
-        Some(Open { encoders: Rc::clone(self), coding, input: 0, output: 0 })
+        Some(Open { encoders: Rc::clone(self), coding, place: true, input: 0, output: 0 })
+    }
+
+    /// For a body that is coded before anything else is done: it takes no place, since it holds none.
+    pub fn at_once(self: &Rc<Self>, coding: Coding) -> Open {
+        Open { encoders: Rc::clone(self), coding, place: false, input: 0, output: 0 }
     }
 }
 
@@ -38,6 +43,8 @@ impl Encoders {
 pub struct Open {
     encoders: Rc<Encoders>,
     coding: Coding,
+    /// Whether it is one of those that are open at the same time.
+    place: bool,
     input: u64,
     output: u64,
 }
@@ -55,12 +62,30 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let Encoders { open, worker, metrics } = &*self.encoders;
-        open.set(open.get().saturating_sub(1));
+        if self.place {
+            open.set(open.get().saturating_sub(1));
+        }
         let with = match self.coding {
             Coding::Zstd => CodedWith::Zstd,
             Coding::Brotli => CodedWith::Brotli,
             Coding::Gzip => CodedWith::Gzip,
         };
         metrics.compression.coded(*worker, with, self.input, self.output);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_coded_at_once_takes_no_place() {
+        let encoders = Encoders::new(WorkerId(0), Metrics::new(1));
+        let mut open: Vec<Open> = (0..MOST).map(|_| encoders.open(Coding::Zstd).unwrap()).collect();
+        assert!(encoders.open(Coding::Gzip).is_none());
+        drop(encoders.at_once(Coding::Gzip));
+        assert!(encoders.open(Coding::Gzip).is_none(), "nor gives one back");
+        open.pop();
+        assert!(encoders.open(Coding::Gzip).is_some());
     }
 }

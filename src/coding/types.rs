@@ -43,6 +43,8 @@ pub(super) fn is_text(content_type: &HeaderValue) -> bool {
     let Ok(essence) = std::str::from_utf8(lowered) else { return false };
     match essence {
         "text/event-stream" => false,
+        // Frames of messages, whatever these are written in.
+        essence if essence.starts_with("application/grpc") => false,
         essence if essence.starts_with("text/") || essence.ends_with("+json") || essence.ends_with("+xml") => true,
         essence => LIKE_TEXT.binary_search(&essence).is_ok(),
     }
@@ -73,6 +75,8 @@ mod tests {
             "image/png",
             "application/grpc",
             "application/grpc+proto",
+            "application/grpc+json",
+            "application/grpc-web+json",
             "",
             "application/octet-stream",
             "application/zip",

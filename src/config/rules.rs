@@ -1,6 +1,7 @@
 //! What holds between the sections: names that must exist, addresses and routes that must not meet.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use ::http::Method;
 
@@ -196,15 +197,23 @@ fn effective(cx: &Context<'_>, settings: &Settings) {
     }
 }
 
+/// Where a path really leads, as far as it exists: links may lead from one of two directories into the other.
+fn real(path: &Path) -> PathBuf {
+    let resolved = |above: &Path| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(above.canonicalize().ok()?.join(rest))
+    };
+    path.ancestors().find_map(resolved).unwrap_or_else(|| path.to_owned())
+}
+
 /// What a service agrees to first must not be there for whoever asks.
 fn internal_files_stay_internal(cx: &Context<'_>, settings: &Settings) {
     for directory in
         settings.routes.values().flat_map(|route| &route.internal_files).map(|internal| &internal.directory)
     {
+        let inside = real(&directory.value);
         let open = settings.routes.iter().find_map(|(name, route)| match &route.action {
-            RouteAction::Files(files) if directory.value.starts_with(&files.path.value) => {
-                Some((name, &files.path.span))
-            }
+            RouteAction::Files(files) if inside.starts_with(real(&files.path.value)) => Some((name, &files.path.span)),
             RouteAction::Files(_) | RouteAction::Upstream(_) | RouteAction::Redirect(_) | RouteAction::Respond(_) => {
                 None
             }
@@ -220,6 +229,17 @@ fn internal_files_stay_internal(cx: &Context<'_>, settings: &Settings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_are_compared_as_what_they_are() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        std::fs::create_dir_all(home.join("releases/1")).unwrap();
+        std::os::unix::fs::symlink("releases/1", home.join("current")).unwrap();
+        assert_eq!(real(&home.join("current/none/yet")), home.join("releases/1/none/yet"));
+        assert_eq!(real(&home.join("current/../2")), home.join("releases/2"));
+        assert_eq!(real(Path::new("/none/../a")), Path::new("/none/../a"));
+    }
 
     #[test]
     fn which_addresses_clash() {

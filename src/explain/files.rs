@@ -30,7 +30,7 @@ impl<'g> Walk<'g> {
         body: RequestBody,
     ) -> Result<Outcome, Rejection> {
         let place = self.route_key(route, "files");
-        let asked = Asked { inbound: normal.inbound, path: &normal.path, query };
+        let asked = Asked { inbound: normal.inbound, path: &normal.path, query: normal.query };
         match (files.serve(route, &Readers::default(), &asked).await, fallback) {
             (Ok(answer), _) => {
                 let status = answer.status().as_u16();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
@@ -25,6 +25,8 @@ pub struct Frame<'a> {
     pub headers: HeaderMap,
     /// 200 is what conditions and ranges apply to; with any other the whole file is sent.
     pub status: StatusCode,
+    /// Whether answers are compressed on their way, which weakens their tags.
+    pub compressed: bool,
 }
 
 /// Answers with a file.
@@ -32,10 +34,10 @@ pub struct Frame<'a> {
 /// # Errors
 /// `PreconditionFailed`, `RangeNotSatisfiable`.
 pub fn answer(found: Found, frame: Frame<'_>, readers: &Readers) -> Result<Response<ResponseBody>, Rejection> {
-    let Frame { method, request, mut headers, status } = frame;
+    let Frame { method, request, mut headers, status, compressed } = frame;
     let validators = Validators::of(&found);
     let conditional = status == StatusCode::OK && matches!(*method, Method::GET | Method::HEAD);
-    let verdict = if conditional { validators.judge(request) } else { Verdict::Send };
+    let verdict = if conditional { validators.judge(request, compressed) } else { Verdict::Send };
     if verdict == Verdict::Failed {
         return Err(Cause::PreconditionFailed.into());
     }
@@ -45,7 +47,7 @@ pub fn answer(found: Found, frame: Frame<'_>, readers: &Readers) -> Result<Respo
     {
         headers.insert(LAST_MODIFIED, modified);
     }
-    // Of those there may be a sibling for the next who asks.
+    // Of those there may be a sibling for the next who asks, or they are compressed on their way to it.
     if !found.kind.coded {
         vary(&mut headers);
     }
@@ -139,7 +141,8 @@ fn at_once(found: &Found, pieces: &VecDeque<Piece>) -> Option<Bytes> {
     if length > PIECE || pieces.len() > 1 {
         return None;
     }
-    let bytes = read_now(&found.file, span.start, length).ok()??;
+    let space = BytesMut::zeroed(usize::try_from(length).ok()?);
+    let bytes = read_now(&found.file, span.start, space).ok()??;
     (bytes.len() as u64 == length).then_some(bytes)
 }
 

@@ -45,13 +45,14 @@ pub enum Sought {
     Slash,
 }
 
-/// Looks for what answers `path`. `slash`: whether the request's path ended with one.
+/// Looks for what answers `path`: one that can name nothing beneath a directory still asks for a root that is a file.
+/// `slash`: whether the request's path ended with one.
 ///
 /// # Errors
 /// Why nothing does.
 pub fn find(
     root: &Root,
-    path: &Beneath,
+    path: &Result<Beneath, &'static str>,
     slash: bool,
     accepted: &Accepted,
     patience: Patience,
@@ -60,19 +61,21 @@ pub fn find(
         Entered::Directory(within) => within,
         Entered::File(file, stat) => {
             let kind = Kind::of(root.path().as_os_str().as_encoded_bytes());
-            return Ok(Sought::File(Found::new(file, &stat, kind, None)));
+            let sibling = |coding: Coding| root.beside(coding.suffix(), patience);
+            return best(sibling, Found::new(file, &stat, kind, None), accepted).map(Sought::File);
         }
     };
+    let path = path.as_ref().map_err(|why| Failure::NotFound(why))?;
     if path.is_directory() {
         let index = path.join(INDEX);
         return match within.find(&index)? {
             Node::File(..) if !slash => Ok(Sought::Slash),
-            Node::File(file, stat) => best(&within, &index, file, &stat, accepted).map(Sought::File),
+            Node::File(file, stat) => best_within(&within, &index, file, &stat, accepted).map(Sought::File),
             Node::Directory => Err(Failure::NotFound("its index.html is a directory")),
         };
     }
     match within.find(path.as_bytes())? {
-        Node::File(file, stat) => best(&within, path.as_bytes(), file, &stat, accepted).map(Sought::File),
+        Node::File(file, stat) => best_within(&within, path.as_bytes(), file, &stat, accepted).map(Sought::File),
         Node::Directory => match within.find(&path.join(INDEX)) {
             Ok(Node::File(..)) => Ok(Sought::Slash),
             Ok(Node::Directory) | Err(Failure::NotFound(_)) => {
@@ -85,18 +88,19 @@ pub fn find(
 
 /// The file itself, or the sibling that the client likes best. A sibling that is older than the file was made of
 /// another.
-fn best(within: &Within, path: &[u8], file: OwnedFd, stat: &Stat, accepted: &Accepted) -> Result<Found, Failure> {
-    let kind = Kind::of(path);
-    let plain = Found::new(file, stat, kind, None);
-    if kind.coded {
+fn best(
+    sibling: impl Fn(Coding) -> Result<Node, Failure>,
+    plain: Found,
+    accepted: &Accepted,
+) -> Result<Found, Failure> {
+    if plain.kind.coded {
         return Ok(plain);
     }
     for coding in accepted.choices(SIBLINGS) {
-        match within.find(&[path, coding.suffix().as_bytes()].concat()) {
+        match sibling(coding) {
             Ok(Node::File(file, stat)) => {
-                let sibling = Found::new(file, &stat, kind, Some(coding));
-                // Whole seconds: not every tool keeps more.
-                if sibling.modified.seconds >= plain.modified.seconds {
+                let sibling = Found::new(file, &stat, plain.kind, Some(coding));
+                if !sibling.modified.is_before(plain.modified) {
                     return Ok(sibling);
                 }
             }
@@ -106,6 +110,17 @@ fn best(within: &Within, path: &[u8], file: OwnedFd, stat: &Stat, accepted: &Acc
         }
     }
     Ok(plain)
+}
+
+fn best_within(
+    within: &Within,
+    path: &[u8],
+    file: OwnedFd,
+    stat: &Stat,
+    accepted: &Accepted,
+) -> Result<Found, Failure> {
+    let sibling = |coding: Coding| within.find(&[path, coding.suffix().as_bytes()].concat());
+    best(sibling, Found::new(file, stat, Kind::of(path), None), accepted)
 }
 
 impl Found {
@@ -122,6 +137,17 @@ impl Found {
 }
 
 impl Modified {
+    /// Whether a sibling of this time was made of something before `file`. What copies times from the file may keep whole
+    /// seconds alone, or lose what lies below a millisecond.
+    fn is_before(self, file: Modified) -> bool {
+        const LOST: i128 = 1_000_000;
+        let since_epoch = |time: Modified| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
+        if self.nanoseconds == 0 {
+            return self.seconds < file.seconds;
+        }
+        since_epoch(self) + LOST <= since_epoch(file)
+    }
+
     /// As `Last-Modified` may tell it: to the second. `None` for the days that builds which want to be reproducible set:
     /// caches would take what is decades old for fresh for years.
     pub fn told(self) -> Option<SystemTime> {
@@ -129,5 +155,22 @@ impl Modified {
         const MADE_UP_UNTIL: i64 = 631_152_000;
         let seconds = u64::try_from(self.seconds).ok().filter(|_| self.seconds >= MADE_UP_UNTIL)?;
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_before_its_file_is_stale() {
+        let at = |seconds, nanoseconds| Modified { seconds, nanoseconds };
+        let file = at(1_700_000_000, 500_000_300);
+        for fresh in [file, at(1_700_000_000, 500_000_100), at(1_700_000_000, 0), at(1_700_000_001, 1)] {
+            assert!(!fresh.is_before(file), "{fresh:?}");
+        }
+        for stale in [at(1_700_000_000, 400_000_000), at(1_699_999_999, 0), at(1_699_999_999, 900_000_000)] {
+            assert!(stale.is_before(file), "{stale:?}");
+        }
     }
 }

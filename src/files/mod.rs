@@ -63,14 +63,14 @@ impl Readers {
     }
 }
 
-/// Looks for what answers `path` without ever blocking this thread.
+/// Looks for what answers `path` without ever blocking this thread; see [`find`](find::find).
 ///
 /// # Errors
 /// Why nothing does.
 pub async fn look_up(
     readers: &Readers,
     root: &Arc<Root>,
-    path: Beneath,
+    path: Result<Beneath, &'static str>,
     slash: bool,
     accepted: Accepted,
 ) -> Result<Sought, Failure> {

@@ -20,6 +20,31 @@ pub enum Dotfiles {
     Shown,
 }
 
+/// What becomes of `..` where a path is written in its shortest form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parents {
+    /// It stays, for whoever refuses it.
+    Kept,
+    /// It takes the name before it away.
+    Taken,
+}
+
+/// The shortest form of an absolute path: without empty names and `.`. A slash at its end stays.
+pub fn shortest(path: &[u8], parents: Parents) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    let mut directory = true;
+    for name in path.split(|&byte| byte == b'/') {
+        directory = matches!(name, b"" | b"." | b"..");
+        match name {
+            b"" | b"." => {}
+            b".." if parents == Parents::Taken => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    let slash: &[u8] = if directory && !names.is_empty() { b"/" } else { b"" };
+    [b"/", names.join(&b'/').as_slice(), slash].concat()
+}
+
 impl Beneath {
     /// Reads what of a URL's path lies beneath a directory: percent-encoded, without the slash at its front.
     ///
@@ -86,6 +111,23 @@ impl Beneath {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shortest_forms() {
+        for (path, kept, taken) in [
+            ("/a/b", "/a/b", "/a/b"),
+            ("//a/.//b/./", "/a/b/", "/a/b/"),
+            ("/a/../b", "/a/../b", "/b"),
+            ("/../../a/b/..", "/../../a/b/../", "/a/"),
+            ("/a/b/.", "/a/b/", "/a/b/"),
+            ("/", "/", "/"),
+            ("/..", "/../", "/"),
+            ("/.a/..b", "/.a/..b", "/.a/..b"),
+        ] {
+            assert_eq!(shortest(path.as_bytes(), Parents::Kept), kept.as_bytes(), "{path}");
+            assert_eq!(shortest(path.as_bytes(), Parents::Taken), taken.as_bytes(), "{path}");
+        }
+    }
 
     fn url(path: &str) -> Option<(String, bool)> {
         let beneath = Beneath::of_url(path, Dotfiles::Hidden).ok()?;

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, readlinkat, statat,
+    AtFlags, CWD, FileType, FsWord, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, openat, openat2, readlinkat,
+    statat,
 };
 use rustix::io::Errno;
 
@@ -142,6 +143,16 @@ impl Root {
             Err(errno) => Err(errno.into()),
         }
     }
+
+    /// What stands beside a root that is a file, under its name with `suffix` behind it.
+    ///
+    /// # Errors
+    /// Why there is nothing.
+    pub fn beside(&self, suffix: &str, patience: Patience) -> Result<Node, Failure> {
+        let mut path = self.path.as_os_str().to_owned();
+        path.push(suffix);
+        node(open_cached(CWD, &path, READ, ResolveFlags::empty(), patience)?)
+    }
 }
 
 /// What a root turned out to be.
@@ -166,10 +177,28 @@ impl Within {
         match (walk, self.patience) {
             (Walk::Kernel, patience) => {
                 let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-                node(open_cached(&self.place, OsStr::from_bytes(path), READ, resolve, patience)?)
+                match open_cached(&self.place, OsStr::from_bytes(path), READ, resolve, patience) {
+                    Err(Errno::AGAIN) if patience == Patience::None => node(self.open_in_memory(path, resolve)?),
+                    opened => node(opened?),
+                }
             }
             (Walk::Own, Patience::Disk) => walk_down(self.place.as_fd(), path),
             (Walk::Own, Patience::None) => Err(Failure::WouldBlock),
+        }
+    }
+
+    /// Where there is no disk to wait for: `tmpfs` remembers nothing of what is not there, so each look for a sibling that
+    /// does not exist would seem to have to wait. Not across mounts, which may have a disk.
+    fn open_in_memory(&self, path: &[u8], resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+        /// As `statfs(2)` has it.
+        const TMPFS: FsWord = 0x0102_1994;
+        if fstatfs(&self.place)?.f_type != TMPFS {
+            return Err(Errno::AGAIN);
+        }
+        let (flags, resolve) = (READ | OFlags::CLOEXEC, resolve | ResolveFlags::NO_XDEV);
+        match openat2(&self.place, path, flags, Mode::empty(), resolve) {
+            Err(Errno::XDEV) => Err(Errno::AGAIN),
+            opened => opened,
         }
     }
 }
@@ -311,6 +340,20 @@ mod tests {
         within(home.path()).find(b"file").map_err(|failure| format!("{failure:?}")).unwrap();
         let Ok(Entered::Directory(now)) = root.enter(Patience::None) else { panic!("not in memory") };
         assert!(matches!(now.find(b"file"), Ok(Node::File(..))));
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_waited_for_where_there_is_no_disk() {
+        // Every Linux has it, though perhaps not every sandbox.
+        let Ok(home) = tempfile::tempdir_in("/dev/shm") else { return };
+        std::fs::write(home.path().join("outside"), "secret").unwrap();
+        std::fs::create_dir(home.path().join("root")).unwrap();
+        symlink("../outside", home.path().join("root/out")).unwrap();
+        let root = Root::new(home.path().join("root"));
+        let Ok(Entered::Directory(now)) = root.enter(Patience::None) else { panic!("not in memory") };
+        assert_eq!(shown(now.find(b"none.gz")), "not found: no such file");
+        assert!(!matches!(now.find(b"out"), Ok(Node::File(..))));
+        assert!(matches!(within(root.path()).find(b"out"), Err(Failure::NotFound(_))));
     }
 
     fn name() -> impl Strategy<Value = String> {

@@ -11,8 +11,9 @@ use crate::http1::tags::tags;
 /// What a client's copy is compared with.
 #[derive(Clone, Debug)]
 pub struct Validators {
-    /// Strong. Of length, time of change to the nanosecond and number of the file: one that is put in another's place by
-    /// renaming has another number, though builds that want to be reproducible give all files the same time.
+    /// Strong. Of length and time of change to the nanosecond, which copies of a release share, so that any of several
+    /// gateways confirms what another has sent. Where builds that want to be reproducible give all files the same day, of
+    /// the file's number too: one that is put in another's place by renaming has another.
     pub etag: HeaderValue,
     pub modified: Option<SystemTime>,
 }
@@ -29,23 +30,23 @@ impl Validators {
     pub fn of(found: &Found) -> Validators {
         let coding = found.coding.map_or("", |coding| coding.suffix());
         let modified = found.modified;
-        let text = format!(
-            "\"{:x}.{:x}-{:x}-{:x}{coding}\"",
-            modified.seconds, modified.nanoseconds, found.length, found.inode
-        );
+        let told = modified.told();
+        let inode = if told.is_none() { format!("-{:x}", found.inode) } else { String::new() };
+        let text = format!("\"{:x}.{:x}-{:x}{inode}{coding}\"", modified.seconds, modified.nanoseconds, found.length);
         Validators {
             // Always of visible ASCII.
             etag: HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\"")),
             // RFC 9110 section 8.8.2.1: never later than the answer.
-            modified: modified.told().map(|modified| modified.min(SystemTime::now())),
+            modified: told.map(|modified| modified.min(SystemTime::now())),
         }
     }
 
-    /// Judges the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2.
-    pub fn judge(&self, request: &HeaderMap) -> Verdict {
+    /// Judges the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. `weakened`: whether clients may
+    /// hold the weak form of a tag, because answers are compressed on their way; `If-Match` takes it for the tag then.
+    pub fn judge(&self, request: &HeaderMap, weakened: bool) -> Verdict {
         let etag = self.etag.as_bytes();
         if request.contains_key(IF_MATCH) {
-            if !listed(request, &IF_MATCH, |tag| tag == etag) {
+            if !listed(request, &IF_MATCH, |tag| tag == etag || (weakened && without_weak(tag) == etag)) {
                 return Verdict::Failed;
             }
         } else if let (Some(since), Some(modified)) = (date(request, &IF_UNMODIFIED_SINCE), self.modified)
@@ -54,7 +55,7 @@ impl Validators {
             return Verdict::Failed;
         }
         if request.contains_key(IF_NONE_MATCH) {
-            if listed(request, &IF_NONE_MATCH, |tag| tag.strip_prefix(b"W/").unwrap_or(tag) == etag) {
+            if listed(request, &IF_NONE_MATCH, |tag| without_weak(tag) == etag) {
                 return Verdict::NotModified;
             }
         } else if let (Some(since), Some(modified)) = (date(request, &IF_MODIFIED_SINCE), self.modified)
@@ -84,6 +85,10 @@ impl Validators {
     }
 }
 
+fn without_weak(tag: &[u8]) -> &[u8] {
+    tag.strip_prefix(b"W/").unwrap_or(tag)
+}
+
 /// Whether a list of entity tags is `*` or holds one that `is_it`.
 fn listed(request: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) -> bool {
     request.get_all(name).iter().any(|line| line.as_bytes().trim_ascii() == b"*" || tags(line.as_bytes()).any(&is_it))
@@ -98,6 +103,7 @@ fn date(request: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kind::Kind;
     use super::*;
 
     const THEN: &str = "Sat, 01 Feb 2025 10:00:00 GMT";
@@ -119,7 +125,27 @@ mod tests {
     }
 
     fn judge(fields: &[(HeaderName, &'static str)]) -> Verdict {
-        validators().judge(&request(fields))
+        validators().judge(&request(fields), false)
+    }
+
+    #[test]
+    fn copies_of_a_release_have_the_same_tags() {
+        let tag = |seconds: u64| {
+            let home = tempfile::tempdir().unwrap();
+            let file = std::fs::File::create(home.path().join("file")).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+            let stat = rustix::fs::fstat(&file).unwrap();
+            let other = std::fs::File::create(home.path().join("other")).unwrap();
+            other.set_modified(file.metadata().unwrap().modified().unwrap()).unwrap();
+            let stats = [stat, rustix::fs::fstat(&other).unwrap()];
+            stats.map(|stat| {
+                Validators::of(&Found::new(other.try_clone().unwrap().into(), &stat, Kind::of(b""), None)).etag
+            })
+        };
+        let [one, other] = tag(1_700_000_000);
+        assert_eq!(one, other);
+        let [one, other] = tag(1);
+        assert_ne!(one, other, "of the same made-up day");
     }
 
     #[test]
@@ -140,6 +166,8 @@ mod tests {
         assert_eq!(judge(&[(IF_MATCH, "\"a,b\"")]), Send);
         assert_eq!(judge(&[(IF_MATCH, "*")]), Send);
         assert_eq!(judge(&[(IF_MATCH, "W/\"a,b\"")]), Failed, "compared strongly");
+        let weak = request(&[(IF_MATCH, "W/\"a,b\"")]);
+        assert_eq!(validators().judge(&weak, true), Send, "it was given so, of a compressed answer");
         assert_eq!(judge(&[(IF_MATCH, "\"x\"")]), Failed);
         assert_eq!(judge(&[(IF_UNMODIFIED_SINCE, THEN)]), Send);
         assert_eq!(judge(&[(IF_UNMODIFIED_SINCE, EARLIER)]), Failed);

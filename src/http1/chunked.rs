@@ -133,7 +133,7 @@ impl Decoder {
                     Some(size) => self.state = State::Data(size),
                 },
                 State::Trailers(scan) => {
-                    let found = scan.advance(buffer, &TRAILER_LIMITS, Kind::Response).map_err(|_| Broken)?;
+                    let found = scan.advance(buffer, &TRAILER_LIMITS, Kind::Trailers).map_err(|_| Broken)?;
                     let Some(length) = found else { return Ok(Decoded::NeedMore) };
                     self.state = State::End;
                     if length == 2 {

@@ -36,6 +36,9 @@ const ADDED: usize = 6;
 /// Header fields up to which a head is parsed without an allocation.
 const FIELDS_ON_STACK: usize = 128;
 
+/// What responses of HTTP/1 begin with: anything else is not waited for.
+pub const BEGIN: &[u8] = b"HTTP/1.";
+
 /// Searches the end of a head in a buffer that grows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScan {
@@ -51,6 +54,9 @@ impl HeadScan {
     /// # Errors
     /// `Malformed` at a line that does not end with CRLF; `TooLarge`, `TargetTooLong` past the limits.
     pub fn advance(&mut self, buffer: &[u8], limits: &Limits, kind: Kind) -> Result<Option<usize>, HeadError> {
+        if kind == Kind::Response && self.line == 0 && !buffer.iter().zip(BEGIN).all(|(came, wanted)| came == wanted) {
+            return Err(HeadError::Malformed);
+        }
         while let Some(found) = buffer.get(self.seen..).and_then(|rest| memchr::memchr(b'\n', rest)) {
             let end = self.seen + found;
             if end == 0 || buffer.get(end - 1) != Some(&b'\r') {
@@ -83,6 +89,8 @@ impl HeadScan {
 pub enum Kind {
     Request,
     Response,
+    /// Fields alone, behind a body in chunks.
+    Trailers,
 }
 
 /// Whether it is the first line that outgrew the head.

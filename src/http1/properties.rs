@@ -111,7 +111,7 @@ proptest! {
     fn heads_end_at_the_same_place_however_they_arrive(
         text in heads(),
         cuts in vec(any::<usize>(), 0..8),
-        kind in select(&[Kind::Request, Kind::Response][..]),
+        kind in select(&[Kind::Request, Kind::Response, Kind::Trailers][..]),
     ) {
         let (whole, parts) = (scan(std::slice::from_ref(&text), kind), scan(&cut(&text, &cuts), kind));
         // Which of two faults is met first may differ.

@@ -12,10 +12,10 @@ use super::peer::Peer;
 use super::plain::SERVED;
 use super::rejection::{Cause, Rejection};
 use super::route::{NoRoute, Route, Routes};
-use super::target::{Host, NormalPath};
+use super::target::{Host, NormalPath, normalise};
 use crate::admit::credential::{cookies, without_parameters};
 use crate::admit::gate::{Asking, Gate};
-use crate::config::settings::HashKey;
+use crate::config::settings::{HashKey, PatternSegment};
 use crate::http1::head::Notable;
 use crate::upstream::Upstream;
 
@@ -94,7 +94,9 @@ pub fn choose_route<'g>(
         found = routes.find(host, path.as_str(), &inbound.method);
     }
     match found {
-        Ok(route) if path.encoded_slash && !route.settings.encoded_slashes => Err(Cause::BadTarget.into()),
+        Ok(route) if path.encoded_slash && !may_hold_slashes(routes, route, host, path, method) => {
+            Err(Cause::BadTarget.into())
+        }
         Ok(route) => Ok(route),
         Err(_) if path.encoded_slash => Err(Cause::BadTarget.into()),
         Err(NoRoute::Path) => Err(Cause::NoRoute.into()),
@@ -141,6 +143,36 @@ pub fn unserved(cause: Cause, upstream: &Upstream) -> Rejection {
         Some(seconds) => rejection.with_fields([(RETRY_AFTER, HeaderValue::from(seconds))]),
         None => rejection,
     }
+}
+
+/// Whether the route takes `%2F` in this path. Python servers read it as a slash, so where that would lead past this route
+/// into one that is as special or more, the request would go round what guards that.
+fn may_hold_slashes(
+    routes: &Routes,
+    route: &Arc<Route>,
+    host: Option<&str>,
+    path: &NormalPath,
+    method: &Method,
+) -> bool {
+    if !route.settings.encoded_slashes {
+        return false;
+    }
+    let Ok(decoded) = normalise(path.as_str().replace("%2F", "/").into()) else { return false };
+    let other = match routes.find(host, decoded.as_str(), method) {
+        Ok(other) => Arc::clone(other),
+        Err(NoRoute::Method { beside, .. }) => beside,
+        Err(NoRoute::Path) => return true,
+    };
+    Arc::ptr_eq(&other, route) || depth(&other) < depth(route)
+}
+
+/// How much of a path the route's own names and parameters take.
+fn depth(route: &Route) -> usize {
+    let fixed = |segment: &&PatternSegment| match segment {
+        PatternSegment::Literal(_) | PatternSegment::Parameter(_) => true,
+        PatternSegment::Rest(_) => false,
+    };
+    route.settings.path.value.segments.iter().filter(fixed).count()
 }
 
 /// The value that an upstream balances by.

@@ -16,6 +16,7 @@ use super::routes::captures;
 use super::target::NormalPath;
 use crate::body::ResponseBody;
 use crate::coding::accept::Accepted;
+use crate::coding::answer::DIGESTS;
 use crate::config::problem::Problem;
 use crate::config::settings::{FilesSettings, PatternSegment};
 use crate::files::answer::{Frame, answer};
@@ -24,6 +25,7 @@ use crate::files::internal::{InternalFiles, Named};
 use crate::files::path::{Beneath, Dotfiles};
 use crate::files::root::{Failure, Root};
 use crate::files::{Readers, look_up};
+use crate::upstream::journey::Journey;
 
 /// `files` of a route, compiled.
 pub struct Files {
@@ -42,6 +44,7 @@ pub enum Unserved {
 pub struct Asked<'a> {
     pub inbound: &'a Inbound,
     pub path: &'a NormalPath,
+    /// The client's own: it is sent back with all that is in it.
     pub query: Option<&'a [u8]>,
 }
 
@@ -79,7 +82,7 @@ impl Files {
             // Nothing lies beneath, so relative links of the index lead elsewhere in any case.
             Some(PatternSegment::Literal(_) | PatternSegment::Parameter(_)) | None => ("", true),
         };
-        let beneath = Beneath::of_url(rest, Dotfiles::Hidden).map_err(|why| self.not_found(rest, why))?;
+        let beneath = Beneath::of_url(rest, Dotfiles::Hidden);
         let accepted = Accepted::of(&inbound.headers);
         let found = match look_up(readers, &self.root, beneath, slash, accepted).await {
             Ok(Sought::File(found)) => found,
@@ -92,6 +95,7 @@ impl Files {
             request: &inbound.headers,
             headers: http::HeaderMap::new(),
             status: StatusCode::OK,
+            compressed: route.settings.compress,
         };
         if let Some(cache_control) = &self.cache_control {
             frame.headers.insert(CACHE_CONTROL, cache_control.clone());
@@ -143,12 +147,23 @@ fn detail(root: &Root, path: &[u8], why: &str) -> String {
 static OF_THE_BODY: [HeaderName; 6] =
     [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, ACCEPT_RANGES, ETAG, LAST_MODIFIED];
 
+/// Takes away what names a file on a route that has none to send: it would tell a client what lies where, and whoever
+/// forgot `internal_files` finds it in the record. `X-Sendfile` means as little to nginx, and passes.
+pub fn unnamed(mut response: Response<ResponseBody>, journey: &Journey) -> Response<ResponseBody> {
+    if let Some(value) = response.headers_mut().remove(&X_ACCEL_REDIRECT) {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        journey.detail(Some(format!("{X_ACCEL_REDIRECT}: {value}: the route has no internal_files")));
+    }
+    response
+}
+
 /// Sends the file that a service's answer names, if it names one. The answer's own body is dropped, so its server is free;
 /// its other fields stay.
 ///
 /// # Errors
 /// Why the file may not be sent, or is not there.
 pub async fn named(
+    route: &Route,
     internal: &InternalFiles,
     readers: &Readers,
     inbound: &Inbound,
@@ -163,15 +178,15 @@ pub async fn named(
         (None, Some(value)) => (X_SENDFILE, value),
         (None, None) => return Ok(Response::from_parts(head, body)),
     };
-    if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
         return Ok(Response::from_parts(head, body));
     }
     drop(body);
-    for name in &OF_THE_BODY {
+    for name in OF_THE_BODY.iter().chain(&DIGESTS) {
         head.headers.remove(name);
     }
     let value = value.as_bytes();
-    let named = if field == X_ACCEL_REDIRECT { internal.by_url(value) } else { internal.by_disk(value) };
+    let named = if field == X_ACCEL_REDIRECT { internal.by_url(value) } else { internal.by_disk(readers, value).await };
     let Named { root, path } = named.map_err(|why| {
         let detail = format!("{field}: {}: {why}", String::from_utf8_lossy(value));
         Rejection::from(Cause::InternalFileRefused).with_detail(detail)
@@ -184,14 +199,22 @@ pub async fn named(
     if path.is_directory() {
         return Err(missing("it is a directory"));
     }
-    let found = match look_up(readers, root, path, true, Accepted::of(&inbound.headers)).await {
+    // No siblings: the service has agreed to this file alone, and whoever may upload could put one beside another's.
+    let found = match look_up(readers, root, Ok(path), true, Accepted::NOTHING).await {
         Ok(Sought::File(found)) => found,
         Ok(Sought::Slash) => return Err(missing("it is a directory")),
         Err(Failure::NotFound(why)) => return Err(missing(why)),
         Err(failure) => return Err(refused(failure, root, &shown)),
     };
-    // Flask answers a range by itself, and leaves it to whoever sends the file all the same.
-    let status = if head.status == StatusCode::PARTIAL_CONTENT { StatusCode::OK } else { head.status };
-    let frame = Frame { method: &inbound.method, request: &inbound.headers, headers: head.headers, status };
+    let asks = matches!(inbound.method, Method::GET | Method::HEAD);
+    let status = match head.status {
+        // Flask answers ranges and conditions by itself, and leaves the file to whoever sends it all the same. It knows
+        // neither the tag that the client was given nor what of the file goes out: they are judged here.
+        StatusCode::PARTIAL_CONTENT => StatusCode::OK,
+        StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED if asks => StatusCode::OK,
+        status => status,
+    };
+    let (method, request, compressed) = (&inbound.method, &inbound.headers, route.settings.compress);
+    let frame = Frame { method, request, headers: head.headers, status, compressed };
     answer(found, frame, readers)
 }

@@ -188,7 +188,7 @@ impl<'a> Passage<'a> {
                 Ok(Passed::Response(redirection(redirect.status, location)))
             }
             Action::Files { files, fallback } => {
-                let asked = Asked { inbound, path: &path, query };
+                let asked = Asked { inbound, path: &path, query: target.query.as_deref() };
                 match (files.serve(route, &self.worker.readers, &asked).await, fallback) {
                     (Ok(response), _) => Ok(Passed::Response(response)),
                     (Err(Unserved::Elsewhere(_)), Some((upstream, timeouts))) => {
@@ -302,8 +302,8 @@ impl<'a> Passage<'a> {
             Forwarded::Response(head, content) => {
                 let response = buffering::read_ahead(from_server(head, content), buffer, spool);
                 Passed::Response(match &route.internal {
-                    Some(internal) => files::named(internal, &self.worker.readers, inbound, response).await?,
-                    None => response,
+                    Some(internal) => files::named(route, internal, &self.worker.readers, inbound, response).await?,
+                    None => files::unnamed(response, &self.record.journey),
                 })
             }
             Forwarded::Upgraded(head, upgraded) => {

@@ -148,7 +148,7 @@ impl Outgoing<'_> {
     /// Writes all that a server of HTTP/1.1 or uwsgi is sent before the body.
     ///
     /// # Errors
-    /// `UwsgiVariablesTooLarge`.
+    /// `UwsgiVariablesTooLarge`, `BadTarget`.
     pub fn write_to(&self, server: Receiver<'_>, out: &mut BytesMut) -> Result<(), Cause> {
         out.reserve(1024);
         match server.protocol {
@@ -156,6 +156,8 @@ impl Outgoing<'_> {
                 self.write_head(server, out);
                 Ok(())
             }
+            // The variables hold the path decoded, and gunicorn decodes it once more.
+            Protocol::Uwsgi if is_encoded_twice(self.path.as_str()) => Err(Cause::BadTarget),
             Protocol::Uwsgi => self.write_packet(server, out).map_err(|TooLarge| Cause::UwsgiVariablesTooLarge),
         }
     }
@@ -300,6 +302,13 @@ impl Outgoing<'_> {
         };
         out.put(&VIA, &[&earlier, version, b" passerelle"]);
     }
+}
+
+/// Whether a path in its one form, decoded, could be decoded again and be another.
+fn is_encoded_twice(path: &str) -> bool {
+    let mut parts = path.split("%25");
+    parts.next();
+    parts.any(|rest| rest.as_bytes().first_chunk::<2>().is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit)))
 }
 
 /// The tags of `If-Match` as the service gave them: those of compressed answers were weakened, and weak ones never match

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -73,13 +74,20 @@ impl std::error::Error for ConnectError {}
 /// # Errors
 /// One of the `UpstreamConnect…` causes or `UpstreamTlsFailed`, with the reason.
 pub async fn connect(server: &Server, timeout: Duration) -> Result<ServerStream, ConnectError> {
-    match tokio::time::timeout(timeout, reach(server)).await {
+    let connected = AtomicBool::new(false);
+    match tokio::time::timeout(timeout, reach(server, &connected)).await {
         Ok(result) => result,
-        Err(_) => Err(ConnectError::new(Cause::UpstreamConnectTimeout, Some(format!("not within {timeout:?}")))),
+        Err(_) => {
+            let begun = connected.load(Ordering::Relaxed);
+            let what = if begun { "the TLS handshake did not end" } else { "no connection came about" };
+            let detail = format!("{what} within {timeout:?}");
+            Err(ConnectError::new(Cause::UpstreamConnectTimeout, Some(detail)))
+        }
     }
 }
 
-async fn reach(server: &Server) -> Result<ServerStream, ConnectError> {
+/// `connected`: told when only TLS is left.
+async fn reach(server: &Server, connected: &AtomicBool) -> Result<ServerStream, ConnectError> {
     let stream = match &server.address {
         Address::Unix(path) => {
             return reach_unix(path).await.map(ServerStream::Unix).map_err(|error| ConnectError::of(&error));
@@ -89,6 +97,7 @@ async fn reach(server: &Server) -> Result<ServerStream, ConnectError> {
     // Failing to turn Nagle off costs speed, nothing else.
     let _ = stream.set_nodelay(true);
     let Some(tls) = &server.tls else { return Ok(ServerStream::Tcp(stream)) };
+    connected.store(true, Ordering::Relaxed);
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
     let stream = connector.connect(tls.name.clone(), stream).await.map_err(|error| {
         // The reason may quote the name that the certificate should be for.
@@ -99,6 +108,20 @@ async fn reach(server: &Server) -> Result<ServerStream, ConnectError> {
         return Err(ConnectError::new(Cause::UpstreamTlsFailed, Some(detail.to_owned())));
     }
     Ok(ServerStream::Tls(Box::new(stream)))
+}
+
+impl ServerStream {
+    /// Whether a failed read means nothing but that the server has closed. Who closes a socket without having read all
+    /// that came resets the connection: over TCP that takes away what was on its way, so that an answer may be cut; a
+    /// Unix socket says so only after all that was written.
+    pub(super) fn is_end(&self, error: &io::Error) -> bool {
+        matches!(self, ServerStream::Unix(_)) && error.kind() == io::ErrorKind::ConnectionReset
+    }
+}
+
+/// Whether the server ended TLS: what it makes of the gateway's certificate it says after the handshake.
+pub(super) fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
 }
 
 /// Linux answers "try again" when a Unix socket's backlog is full, where a TCP connection would wait: the server is
@@ -290,6 +313,7 @@ mod tests {
         settings.tls = files.settings("orders.test");
         let error = error(reached(&build(&settings, None), Duration::from_millis(50)).await);
         assert_eq!(error.cause, Cause::UpstreamConnectTimeout);
+        assert_eq!(error.detail.as_deref(), Some("the TLS handshake did not end within 50ms"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::{Method, Request, StatusCode};
 
 use super::connect::{ConnectError, connect};
 use super::health::Failure;
-use super::http1::{self, Connection, Exchange, ExchangeTimeouts, Failed, Interim, SentFraming};
+use super::http1::{self, Connection, Exchange, ExchangeTimeouts, Failed, Interim, RACE, SentFraming};
 use super::http2::connections::NoPlace;
 use super::journey::Journey;
 use super::places::Place;
@@ -48,7 +48,7 @@ pub trait Head {
     /// Writes it for a server of HTTP/1.1 or uwsgi.
     ///
     /// # Errors
-    /// `UwsgiVariablesTooLarge`.
+    /// `UwsgiVariablesTooLarge`; `BadTarget` where such a server would read the path in two ways.
     fn write(&self, server: &Server, out: &mut BytesMut) -> Result<(), Cause>;
 
     /// The same for a server of HTTP/2.
@@ -87,7 +87,13 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
         let lease = match call.upstream.seat(Asking { worker, by, tried: &tried, priority, journey }).await {
             Ok(lease) => lease,
             // What became of the attempt before says more.
-            Err(cause) => return Err(last.unwrap_or(cause)),
+            Err(cause) => {
+                if cause == Cause::UpstreamUnresolved {
+                    let names = &call.upstream.name;
+                    call.journey.detail(Some(format!("no name in servers of [upstream.{names}] has an address yet")));
+                }
+                return Err(last.unwrap_or(cause));
+            }
         };
         let server = Arc::clone(lease.server());
         call.journey.attempt(&server);
@@ -100,7 +106,10 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
             }
             Err(failed) => {
                 call.journey.detail(failed.detail);
-                let broke = matches!(failed.cause, Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset);
+                let broke = matches!(
+                    failed.cause,
+                    Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset | Cause::UpstreamTlsFailed
+                );
                 let unseen = !failed.wrote || (idempotent && !failed.answered && broke);
                 let again = unseen && failed.cause.row().blame == Blame::Upstream && body.rewind();
                 let cause = if failed.stale { Cause::UpstreamKeptConnectionClosed } else { failed.cause };
@@ -182,42 +191,41 @@ async fn attempt_alone(call: &Call<'_>, lease: Lease, body: &mut Replay, first: 
         }
     };
     server.metrics.connection_used(call.worker, reused);
-    let mut size = 0;
+    let mut size = None;
     let write_head = |out: &mut BytesMut| {
         let before = out.len();
         call.head.write(&server, out)?;
-        size = out.len().saturating_sub(before);
+        size = match server.protocol {
+            Protocol::Http1 | Protocol::Http2 => None,
+            Protocol::Uwsgi => out.get(before..).map(uwsgi::Size::of),
+        };
         Ok(())
     };
     let journey = Rc::clone(call.journey);
     let pool = Rc::clone(call.pool);
     let timeouts = exchange_timeouts(call);
     let exchange =
-        Exchange::new(connection, lease, journey, pool, timeouts, call.framing, write_head).map_err(Failed::unsent)?;
-    exchange.answer(body, call.interim).await.map_err(|mut failed| {
+        Exchange::new(lease, connection, journey, pool, timeouts, call.framing, write_head).map_err(Failed::unsent)?;
+    let answer = exchange.answer(body, call.interim).await.map_err(|mut failed| {
         let unheard = !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
-        failed.stale = reused && unheard;
-        let too_large = if unheard { refused_size(&server, size) } else { None };
+        failed.stale = reused && unheard && call.journey.age() < RACE;
+        let too_large = size.filter(|_| unheard).and_then(|size| server.largest.refused(size));
         // A client that sends much must not have a server ejected that takes little.
         if too_large.is_none() && !failed.stale {
             report(&server, failed.cause);
         }
         failed.detail = too_large.or(failed.detail);
         failed
-    })
+    })?;
+    if let Some(size) = size {
+        server.largest.took(size);
+    }
+    Ok(answer)
 }
 
 async fn connect_in_place(server: &Arc<Server>, timeout: Duration) -> Result<Box<Connection>, ConnectError> {
     let place = Place::take(server);
     Ok(Connection::new(connect(server, timeout).await?, place))
-}
-
-/// Why the server may have closed without a word after a head of `size` bytes.
-fn refused_size(server: &Server, size: usize) -> Option<String> {
-    match server.protocol {
-        Protocol::Http1 | Protocol::Http2 => None,
-        Protocol::Uwsgi => uwsgi::refused_size(size),
-    }
 }
 
 /// Tells the server's health of a failure that is the server's.
@@ -228,15 +236,19 @@ fn report(server: &Server, cause: Cause) {
 }
 
 fn finish(call: &Call<'_>, begun: Begun, body: Replay, open: Option<Open>) -> Result<Forwarded, Cause> {
+    let told = |failed: Failed| {
+        call.journey.detail(failed.detail);
+        failed.cause
+    };
     let http1::Answer { head, exchange } = match begun {
         Begun::Http1(answer) => answer,
         Begun::Http2(answer) => {
-            let (head, content) = answer.into_content(call.method, body).map_err(|failed| failed.cause)?;
+            let (head, content) = answer.into_content(call.method, body).map_err(told)?;
             return Ok(Forwarded::Response(head, content));
         }
     };
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        let content = exchange.into_content(call.method, &head, body).map_err(|failed| failed.cause)?;
+        let content = exchange.into_content(call.method, &head, body).map_err(told)?;
         return Ok(Forwarded::Response(head, content));
     }
     // A switch that nobody asked for would be a tunnel that nobody checks.

@@ -24,6 +24,8 @@ impl Journey {
     pub fn attempt(&self, server: &Arc<Server>) {
         self.attempts.set(self.attempts.get().saturating_add(1));
         *self.server.borrow_mut() = Some(Arc::clone(server));
+        // What was said of another attempt is not why this one may fail.
+        *self.detail.borrow_mut() = None;
     }
 
     /// It waited for a slot, in vain or not.
@@ -39,6 +41,11 @@ impl Journey {
     /// The first byte to the server.
     pub fn began(&self) {
         self.began.set(Some(Instant::now()));
+    }
+
+    /// How long ago that was.
+    pub(super) fn age(&self) -> Duration {
+        self.began.get().map_or(Duration::ZERO, |began| began.elapsed())
     }
 
     /// The last byte from it.

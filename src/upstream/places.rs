@@ -64,19 +64,19 @@ impl Place {
         Some(Place { server: Arc::clone(server), seat })
     }
 
-    /// The connection over `stream` is unused from now on. Whether it may be kept: not when there are fewer slots by now,
-    /// or no descriptor is left for a second handle.
-    pub(super) fn rest(&self, stream: &ServerStream) -> bool {
-        let slots = self.server.slots.limit().unwrap_or(usize::MAX);
-        if self.server.places.taken.load(Ordering::Relaxed) > slots {
-            return false;
-        }
+    /// The connection is over `stream`: needed before it may rest. Whether there is a descriptor left for a second handle.
+    pub(super) fn is_over(&self, stream: &ServerStream) -> bool {
         if self.seat.socket.get().is_none() {
-            // Most servers that have slots close after each answer: so only now.
             let Ok(socket) = Socket::of(stream) else { return false };
             let _ = self.seat.socket.set(socket);
         }
-        self.seat.turn(BUSY, UNUSED)
+        true
+    }
+
+    /// The connection is unused from now on. Whether it may be kept: not when there are fewer slots by now.
+    pub(super) fn rest(&self) -> bool {
+        let slots = self.server.slots.limit().unwrap_or(usize::MAX);
+        self.server.places.taken.load(Ordering::Relaxed) <= slots && self.seat.turn(BUSY, UNUSED)
     }
 
     /// The connection becomes something else, which is not counted here.
@@ -87,6 +87,11 @@ impl Place {
     /// It is used again. Whether it can be: another worker may have closed it.
     pub(super) fn wake(&self) -> bool {
         self.seat.turn(UNUSED, BUSY)
+    }
+
+    /// The same for one that may not have rested, since it was made only now.
+    pub(super) fn wake_or_stay(&self) -> bool {
+        self.wake() || self.seat.state.load(Ordering::SeqCst) == BUSY
     }
 }
 
@@ -158,6 +163,10 @@ mod tests {
         (place, stream, far)
     }
 
+    fn rests((place, stream, _): &(Place, ServerStream, UnixStream)) -> bool {
+        place.is_over(stream) && place.rest()
+    }
+
     async fn is_closed(far: &mut UnixStream) -> bool {
         tokio::time::timeout(Duration::from_millis(20), far.read_u8()).await.is_ok()
     }
@@ -166,7 +175,7 @@ mod tests {
     async fn an_unused_connection_gives_way_to_a_new_one() {
         let server = server(2);
         let (mut one, mut two) = (connected(&server), connected(&server));
-        assert!(one.0.rest(&one.1) && two.0.rest(&two.1) && two.0.wake());
+        assert!(rests(&one) && rests(&two) && two.0.wake());
         let three = connected(&server);
         assert!(is_closed(&mut one.2).await && !is_closed(&mut two.2).await);
         assert!(!one.0.wake(), "its worker finds out");
@@ -183,16 +192,16 @@ mod tests {
         let mut one = connected(&server);
         let two = connected(&server);
         assert!(!is_closed(&mut one.2).await);
-        assert!(!two.0.rest(&two.1));
+        assert!(!rests(&two));
         drop(two);
-        assert!(one.0.rest(&one.1));
+        assert!(rests(&one));
     }
 
     #[tokio::test]
     async fn one_that_becomes_a_tunnel_stays_open() {
         let server = server(1);
         let (place, stream, mut far) = connected(&server);
-        assert!(place.rest(&stream) && place.wake());
+        assert!(place.is_over(&stream) && place.rest() && place.wake());
         place.leave();
         assert_eq!(server.places.lock().len(), 0);
         assert!(!is_closed(&mut far).await);

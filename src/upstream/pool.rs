@@ -52,7 +52,8 @@ impl Pool {
 
     /// Keeps a connection for `keep_alive`.
     pub fn put(self: &Rc<Self>, server: u64, connection: Box<Connection>, keep_alive: Duration) {
-        let may_be_kept = |place: &Place| place.rest(&connection.stream);
+        // Most servers that have slots close after each answer: a second handle is made only now.
+        let may_be_kept = |place: &Place| place.is_over(&connection.stream) && place.rest();
         if keep_alive.is_zero() || !connection.place.as_ref().is_none_or(may_be_kept) {
             return;
         }

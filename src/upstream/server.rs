@@ -13,6 +13,7 @@ use super::places::Places;
 use super::queue::Queue;
 use super::slots::{Slots, Taken};
 use super::tls::ClientTls;
+use super::uwsgi;
 use crate::config::settings::{Protocol, SlotSettings};
 use crate::observe::metrics::{ServerMetrics, UpstreamMetrics};
 
@@ -49,6 +50,8 @@ pub struct Server {
     pub(super) slots: Slots,
     /// Where slots are bounded, connections are too.
     pub(super) places: Places,
+    /// Of the requests over uwsgi.
+    pub(super) largest: uwsgi::Largest,
     /// Connections that were upgraded: they hold no slot, and are a load all the same.
     upgraded: AtomicUsize,
     /// Where those wait who find no slot free.
@@ -84,6 +87,7 @@ impl Server {
             metrics,
             slots: Slots::new(slots),
             places: Places::default(),
+            largest: uwsgi::Largest::default(),
             upgraded: AtomicUsize::new(0),
             queue: Arc::clone(queue),
         }

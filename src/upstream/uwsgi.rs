@@ -4,6 +4,8 @@
 //! ones first; a second kind) and then each variable as a length of 16 bits, its name, a length, its value. The body
 //! follows as it is: its length is the variable `CONTENT_LENGTH`. The answer is like one of HTTP/1.1.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::{BufMut, BytesMut};
 use http::HeaderName;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE};
@@ -14,6 +16,9 @@ use crate::fields::Fields;
 
 /// What uWSGI takes of variables unless its `buffer-size` says otherwise.
 pub const DEFAULT_BUFFER: usize = 4096;
+
+/// How many variables it takes unless its `max-vars` says otherwise.
+const DEFAULT_VARIABLES: usize = 128;
 
 /// The header of a packet.
 const HEADER: usize = 4;
@@ -147,15 +152,60 @@ fn variable(name: &HeaderName) -> impl Iterator<Item = u8> + Clone {
     prefix.iter().copied().chain(name.as_str().bytes().map(upper))
 }
 
-/// Why a server may have closed the connection without a word after variables of `size` bytes, where that is likely.
-pub fn refused_size(packet: usize) -> Option<String> {
-    let size = packet.saturating_sub(HEADER);
-    (size > DEFAULT_BUFFER).then(|| {
-        format!(
-            "uWSGI closes so when its buffer-size ({DEFAULT_BUFFER} by default) is smaller than the variables of the \
-             request, which have {size} bytes"
-        )
-    })
+/// What a request takes of what a server has for its variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    bytes: usize,
+    variables: usize,
+}
+
+impl Size {
+    /// Of a packet as it was written.
+    pub fn of(packet: &[u8]) -> Size {
+        let mut rest = packet.get(HEADER..).unwrap_or_default();
+        let (bytes, mut texts) = (rest.len(), 0_usize);
+        while let Some((length, after)) = rest.split_first_chunk::<2>() {
+            rest = after.get(usize::from(u16::from_le_bytes(*length))..).unwrap_or_default();
+            texts = texts.saturating_add(1);
+        }
+        Size { bytes, variables: texts / 2 }
+    }
+}
+
+/// The most that a server is known to have taken of a request.
+#[derive(Default)]
+pub struct Largest {
+    bytes: AtomicUsize,
+    variables: AtomicUsize,
+}
+
+impl Largest {
+    /// It answered a request of this size.
+    pub fn took(&self, size: Size) {
+        for (known, taken) in [(&self.bytes, size.bytes), (&self.variables, size.variables)] {
+            if taken > known.load(Ordering::Relaxed) {
+                known.fetch_max(taken, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Why the server may have closed the connection without a word after a request of this size, where its size can be
+    /// why: uWSGI says so in its own log alone.
+    pub fn refused(&self, size: Size) -> Option<String> {
+        let Size { bytes, variables } = size;
+        if bytes > DEFAULT_BUFFER.max(self.bytes.load(Ordering::Relaxed)) {
+            return Some(format!(
+                "uWSGI closes so when its buffer-size ({DEFAULT_BUFFER} by default) is smaller than the variables of the \
+                 request, which have {bytes} bytes"
+            ));
+        }
+        (variables > DEFAULT_VARIABLES.max(self.variables.load(Ordering::Relaxed))).then(|| {
+            format!(
+                "uWSGI closes so when its max-vars ({DEFAULT_VARIABLES} by default) is smaller than the number of the \
+                 request's variables, {variables}"
+            )
+        })
+    }
 }
 
 /// A request of the gateway's own: `GET`, without a body, for nobody.
@@ -285,8 +335,25 @@ mod tests {
 
     #[test]
     fn a_closed_connection_is_explained_only_where_size_can_be_why() {
-        assert_eq!(refused_size(HEADER + DEFAULT_BUFFER), None);
-        assert!(refused_size(HEADER + DEFAULT_BUFFER + 1).unwrap().contains("which have 4097 bytes"));
+        let largest = Largest::default();
+        let refused = |bytes: usize, variables: usize| largest.refused(Size { bytes, variables });
+        assert_eq!(refused(DEFAULT_BUFFER, DEFAULT_VARIABLES), None);
+        assert!(refused(DEFAULT_BUFFER + 1, 1).unwrap().contains("which have 4097 bytes"));
+        assert!(refused(100, DEFAULT_VARIABLES + 1).unwrap().contains("the request's variables, 129"));
+        largest.took(Size { bytes: 9000, variables: 140 });
+        assert_eq!(refused(9000, 140), None, "it has taken as much before");
+        assert!(refused(9001, 1).is_some() && refused(1, 141).is_some());
+    }
+
+    #[test]
+    fn a_packet_is_measured() {
+        let mut out = BytesMut::new();
+        let params = UwsgiParams::new();
+        let mut packet = Packet::begin(&mut out, &params);
+        packet.var("A", &[b"bc"]);
+        packet.var("D", &[]);
+        packet.finish().unwrap();
+        assert_eq!(Size::of(&out), Size { bytes: 12, variables: 2 });
     }
 
     #[test]

@@ -186,6 +186,41 @@ fn a_chunk_leaves_when_it_comes() {
     }
 }
 
+#[test]
+fn a_pause_before_a_known_end_holds_nothing_back_either() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let line = format!("{}\n", "x".repeat(999));
+    let whole = line.repeat(3);
+    let fake = Fake::start(move |mut connection| {
+        while connection.read_request().is_some() {
+            connection.send("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3000\r\n\r\n");
+            for _ in 0..3 {
+                connection.send(&line);
+                wait.lock().unwrap().recv().unwrap();
+            }
+        }
+    });
+    let gateway = Setup::before([fake.url()]).start();
+    for coding in ["gzip", "br", "zstd"] {
+        let mut client = Client::connect(gateway.port("http"));
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: {coding}\r\n\r\n"));
+        assert_eq!(client.read_head().unwrap().header("content-encoding"), Some(coding));
+        let (mut body, mut plain) = (Vec::new(), Vec::new());
+        for n in 1..=3 {
+            while plain.len() < n * 1000 {
+                body.extend_from_slice(&client.read_chunk().unwrap().expect("more to come"));
+                plain = decode_part(coding, &body);
+            }
+            go.send(()).unwrap();
+        }
+        while let Some(chunk) = client.read_chunk().unwrap() {
+            body.extend_from_slice(&chunk);
+        }
+        assert!(decode(Some(coding), &body) == whole.as_bytes());
+    }
+}
+
 /// As much as can be decoded of a body that is not whole yet.
 fn decode_part(coding: &str, body: &[u8]) -> Vec<u8> {
     let mut reader: Box<dyn Read> = match coding {
@@ -252,6 +287,8 @@ fn files_without_a_sibling_are_coded_too() {
     assert!(tag.starts_with("W/"), "{tag}");
     let same = ask(&gateway, "/a.js", &[("Accept-Encoding", ALL), ("If-None-Match", tag)]);
     assert_eq!((same.status, same.header("etag"), same.header("vary")), (304, Some(tag), Some("Accept-Encoding")));
+    let held = ask(&gateway, "/a.js", &[("Accept-Encoding", ALL), ("If-Match", tag)]);
+    assert!(held.status == 200 && decoded(&held) == body.as_bytes(), "{}", held.status);
     let part = ask(&gateway, "/a.js", &[("Accept-Encoding", ALL), ("Range", "bytes=0-1999")]);
     assert!(part.status == 206 && part.body == body.as_bytes()[..2000] && part.header("content-encoding").is_none());
     let whole = ask(&gateway, "/a.js", &[("Accept-Encoding", ALL), ("Range", "bytes=0-9"), ("If-Range", tag)]);

@@ -259,6 +259,8 @@ fn what_is_not_an_answer_is_a_502() {
             "HTTP/1.1 200 OK\r\nX: \u{7}\r\nContent-Length: 0\r\n\r\n",
             "upstream_invalid_response",
         ),
+        ("another protocol", "-ERR unknown command\r\n", "upstream_invalid_response"),
+        ("one letter of it", "S", "upstream_invalid_response"),
         ("half a head", "HTTP/1.1 200 OK\r\nContent-Le", "upstream_closed_early"),
         ("nothing", "", "upstream_closed_early"),
         (
@@ -431,4 +433,57 @@ fn a_client_that_leaves_ends_the_request_at_the_server() {
     crate::harness::eventually("the request arrives", || (!fake.requests().is_empty()).then_some(()));
     drop(client);
     told.recv_timeout(Duration::from_secs(10)).expect("the server is left alone");
+}
+
+/// What is not HTTP is not waited for, and told of.
+#[test]
+fn another_protocol_is_told_at_once() {
+    let fake = Fake::start(|mut connection| {
+        connection.read_request();
+        connection.send("SSH-2.0-OpenSSH_9.2\r\n");
+        connection.hold();
+    });
+    let gateway = Setup::before([fake.url()]).start();
+    let answer = gateway.get("/");
+    assert_eq!((answer.status, answer.cause().as_str()), (502, "upstream_invalid_response"));
+    assert_eq!(gateway.access_record(&answer)["detail"], "it begins with \"SSH-2.0-OpenSSH_9.2\\r\\n\"");
+}
+
+/// Of two attempts, the second's failure is told by itself.
+#[test]
+fn what_was_said_of_an_attempt_is_not_said_of_the_next() {
+    let fake = Fake::start(|mut connection| {
+        connection.read_request();
+        connection.hold();
+    });
+    let refused = free_port();
+    let gateway = Setup::before([format!("http://127.0.0.1:{refused}"), fake.url()])
+        .upstream("balance = \"round_robin\"\ntimeouts = { response = \"200ms\" }")
+        .start();
+    let record = (0..2)
+        .map(|_| gateway.access_record(&gateway.get("/")))
+        .find(|record| record["attempts"] == 2)
+        .expect("one of two begins with the first server");
+    assert_eq!(
+        (&record["cause"], &record["detail"]),
+        (&"upstream_timeout".into(), &serde_json::Value::Null),
+        "{record}"
+    );
+}
+
+/// A worker that dies over its work is another matter than a connection whose time was up.
+#[test]
+fn a_kept_connection_that_closes_long_after_it_was_asked_is_a_worker_that_died() {
+    let fake = Fake::start(|mut connection| {
+        connection.read_request();
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        connection.read_request();
+        std::thread::sleep(Duration::from_millis(500));
+    });
+    let gateway = Setup::before([fake.url()]).start();
+    let mut client = Client::connect(gateway.port("http"));
+    assert_eq!(client.ask("GET", "/", &[]).status, 200);
+    let answer = client.ask_with("POST", "/", &[], b"once");
+    assert_eq!((answer.status, answer.cause().as_str()), (502, "upstream_closed_early"));
+    assert_eq!(fake.connections(), 1);
 }

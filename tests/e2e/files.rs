@@ -90,6 +90,39 @@ fn directories_are_their_index_and_nothing_is_listed() {
 }
 
 #[test]
+fn one_file_answers_every_path_of_its_route() {
+    let gateway = Gateway::start_with(
+        "[listener.http]\naddress = \"127.0.0.1:@http@\"\n\
+         [route.app]\npath = \"/app/{*rest}\"\nfiles = \"static/index.html\"\n",
+        |directory, _| {
+            write(directory, "static/index.html", "<p>app</p>");
+            write(directory, "static/index.html.br", "as br");
+        },
+    );
+    for target in ["/app/", "/app", "/app/orders/7", "/app/.hidden/z", "/app/users/..foo", "/app/a/"] {
+        let answer = get(&gateway, target, &[]);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "<p>app</p>"), "{target}");
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+    }
+    let coded = get(&gateway, "/app/orders/7", &[("Accept-Encoding", "gzip, br")]);
+    assert_eq!((coded.header("content-encoding"), coded.text().as_str()), (Some("br"), "as br"));
+    assert_eq!(coded.header("content-type"), Some("text/html; charset=utf-8"));
+}
+
+#[test]
+fn a_directory_is_found_again_with_the_client_s_own_query() {
+    let gateway = serving(
+        "auth = [\"keys\"]\n[auth.keys]\nkind = \"api_key\"\nquery = \"api_key\"\nkeys = [{ name = \"a\", hash = \"sha256:0917b13a9091915d54b6336f45909539cce452b3661b21f386418a257883b30a\" }]",
+        |directory| {
+            write(directory, "docs/index.html", "<p>docs</p>");
+        },
+    );
+    let redirect = get(&gateway, "/static/docs?api_key=SECRET&a=b", &[]);
+    assert_eq!((redirect.status, redirect.header("location")), (308, Some("/static/docs/?api_key=SECRET&a=b")));
+    assert_eq!(get(&gateway, redirect.header("location").unwrap(), &[]).text(), "<p>docs</p>");
+}
+
+#[test]
 fn nothing_leads_out_and_nothing_hidden_is_shown() {
     let gateway = serving("encoded_slashes = true", |directory| {
         write(directory.parent().unwrap(), "outside.txt", "secret");

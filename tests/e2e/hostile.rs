@@ -450,3 +450,19 @@ fn garbage_of_any_kind_is_answered_or_closed_and_does_no_harm() {
     }
     assert_eq!(gateway.get("/").status, 200);
 }
+
+/// A Python server decodes it: what is guarded by a narrower route must not be reached through a broader one.
+#[test]
+fn an_encoded_slash_leads_past_no_route() {
+    let fake = Fake::ok();
+    let narrower = "[route.admin]\npath = \"/env/admin/{*rest}\"\nupstream = \"app\"\nallow = [\"10.0.0.0/8\"]\n\
+                    [route.project]\npath = \"/projects/{id}\"\nupstream = \"app\"\nencoded_slashes = true\n";
+    let gateway = Setup::before([fake.url()]).route("encoded_slashes = true").rest(narrower).start();
+    assert_eq!(gateway.get("/env/admin/users").status, 403);
+    for target in ["/env/admin%2Fusers", "/env%2fadmin/users", "/env%2F%2Fadmin%2Fusers", "/%65nv/admin%2Fusers"] {
+        assert_eq!(gateway.get(target).cause(), "bad_target", "{target}");
+    }
+    for target in ["/env/other%2Fusers", "/projects/group%2Fname", "/a%2Fb"] {
+        assert_eq!(gateway.get(target).status, 200, "{target}");
+    }
+}

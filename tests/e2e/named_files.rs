@@ -1,5 +1,6 @@
 //! Files that a service names instead of sending them, by the fields of nginx and of Apache; and Django's collected ones.
 
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
@@ -69,6 +70,100 @@ fn flask_names_the_path_on_disk() {
     let etag = answer.header("etag").unwrap();
     assert_eq!(ask(&gateway, "GET", "/receipts/1.pdf?may=1", &[("If-None-Match", etag)]).status, 304);
     assert_eq!(ask(&gateway, "GET", "/receipts/1.pdf", &[]).status, 403);
+    // It knows another tag than the client was given.
+    let holds = ask(&gateway, "GET", "/receipts/1.pdf?may=1", &[("If-Match", etag)]);
+    assert_eq!((holds.status, holds.text().as_str()), (200, "%PDF-receipt"));
+    let fails = ask(&gateway, "GET", "/receipts/1.pdf?may=1", &[("If-Match", "\"other\"")]);
+    assert_eq!((fails.status, fails.cause().as_str()), (412, "precondition_failed"));
+    // As browsers ask.
+    let conditions = [("If-Modified-Since", answer.header("last-modified").unwrap()), ("If-None-Match", etag)];
+    let same = ask(&gateway, "GET", "/receipts/1.pdf?may=1", &conditions);
+    assert_eq!((same.status, same.header("etag"), same.text().as_str()), (304, Some(etag), ""));
+    // WSGI has the path sent as Latin-1.
+    std::fs::write(receipts.join("re\u{e7}u.pdf"), b"%PDF-re\xc3\xa7u").unwrap();
+    let french = ask(&gateway, "GET", "/receipts/re%C3%A7u.pdf?may=1", &[]);
+    assert_eq!((french.status, french.body.as_slice()), (200, &b"%PDF-re\xc3\xa7u"[..]), "{french:?}");
+}
+
+#[test]
+fn the_service_agrees_to_the_file_and_to_no_sibling_of_it() {
+    let fake = saying("X-Accel-Redirect: /protected/a.csv\r\n");
+    let content = "a;b\n".repeat(1000);
+    let gateway = before(&fake.url(), |directory| {
+        std::fs::write(directory.join("a.csv"), &content).unwrap();
+        std::fs::write(directory.join("a.csv.gz"), "put there by somebody else").unwrap();
+    });
+    let plain = ask(&gateway, "GET", "/", &[]);
+    assert!(plain.text() == content);
+    let coded = ask(&gateway, "GET", "/", &[("Accept-Encoding", "gzip")]);
+    let mut decoded = String::new();
+    flate2::read::GzDecoder::new(coded.body.as_slice()).read_to_string(&mut decoded).unwrap();
+    assert!(decoded == content, "compressed on its way");
+}
+
+#[test]
+fn conditions_are_judged_by_the_tag_that_clients_were_given() {
+    let fake = Fake::start(|mut connection| {
+        while let Some(request) = connection.read_request() {
+            let status = request.header("x-status").unwrap_or("200 OK");
+            let file = "X-Accel-Redirect: /protected/a.txt\r\nETag: \"app\"";
+            connection.send(format!("HTTP/1.1 {status}\r\n{file}\r\nContent-Length: 0\r\n\r\n"));
+        }
+    });
+    let gateway = before(&fake.url(), |directory| std::fs::write(directory.join("a.txt"), "text").unwrap());
+    let etag = ask(&gateway, "GET", "/", &[]).header("etag").unwrap().to_owned();
+    let failed = ("X-Status", "412 Precondition Failed");
+    for (status, condition, expected) in [
+        (failed, ("If-Match", etag.as_str()), 200),
+        (failed, ("If-Match", "\"app\""), 412),
+        (("X-Status", "304 Not Modified"), ("If-None-Match", etag.as_str()), 304),
+        (("X-Status", "304 Not Modified"), ("If-None-Match", "\"app\""), 200),
+    ] {
+        let answer = ask(&gateway, "GET", "/", &[status, condition]);
+        assert_eq!(answer.status, expected, "{status:?} {condition:?}");
+        assert!(expected == 412 || answer.header("etag") == Some(etag.as_str()), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_path_on_disk_may_be_written_in_any_way() {
+    for written in ["protected/a.pdf", "/./protected//a.pdf", "none/../protected/a.pdf", "real/a.pdf", "link/a.pdf"] {
+        let gateway = std::sync::Arc::new(std::sync::OnceLock::new());
+        let directory = std::sync::Arc::clone(&gateway);
+        let fake = Fake::start(move |mut connection| {
+            while connection.read_request().is_some() {
+                let directory: &std::path::PathBuf = directory.get().unwrap();
+                let path = format!("{}/{written}", directory.display());
+                connection.send(format!("HTTP/1.1 200 OK\r\nX-Sendfile: {path}\r\nContent-Length: 0\r\n\r\n"));
+            }
+        });
+        let running = before(&fake.url(), |directory| {
+            let above = directory.parent().unwrap();
+            std::fs::rename(directory, above.join("real")).unwrap();
+            std::os::unix::fs::symlink("real", directory).unwrap();
+            std::os::unix::fs::symlink("protected", above.join("link")).unwrap();
+            std::fs::write(directory.join("a.pdf"), "%PDF").unwrap();
+        });
+        gateway.set(running.directory().to_owned()).unwrap();
+        let answer = ask(&running, "GET", "/", &[]);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "%PDF"), "{written}");
+    }
+}
+
+#[test]
+fn what_told_of_the_empty_body_goes_with_it() {
+    let digests = "Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg==\r\nRepr-Digest: sha-256=:a:\r\n";
+    let fake = saying(&format!("X-Accel-Redirect: /protected/a.txt\r\n{digests}"));
+    let gateway = before(&fake.url(), |directory| std::fs::write(directory.join("a.txt"), "x".repeat(5000)).unwrap());
+    let answer = ask(&gateway, "GET", "/", &[("Accept-Encoding", "gzip")]);
+    assert_eq!((answer.header("content-md5"), answer.header("repr-digest")), (None, None));
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    let reset = Fake::answering(
+        "HTTP/1.1 205 Reset Content\r\nX-Accel-Redirect: /protected/a.txt\r\nContent-Length: 0\r\n\r\n",
+    );
+    let gateway = before(&reset.url(), |directory| std::fs::write(directory.join("a.txt"), "x").unwrap());
+    let answer = ask(&gateway, "GET", "/", &[]);
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("x-accel-redirect")), (205, "", None));
 }
 
 /// A server that answers with a head and a body of its own.
@@ -115,11 +210,15 @@ fn the_service_s_status_stays_and_its_body_does_not() {
 }
 
 #[test]
-fn without_internal_files_the_fields_mean_nothing() {
-    let fake = saying("X-Accel-Redirect: /protected/a.pdf\r\n");
+fn without_internal_files_no_client_sees_what_was_named() {
+    let fake = saying("X-Accel-Redirect: /protected/a.pdf\r\nX-Sendfile: /srv/a.pdf\r\n");
     let gateway = crate::harness::Setup::before([fake.url()]).start();
     let answer = gateway.get("/");
-    assert_eq!((answer.text().as_str(), answer.header("x-accel-redirect")), ("body", Some("/protected/a.pdf")));
+    assert_eq!((answer.text().as_str(), answer.header("x-accel-redirect")), ("body", None));
+    assert_eq!(answer.header("x-sendfile"), Some("/srv/a.pdf"));
+    let record = gateway.access_record(&answer);
+    let detail = record["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("/protected/a.pdf") && detail.contains("internal_files"), "{record}");
 }
 
 #[test]

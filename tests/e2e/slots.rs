@@ -92,9 +92,11 @@ fn whoever_leaves_with_a_body_that_nobody_has_read_yet_never_reaches_a_worker_ei
     let backend = gunicorn(1);
     let gateway = Setup::before([backend.url()]).upstream("slots = 1").route("buffer = { request = false }").start();
     let busy = occupy(&gateway);
-    for sent in ["", "{\"item\":", "{\"item\":\"x\"}"] {
+    let large = "x".repeat(400_000);
+    for (length, sent) in [(12, ""), (12, "{\"item\":"), (12, "{\"item\":\"x\"}"), (400_000, &large), (500_000, &large)]
+    {
         let mut leaves = Client::connect(gateway.port("http"));
-        leaves.send(format!("{}{sent}", head("POST", "/orders", &[("Content-Length", "12")])));
+        leaves.send(format!("{}{sent}", head("POST", "/orders", &[("Content-Length", &length.to_string())])));
         queue_is(&gateway, 1.0);
         drop(leaves);
         queue_is(&gateway, 0.0);
@@ -258,4 +260,33 @@ fn no_more_connections_are_kept_than_there_are_slots_whatever_worker_keeps_them(
     let accepted = accepted.load(Ordering::SeqCst);
     assert!(accepted < 800, "none of the connections was used again");
     assert!(accepted > 3, "no worker took the place of another's connection");
+}
+
+/// A sync worker goes on with what nobody waits for any more: until it is done, no other request is sent to it.
+#[test]
+fn a_slot_stays_taken_while_its_worker_works_for_a_client_that_left() {
+    let backend = gunicorn(1);
+    let gateway = Setup::before([backend.url()]).upstream("slots = 1\nqueue = { max_wait = \"60s\" }").start();
+    let mut leaves = Client::connect(gateway.port("http"));
+    leaves.send(head("GET", "/slow?seconds=1", &[]));
+    gateway.metric_reaches("passerelle_upstream_slots_busy", &[], 1.0);
+    drop(leaves);
+    gateway.log_line("the record of the one who left", |line| line["status"] == 499);
+    assert_eq!(gateway.metric("passerelle_upstream_slots_busy", &[]), 1.0);
+    let answer = gateway.get("/healthz");
+    assert_eq!(answer.status, 200);
+    assert!(gateway.access_record(&answer)["queue_duration"].as_f64().unwrap() > 0.3);
+    assert!(gateway.access_record(&answer)["upstream_duration"].as_f64().unwrap() < 0.3);
+}
+
+/// A server that watches its connections is told, and free at once.
+#[test]
+fn a_server_that_sees_its_client_leave_is_free_at_once() {
+    let backend = Backend::uvicorn("chat", "chat:app");
+    let gateway = Setup::before([backend.url()]).upstream("slots = 1").start();
+    let mut leaves = Client::connect(gateway.port("http"));
+    leaves.send(head("GET", "/stream?count=1000&interval=30", &[]));
+    gateway.metric_reaches("passerelle_upstream_slots_busy", &[], 1.0);
+    drop(leaves);
+    eventually("its slot is free", || (gateway.metric("passerelle_upstream_slots_busy", &[]) == 0.0).then_some(()));
 }

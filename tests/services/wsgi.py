@@ -47,6 +47,12 @@ def unread():
     return "not read"
 
 
+@app.post("/unread/<int:length>")
+def unread_bytes(length):
+    """So many bytes to the end of the connection, and the request's body is not looked at."""
+    return Response(b"x" * 4000 for _ in range(length // 4000))
+
+
 @app.get("/bytes/<int:length>")
 def sized(length):
     """So many bytes, piece by piece, with a length or to the end of the connection."""

@@ -31,6 +31,9 @@ const READ: usize = 64 * 1024;
 /// Bytes of further requests that are taken in while one is answered.
 const PIPELINED: usize = 16 * 1024;
 
+/// How often it is looked behind what is unread.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// A connection's bytes and the body that is being read from them.
 pub(super) struct Wire {
     pub(super) stream: ClientStream,
@@ -43,6 +46,8 @@ pub(super) struct Wire {
     pub(super) body_timeout: Duration,
     reading: Progress,
     writing: Progress,
+    /// When to look whether the client has left, where nothing else tells.
+    look: Timer,
 }
 
 /// The client is gone, or as good as gone.
@@ -60,6 +65,7 @@ impl Wire {
             body_timeout: Duration::ZERO,
             reading: Progress::new(),
             writing: Progress::new(),
+            look: Timer::new(),
         }
     }
 
@@ -101,8 +107,9 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the client has left. Looks no further than what it keeps of further requests, or of a body that
-    /// nobody reads yet, such as that of a request that waits for a server.
+    /// Ready when the client has left. Reads no further than what it keeps of further requests, or of a body that
+    /// nobody reads yet, such as that of a request that waits for a server; what is unread then hides the end, and is
+    /// looked behind now and then.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         while self.read.len() < PIPELINED {
             match ready!(self.poll_fill(cx)) {
@@ -115,7 +122,14 @@ impl Wire {
                 }
             }
         }
-        Poll::Pending
+        while !self.stream.is_shut() {
+            if !self.look.is_set() {
+                self.look.set(LOOK);
+            }
+            ready!(self.look.poll_expired(cx));
+            self.look.clear();
+        }
+        Poll::Ready(Gone)
     }
 
     /// Steps over what has come of a body that nobody reads; whether that was all of it.

@@ -37,14 +37,23 @@ impl ServerBody {
         }
     }
 
-    fn fail(&mut self, cause: Cause) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+    fn fail(&mut self, cause: Cause, detail: Option<String>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
+            exchange.journey.detail(detail);
             if cause != Cause::UpstreamBodyTimeout {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
         }
         Poll::Ready(Some(Err(cause)))
+    }
+}
+
+impl Drop for ServerBody {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.abandon();
+        }
     }
 }
 
@@ -59,6 +68,7 @@ impl Body for ServerBody {
         if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
             exchange.sending = Sending::Refused(std::io::ErrorKind::ConnectionAborted);
         }
+        let was_reset = exchange.was_reset();
         loop {
             let connection = &mut *exchange.connection;
             match this.decoder.decode(&mut connection.read) {
@@ -79,21 +89,28 @@ impl Body for ServerBody {
                     return Poll::Ready(None);
                 }
                 Ok(Decoded::NeedMore) => {}
-                Err(_) => return this.fail(Cause::UpstreamInvalidResponse),
+                Err(_) => {
+                    return this.fail(Cause::UpstreamInvalidResponse, Some("its chunks are malformed".to_owned()));
+                }
             }
             match poll_read(&mut connection.stream, cx, &mut connection.read, READ) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0)) if this.decoder.closed() => {
+                Poll::Ready(Ok(0)) if !was_reset && this.decoder.closed() => {
                     this.finish();
                     return Poll::Ready(None);
                 }
-                Poll::Ready(Ok(0) | Err(_)) => return this.fail(Cause::UpstreamCutShort),
+                Poll::Ready(Err(error)) if connection.stream.is_end(&error) && this.decoder.closed() => {
+                    this.finish();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0)) => return this.fail(Cause::UpstreamCutShort, None),
+                Poll::Ready(Err(error)) => return this.fail(Cause::UpstreamCutShort, Some(error.to_string())),
                 Poll::Pending => {
                     if std::mem::take(&mut this.taken) {
                         connection.timer.set(exchange.timeouts.between_bytes);
                     }
                     ready!(connection.timer.poll_expired(cx));
-                    return this.fail(Cause::UpstreamBodyTimeout);
+                    return this.fail(Cause::UpstreamBodyTimeout, None);
                 }
             }
         }

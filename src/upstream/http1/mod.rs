@@ -1,6 +1,7 @@
 //! HTTP/1.1 towards a server: one request on one connection, its body and the response's streaming at once. The same
 //! carries uwsgi, whose requests begin differently and whose answers do not.
 
+mod abandoned;
 mod body;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,7 @@ use tokio::io::AsyncWrite;
 
 use self::body::ServerBody;
 use super::Lease;
-use super::connect::ServerStream;
+use super::connect::{ServerStream, is_of_tls};
 use super::journey::Journey;
 use super::places::Place;
 use super::pool::Pool;
@@ -27,7 +28,7 @@ use crate::http1::buffer::poll_read;
 use crate::http1::connection::persists;
 use crate::http1::encode;
 use crate::http1::framing::{self, Framing};
-use crate::http1::head::{HeadError, HeadScan, Kind, Limits, ResponseHead, take_response};
+use crate::http1::head::{BEGIN, HeadError, HeadScan, Kind, Limits, ResponseHead, take_response};
 use crate::http1::queue::Queue;
 use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
@@ -40,6 +41,10 @@ pub(super) const MOST_INTERIM: u32 = 16;
 
 /// Bytes of a response read at once.
 const READ: usize = 64 * 1024;
+
+/// A server that closes a kept connection just as it is used again does so before it has seen the request. One that took
+/// longer to do it has begun to work on it.
+pub(super) const RACE: Duration = Duration::from_millis(250);
 
 /// A connection to a server.
 pub struct Connection {
@@ -134,6 +139,17 @@ pub struct Exchange {
     answered: bool,
 }
 
+/// An exchange whose answer is waited for.
+struct Wanted(Option<Exchange>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0.take() {
+            exchange.abandon();
+        }
+    }
+}
+
 /// The response's head, and the exchange that its body continues.
 pub struct Answer {
     pub head: ResponseHead,
@@ -146,8 +162,9 @@ impl Exchange {
     /// # Errors
     /// Those of `write_head`: the head does not suit the server.
     pub fn new(
-        mut connection: Box<Connection>,
+        // Parameters are dropped from the last to the first: the connection before the slot.
         lease: Lease,
+        mut connection: Box<Connection>,
         journey: Rc<Journey>,
         pool: Rc<Pool>,
         timeouts: ExchangeTimeouts,
@@ -170,23 +187,48 @@ impl Exchange {
     ///
     /// # Errors
     /// [`Failed`], which tells what is needed to decide whether the request may be replayed.
-    pub async fn answer(mut self, body: &mut Replay, interim: &dyn Interim) -> Result<Answer, Failed> {
-        let mut scan = HeadScan::default();
-        let mut left = MOST_INTERIM;
+    pub async fn answer(self, body: &mut Replay, interim: &dyn Interim) -> Result<Answer, Failed> {
+        let (mut scan, mut left) = (HeadScan::default(), MOST_INTERIM);
+        let mut wanted = Wanted(Some(self));
+        let head = std::future::poll_fn(|cx| match &mut wanted.0 {
+            Some(exchange) => exchange.poll_answer(cx, &mut scan, &mut left, body, interim),
+            None => Poll::Pending,
+        })
+        .await;
+        let exchange = wanted.0.take();
+        let head = head?;
+        exchange.map(|exchange| Answer { head, exchange }).ok_or_else(|| Failed::unsent(Cause::Internal))
+    }
+
+    /// Passes informational responses on until the final one is here.
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        scan: &mut HeadScan,
+        left: &mut u32,
+        body: &mut Replay,
+        interim: &dyn Interim,
+    ) -> Poll<Result<ResponseHead, Failed>> {
         loop {
-            let length = std::future::poll_fn(|cx| self.poll_head(cx, &mut scan, body)).await?;
+            let length = ready!(self.poll_head(cx, scan, body))?;
             let head = take_response(&mut self.connection.read, length, &HEAD_LIMITS).map_err(|e| self.bad_head(e))?;
-            if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
-                left = left.checked_sub(1).ok_or_else(|| self.failed(Cause::UpstreamInvalidResponse))?;
-                interim.interim(head.status, &head.headers);
-                if self.waiting {
-                    // It is alive, and has as long again for the answer itself.
-                    self.connection.timer.set(self.timeouts.response);
-                }
-                scan = HeadScan::default();
-                continue;
+            if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(head));
             }
-            return Ok(Answer { head, exchange: self });
+            *left = left.checked_sub(1).ok_or_else(|| self.failed(Cause::UpstreamInvalidResponse))?;
+            interim.interim(head.status, &head.headers);
+            if self.waiting {
+                // It is alive, and has as long again for the answer itself.
+                self.connection.timer.set(self.timeouts.response);
+            }
+            *scan = HeadScan::default();
+        }
+    }
+
+    /// Nobody wants the rest any more.
+    fn abandon(self) {
+        if self.wrote {
+            abandoned::see_out(self.connection, self.lease, self.timeouts.response);
         }
     }
 
@@ -203,7 +245,10 @@ impl Exchange {
             match scan.advance(&self.connection.read, &HEAD_LIMITS, Kind::Response) {
                 Ok(Some(length)) => return Poll::Ready(Ok(length)),
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(Err(self.bad_head(error))),
+                Err(error) => {
+                    let detail = begin_of_other(&self.connection.read);
+                    return Poll::Ready(Err(Failed { detail, ..self.bad_head(error) }));
+                }
             }
             let connection = &mut *self.connection;
             let begun = !connection.read.is_empty();
@@ -223,8 +268,9 @@ impl Exchange {
                     return Poll::Ready(Err(Failed { detail, ..self.failed(Cause::UpstreamClosedEarly) }));
                 }
                 Poll::Ready(Err(error)) => {
-                    let detail = Some(error.kind().to_string());
-                    return Poll::Ready(Err(Failed { detail, ..self.failed(Cause::UpstreamClosedEarly) }));
+                    let is_of_tls = is_of_tls(&error);
+                    let cause = if is_of_tls { Cause::UpstreamTlsFailed } else { Cause::UpstreamClosedEarly };
+                    return Poll::Ready(Err(Failed { detail: Some(error.to_string()), ..self.failed(cause) }));
                 }
                 Poll::Pending => {
                     ready!(connection.timer.poll_expired(cx));
@@ -363,7 +409,9 @@ impl Exchange {
     fn finish(mut self, keep: bool) {
         self.journey.ended();
         let sent = matches!(self.sending, Sending::Done) && self.connection.out.is_empty();
-        if keep && sent && self.connection.read.is_empty() {
+        // One that was made while connections were not bounded has no place among those that are.
+        let is_counted = self.connection.place.is_some() || self.lease.server().slots.limit().is_none();
+        if keep && sent && is_counted && self.connection.read.is_empty() {
             self.connection.timer.clear();
             self.connection.read = BytesMut::new();
             self.pool.put(self.lease.server().id, self.connection, self.timeouts.keep_alive);
@@ -379,6 +427,12 @@ impl Exchange {
         (connection.stream, connection.read.freeze(), self.lease)
     }
 
+    /// Whether the server closed while it was still sent to, and the system threw away what it had answered: an answer
+    /// that ends with its connection may have been cut.
+    fn was_reset(&self) -> bool {
+        matches!(self.sending, Sending::Refused(std::io::ErrorKind::ConnectionReset))
+    }
+
     fn bad_head(&self, error: HeadError) -> Failed {
         let cause = match error {
             HeadError::TooLarge | HeadError::TargetTooLong => Cause::UpstreamHeadersTooLarge,
@@ -390,4 +444,13 @@ impl Exchange {
     fn failed(&self, cause: Cause) -> Failed {
         Failed { wrote: self.wrote, answered: self.answered, ..Failed::unsent(cause) }
     }
+}
+
+/// How much is told of what is no answer.
+const TOLD: usize = 24;
+
+/// What came, where it is another protocol's.
+fn begin_of_other(read: &[u8]) -> Option<String> {
+    let told = read.get(..TOLD).unwrap_or(read);
+    (!read.starts_with(BEGIN)).then(|| format!("it begins with \"{}\"", told.escape_ascii()))
 }

@@ -62,7 +62,7 @@ fn exchange(stream: ServerStream, framing: SentFraming) -> Exchange {
         out.extend_from_slice(b"POST / HTTP/1.1\r\n\r\n");
         Ok(())
     };
-    Exchange::new(Connection::new(stream, None), lease, Rc::default(), Rc::default(), TIMEOUTS, framing, head).unwrap()
+    Exchange::new(lease, Connection::new(stream, None), Rc::default(), Rc::default(), TIMEOUTS, framing, head).unwrap()
 }
 
 fn pair() -> (ServerStream, UnixStream) {

@@ -52,10 +52,8 @@ impl ServerBody {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
         }
-        let cause = match failed.cause {
-            Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset => Cause::UpstreamCutShort,
-            cause => cause,
-        };
+        let broke_off = matches!(failed.cause, Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset);
+        let cause = if broke_off { Cause::UpstreamCutShort } else { failed.cause };
         Poll::Ready(Some(Err(cause)))
     }
 }

@@ -18,9 +18,9 @@ use h2::{Ping, PingPong};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::super::Server;
 use super::super::connect::{ConnectError, ServerStream, connect};
 use super::super::http1::HEAD_LIMITS;
+use super::super::{Server, places};
 use crate::request::rejection::Cause;
 
 /// Connections of one worker to one server. When the streams of all are taken, requests wait for one to end.
@@ -66,6 +66,9 @@ struct Known {
 struct Shared {
     /// `None` once it takes no more requests.
     sender: RefCell<Option<SendRequest<Bytes>>>,
+    server: Arc<Server>,
+    /// Among the server's connections, where these are bounded. Resting while there are no streams.
+    seat: Option<places::Place>,
     streams: Cell<usize>,
     idle_since: Cell<Instant>,
     keep_alive: Cell<Duration>,
@@ -82,14 +85,17 @@ pub(super) struct Place {
     pub(super) sender: SendRequest<Bytes>,
     /// Whether the connection has served before.
     pub(super) reused: bool,
+    /// Whether it had been kept since, unused: then the server may have closed it meanwhile.
+    pub(super) kept: bool,
 }
 
 impl Place {
     fn new(shared: &Rc<Shared>, sender: SendRequest<Bytes>, keep_alive: Duration) -> Place {
-        shared.streams.set(shared.streams.get().saturating_add(1));
+        let before = shared.streams.get();
+        shared.streams.set(before.saturating_add(1));
         shared.keep_alive.set(keep_alive);
         let reused = shared.used.replace(true);
-        Place { shared: Rc::clone(shared), sender, reused }
+        Place { shared: Rc::clone(shared), sender, reused, kept: reused && before == 0 }
     }
 
     /// The connection broke. Whether this request is the first to find out.
@@ -108,6 +114,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.shared.streams.set(self.shared.streams.get().saturating_sub(1));
         self.shared.idle_since.set(Instant::now());
+        if self.shared.streams.get() == 0 && !self.shared.rests() {
+            self.shared.retire();
+        }
     }
 }
 
@@ -115,6 +124,20 @@ impl Shared {
     /// Takes no more requests; ends once those under way have ended.
     fn retire(&self) {
         *self.sender.borrow_mut() = None;
+    }
+
+    /// Whether it may stay open while nobody uses it.
+    fn rests(&self) -> bool {
+        match &self.seat {
+            Some(seat) => seat.rest(),
+            // It was made while connections were not bounded.
+            None => self.server.slots.limit().is_none(),
+        }
+    }
+
+    /// Whether it is still open for the first of its streams: another worker may have closed it, to have one of its own.
+    fn wakes(&self) -> bool {
+        self.streams.get() > 0 || self.seat.as_ref().is_none_or(places::Place::wake_or_stay)
     }
 
     /// A handle for another request, if there is room for one; `full` looks away from that.
@@ -126,7 +149,14 @@ impl Shared {
             return None;
         }
         let room = self.streams.get() < sender.current_max_send_streams().min(MOST_STREAMS);
-        (room || full).then_some(sender)
+        if !room && !full {
+            return None;
+        }
+        if !self.wakes() {
+            self.retire();
+            return None;
+        }
+        Some(sender)
     }
 }
 
@@ -188,13 +218,16 @@ impl Connections {
         self.servers.borrow_mut().entry(server.id).or_default().opening = Some(opening.clone());
         let (connections, server) = (Rc::clone(self), Arc::clone(server));
         tokio::task::spawn_local(async move {
-            let result = handshake(&server, patience).await;
+            let seat = places::Place::take(&server);
+            let result = handshake(&server, seat.as_ref(), patience).await;
             let mut servers = connections.servers.borrow_mut();
             let known = servers.entry(server.id).or_default();
             known.opening = None;
             let told = result.map(|(sender, connection)| {
                 let shared = Rc::new(Shared {
                     sender: RefCell::new(Some(sender)),
+                    server: Arc::clone(&server),
+                    seat,
                     streams: Cell::new(0),
                     idle_since: Cell::new(Instant::now()),
                     keep_alive: Cell::new(keep_alive),
@@ -202,6 +235,8 @@ impl Connections {
                     lost: Cell::new(false),
                     doubted: Notify::new(),
                 });
+                // Until the request that it is made for has come for it.
+                shared.rests();
                 known.open.push(Rc::clone(&shared));
                 tokio::task::spawn_local(drive(connection, shared, patience, Rc::downgrade(&connections), server.id));
             });
@@ -267,10 +302,15 @@ pub(in super::super) fn builder() -> h2::client::Builder {
 /// Connects, and waits until the server has said how many streams it allows: what it was sent beyond that it would refuse.
 async fn handshake(
     server: &Server,
+    seat: Option<&places::Place>,
     patience: Duration,
 ) -> Result<(SendRequest<Bytes>, Connection<ServerStream, Bytes>), ConnectError> {
     let made = async {
         let stream = connect(server, patience).await?;
+        if seat.is_some_and(|seat| !seat.is_over(&stream)) {
+            let detail = "no descriptor is left for a second handle on the connection".to_owned();
+            return Err(ConnectError { cause: Cause::UpstreamConnectFailed, failure: None, detail: Some(detail) });
+        }
         let (sender, mut connection) =
             builder().initial_max_send_streams(0).handshake(stream).await.map_err(no_http2)?;
         std::future::poll_fn(|cx| {

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use self::body::ServerBody;
 use self::connections::{Connections, NoPlace, Place};
-use super::http1::{ExchangeTimeouts, Failed, HEAD_LIMITS, Interim, MOST_INTERIM};
+use super::http1::{ExchangeTimeouts, Failed, HEAD_LIMITS, Interim, MOST_INTERIM, RACE};
 use super::journey::Journey;
 use super::replay::Replay;
 use super::{Lease, Server};
@@ -199,7 +199,10 @@ impl Exchange {
             Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
             Poll::Ready(Err(error)) => {
                 let told = is_of_connection(&error) && !self.place.is_first_to_lose_it();
-                Poll::Ready(Err(Failed { told, ..failed(&error, self.answered) }))
+                let raced = error.is_io() && !self.answered && self.journey.age() < RACE;
+                let failed = failed(&error, self.answered);
+                let stale = failed.stale && self.place.reused || raced && self.place.kept;
+                Poll::Ready(Err(Failed { told, stale, ..failed }))
             }
             Poll::Pending => {
                 ready!(self.timer.poll_expired(cx));
@@ -313,7 +316,10 @@ fn failed(error: &h2::Error, answered: bool) -> Failed {
     // section 8.7).
     let unseen = error.is_remote() && (error.is_go_away() || reason == Some(Reason::REFUSED_STREAM));
     let stale = error.is_remote() && error.is_go_away() && reason == Some(Reason::NO_ERROR);
-    let cause = if error.is_remote() && error.is_reset() {
+    let cause = if error.is_library() && reason == Some(Reason::ENHANCE_YOUR_CALM) {
+        // What the library calls it when a head comes in more frames than it takes.
+        Cause::UpstreamHeadersTooLarge
+    } else if error.is_remote() && error.is_reset() {
         Cause::UpstreamStreamReset
     } else if error.is_io() || error.is_remote() {
         Cause::UpstreamClosedEarly
