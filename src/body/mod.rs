@@ -8,6 +8,7 @@
 
 mod ahead;
 mod fifo;
+mod file;
 mod held;
 mod pieces;
 mod spool;

@@ -267,6 +267,49 @@ fn a_server_is_done_with_a_response_that_its_client_does_not_read() {
 }
 
 #[test]
+fn a_request_that_is_being_answered_is_held_no_longer() {
+    let server = Fake::start(|mut connection| {
+        connection.read_request();
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+        connection.hold();
+    });
+    let gateway = Setup::before([server.url()]).start();
+    let mut client = Client::connect(gateway.port("http"));
+    client.send(head("POST", "/", &[("Content-Length", "1000000")])).send(noise(1_000_000));
+    assert_eq!(client.read_head().unwrap().status, 200);
+    assert_eq!(client.read_exactly(5).unwrap(), b"first");
+    nothing_is_held(&gateway);
+    assert_eq!(gateway.metric("passerelle_spooled_total", &["direction=\"request\""]), 1.0);
+}
+
+#[test]
+fn an_answer_that_nobody_reads_leaves_room_for_uploads_and_for_other_answers() {
+    let answer = noise(40_000_000);
+    let server = Fake::start(move |mut connection| {
+        while let Some(request) = connection.read_request() {
+            let body = if request.target() == "/large" { &answer[..] } else { b"ok" };
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()));
+            connection.send(body);
+        }
+    });
+    let gateway = Setup::before([server.url()]).rest("[server]\ntemp_limit = \"8 MiB\"").start();
+    let mut slow: Vec<_> = (0..3).map(|_| Client::connect(gateway.port("http"))).collect();
+    for client in &mut slow {
+        let before = gateway.metric("passerelle_spooled_bodies", &[]);
+        client.send(head("GET", "/large", &[]));
+        // However much the one before takes.
+        gateway.metric_reaches("passerelle_spooled_bodies", &[], before + 1.0);
+    }
+    gateway.metric_reaches("passerelle_spool_refused_total", &["direction=\"response\""], 3.0);
+    let answer = Client::connect(gateway.port("http")).ask_with("POST", "/", &[], &noise(1_500_000));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    for mut client in slow {
+        assert!(client.answer_to("GET").body == noise(40_000_000));
+    }
+    nothing_is_held(&gateway);
+}
+
+#[test]
 fn a_server_that_breaks_off_is_told_after_what_it_had_sent() {
     let fake = Fake::start({
         let body = noise(20_000_000);
