@@ -18,10 +18,16 @@ use crate::observe::metrics::Direction;
 use crate::observe::trouble::{self, Trouble};
 use crate::request::rejection::Cause;
 
+/// Bytes that are read for a slow client at once: two such pieces are held for each, one on its way to the client, and
+/// one behind it.
+const READ: usize = 32 * 1024;
+
 /// One writer, one reader, one task.
 pub(super) struct Fifo {
     bounds: Bounds,
     in_memory: InMemory,
+    /// Bytes that were popped last: they count until more is asked for, since they have been written then.
+    popped: usize,
     front: Pieces,
     /// Made by the first write.
     file: Option<Arc<TempFile>>,
@@ -49,6 +55,7 @@ impl Fifo {
         Fifo {
             bounds,
             in_memory: InMemory::none(spool),
+            popped: 0,
             front: Pieces::default(),
             file: None,
             read: 0,
@@ -125,9 +132,10 @@ impl Fifo {
     /// # Errors
     /// `TempFileFailed`.
     pub(super) fn poll_pop(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cause>>> {
+        self.in_memory.shrink(std::mem::take(&mut self.popped));
         loop {
             if let Some(piece) = self.front.pop() {
-                self.in_memory.shrink(piece.len());
+                self.popped = piece.len();
                 return Poll::Ready(Some(Ok(piece)));
             }
             self.read_on();
@@ -171,7 +179,8 @@ impl Fifo {
     }
 
     fn read_on(&mut self) {
-        let length = usize::try_from(self.in_file()).unwrap_or(PIECE).min(PIECE);
+        let most = if self.in_memory.spool().is_short() { SMALL_PIECE } else { READ };
+        let length = usize::try_from(self.in_file()).unwrap_or(most).min(most);
         if let Some(file) = self.file.as_ref().filter(|_| length > 0) {
             self.reading.get_or_insert_with(|| file.take(self.read, length));
         }

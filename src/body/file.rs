@@ -25,8 +25,8 @@ use super::spool::{Spool, SpoolError};
 use crate::observe::metrics::Direction;
 use crate::request::rejection::Cause;
 
-/// Bytes that are worth a write.
-pub(super) const PIECE: usize = 128 * 1024;
+/// Bytes that are worth a write, or a read for a server.
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// The same while memory is short.
 pub(super) const SMALL_PIECE: usize = 16 * 1024;

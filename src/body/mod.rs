@@ -179,6 +179,11 @@ impl ResponseBody {
         }
     }
 
+    /// It is dropped before its end for this cause.
+    pub fn give_up(&mut self, cause: Cause) {
+        self.outcome = Outcome::Failed(cause);
+    }
+
     /// Whether it comes from a server, which may still be taking the request's body meanwhile.
     pub fn is_stream(&self) -> bool {
         matches!(self.content, Content::Stream(_))

@@ -238,6 +238,48 @@ fn a_full_disk_refuses_uploads_and_slows_answers() {
     nothing_is_held(&gateway);
 }
 
+#[test]
+fn a_limit_on_the_size_of_files_is_a_full_disk_and_no_end() {
+    let server = counts();
+    let gateway = Setup::before([server.url()]).start();
+    let id = std::fs::read_to_string(gateway.proc("stat")).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let limit = rustix::process::Rlimit { current: Some(300_000), maximum: Some(300_000) };
+    let process = rustix::process::Pid::from_raw(id);
+    rustix::process::prlimit(process, rustix::process::Resource::Fsize, limit).unwrap();
+    let answer = Client::connect(gateway.port("http")).ask_with("POST", "/", &[], &noise(1_000_000));
+    assert_eq!((answer.status, answer.cause().as_str()), (507, "disk_full"));
+    assert_eq!(Client::connect(gateway.port("http")).ask_with("POST", "/", &[], &noise(200_000)).text(), "200000");
+}
+
+#[test]
+fn no_word_of_a_client_lets_its_upload_hold_a_worker() {
+    let server = counts();
+    let gateway = Setup::before([server.url()]).start();
+    for field in [
+        ("X-Accel-Buffering", "no"),
+        ("Content-Type", "text/event-stream"),
+        ("Content-Type", "application/grpc"),
+        ("Content-Type", "multipart/x-mixed-replace"),
+    ] {
+        let mut client = Client::connect(gateway.port("http"));
+        let before = gateway.metric("passerelle_spooled_total", &["direction=\"request\""]);
+        client.send(head("POST", "/", &[("Content-Length", "1000000"), field])).send(noise(500_000));
+        gateway.metric_reaches("passerelle_spooled_total", &["direction=\"request\""], before + 1.0);
+        assert_eq!(server.connections(), 0, "{field:?}");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_more_is_told_from_one_that_left() {
+    let (server, _) = sends("HTTP/1.1 200 OK\r\nContent-Length: 40000000\r\n\r\n", 40_000_000);
+    let setup = Setup::before([server.url()]).listener("body_timeout = \"200ms\"");
+    let gateway = setup.start();
+    let mut client = asks(&gateway);
+    let answer = client.read_head().unwrap();
+    assert_eq!(gateway.access_record(&answer)["cause"], "client_stalled");
+    nothing_is_held(&gateway);
+}
+
 /// Asks for `/` without reading the answer.
 fn asks(gateway: &Gateway) -> Client<std::net::TcpStream> {
     let mut client = Client::connect(gateway.port("http"));
