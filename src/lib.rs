@@ -14,6 +14,7 @@ pub mod clock;
 pub mod coding;
 pub mod config;
 pub mod control;
+pub mod disk;
 pub mod explain;
 pub mod fetch;
 pub mod fields;

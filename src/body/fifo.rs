@@ -1,8 +1,8 @@
 //! Bytes that wait for a slow reader: in memory at first, then in a temporary file, in memory again once the reader
 //! has caught up.
 //!
-//! In the order in which they are read: `front`, the file, what is being written to it, `back`. The file is used as a
-//! ring, so that a body of any length takes no more of the disk than its reader lies behind.
+//! In the order in which they are read: `front`, the file, what is being written to it, `back`. The file gives back
+//! what was read of it, so that a body of any length takes hardly more of the disk than its reader lies behind.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,26 +10,33 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::file::{OnDisk, PIECE, SMALL_PIECE, TempFile, UNIT};
 use super::pieces::Pieces;
-use super::spool::{Bounds, InMemory, PIECE, SMALL_PIECE, Spool, SpoolError, TempFile};
+use super::spool::{Bounds, InMemory, Spool, SpoolError};
 use crate::observe::metrics::Direction;
 use crate::observe::trouble::{self, Trouble};
 use crate::request::rejection::Cause;
+
+/// Bytes that are read for a slow client at once: two such pieces are held for each, one on its way to the client, and
+/// one behind it.
+const READ: usize = 32 * 1024;
 
 /// One writer, one reader, one task.
 pub(super) struct Fifo {
     bounds: Bounds,
     in_memory: InMemory,
+    /// Bytes that were popped last: they count until more is asked for, since they have been written then.
+    popped: usize,
     front: Pieces,
-    file: Arc<TempFile>,
-    /// Bytes that were read from the file and written to it so far: modulo `bounds.disk` they are places in it.
+    /// Made by the first write.
+    file: Option<Arc<TempFile>>,
+    /// How far the file was read, and written.
     read: u64,
     written: u64,
     back: Pieces,
     writing: Option<Writing>,
-    reading: Option<JoinHandle<Result<Bytes, SpoolError>>>,
+    reading: Option<OnDisk<Bytes>>,
     /// Nothing can be written any more.
     broken: bool,
     /// It has been told that there was no room.
@@ -37,7 +44,7 @@ pub(super) struct Fifo {
 }
 
 struct Writing {
-    task: JoinHandle<Result<(), SpoolError>>,
+    task: OnDisk<()>,
     /// What is written, should that fail.
     pieces: Vec<Bytes>,
     length: u64,
@@ -48,8 +55,9 @@ impl Fifo {
         Fifo {
             bounds,
             in_memory: InMemory::none(spool),
+            popped: 0,
             front: Pieces::default(),
-            file: TempFile::new(spool, Direction::Response),
+            file: None,
             read: 0,
             written: 0,
             back: Pieces::default(),
@@ -124,16 +132,17 @@ impl Fifo {
     /// # Errors
     /// `TempFileFailed`.
     pub(super) fn poll_pop(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cause>>> {
+        self.in_memory.shrink(std::mem::take(&mut self.popped));
         loop {
             if let Some(piece) = self.front.pop() {
-                self.in_memory.shrink(piece.len());
+                self.popped = piece.len();
                 return Poll::Ready(Some(Ok(piece)));
             }
             self.read_on();
             if let Some(reading) = &mut self.reading {
                 let Poll::Ready(read) = Pin::new(reading).poll(cx) else { return Poll::Pending };
                 self.reading = None;
-                match read.unwrap_or_else(|_| Err(Cause::Internal.into())) {
+                match read {
                     Ok(piece) => {
                         self.read = self.read.saturating_add(piece.len() as u64);
                         self.in_memory.grow(piece.len());
@@ -153,8 +162,7 @@ impl Fifo {
             if self.in_file() > 0 {
                 continue;
             }
-            // The reader has caught up.
-            (self.read, self.written) = (0, 0);
+            self.caught_up();
             if self.back.is_empty() {
                 return Poll::Ready(None);
             }
@@ -162,42 +170,38 @@ impl Fifo {
         }
     }
 
+    /// The file begins anew; one that grew is let go.
+    fn caught_up(&mut self) {
+        (self.read, self.written) = (0, 0);
+        if let Some(file) = self.file.as_mut().filter(|file| file.end() > UNIT) {
+            *file = Arc::new(file.another());
+        }
+    }
+
     fn read_on(&mut self) {
-        let ring = self.bounds.disk;
-        let (Some(at), true) = (self.read.checked_rem(ring), self.reading.is_none()) else { return };
-        let length = self.in_file().min(ring.saturating_sub(at)).min(PIECE as u64);
-        if length > 0 {
-            let file = Arc::clone(&self.file);
-            let length = usize::try_from(length).unwrap_or(PIECE);
-            self.reading = Some(spawn_blocking(move || file.read(at, length)));
+        let most = if self.in_memory.spool().is_short() { SMALL_PIECE } else { READ };
+        let length = usize::try_from(self.in_file()).unwrap_or(most).min(most);
+        if let Some(file) = self.file.as_ref().filter(|_| length > 0) {
+            self.reading.get_or_insert_with(|| file.take(self.read, length));
         }
     }
 
     /// Begins to write `back`, if it fits.
     fn write(&mut self) {
-        let (ring, length) = (self.bounds.disk, self.back.len() as u64);
-        if self.in_file().saturating_add(length) > ring {
+        let length = self.back.len() as u64;
+        let end = self.written.saturating_add(length);
+        let begin = self.file.as_ref().map_or(0, |file| file.begin());
+        if end.saturating_sub(begin) > self.bounds.disk {
             return;
         }
-        let end = self.written.saturating_add(length);
+        let spool = self.in_memory.spool();
+        let file = self.file.get_or_insert_with(|| Arc::new(TempFile::new(spool, Direction::Response)));
         // Where `temp_limit` leaves no room now it may later.
-        if let Err(error) = self.file.reserve(end.min(ring)) {
+        if let Err(error) = file.reserve(end) {
             return self.tell(&error);
         }
         let pieces = self.back.take();
-        let mut placed = Vec::with_capacity(pieces.len().saturating_add(1));
-        let mut at = self.written;
-        for piece in &pieces {
-            let mut rest = piece.clone();
-            while let Some(place) = at.checked_rem(ring).filter(|_| !rest.is_empty()) {
-                let contiguous = usize::try_from(ring.saturating_sub(place)).unwrap_or(usize::MAX);
-                let part = rest.split_to(rest.len().min(contiguous));
-                at = at.saturating_add(part.len() as u64);
-                placed.push((place, part));
-            }
-        }
-        let file = Arc::clone(&self.file);
-        let task = spawn_blocking(move || file.write(&placed));
+        let task = file.write(self.written, pieces.clone());
         self.writing = Some(Writing { task, pieces, length });
     }
 
@@ -205,7 +209,7 @@ impl Fifo {
         let Some(writing) = &mut self.writing else { return };
         let Poll::Ready(written) = Pin::new(&mut writing.task).poll(cx) else { return };
         let Some(Writing { pieces, length, .. }) = self.writing.take() else { return };
-        match written.unwrap_or_else(|_| Err(Cause::Internal.into())) {
+        match written {
             Ok(()) => {
                 self.written = self.written.saturating_add(length);
                 self.in_memory.shrink(usize::try_from(length).unwrap_or(usize::MAX));
@@ -281,6 +285,56 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_disk_has_back_what_the_reader_has_taken() {
+        const BEHIND: usize = 20 << 20;
+        let (_directory, spool, metrics) = spool(1 << 30);
+        let mut fifo = Fifo::new(Bounds { memory: 64 * 1024, disk: 1 << 30 }, &spool);
+        let piece = bytes(0, 64 * 1024);
+        let push = async |fifo: &mut Fifo| {
+            while !fifo.has_room() {
+                poll_fn(|cx| {
+                    fifo.poll_work(cx);
+                    Poll::Ready(())
+                })
+                .await;
+                tokio::task::yield_now().await;
+            }
+            fifo.push(piece.clone());
+        };
+        let pop_to = async |fifo: &mut Fifo, lag: u64| {
+            while fifo.len() > lag {
+                poll_fn(|cx| fifo.poll_pop(cx)).await.unwrap().unwrap();
+            }
+        };
+        for _ in 0..BEHIND / piece.len() {
+            push(&mut fifo).await;
+        }
+        assert!(metrics.disk() > BEHIND as u64 - UNIT);
+        pop_to(&mut fifo, UNIT).await;
+        if fifo.file.as_ref().unwrap().begin() == 0 {
+            eprintln!("left out: the file system of the temporary directory has no holes");
+        } else {
+            // The reader stays as far behind as it is.
+            for _ in 0..BEHIND / piece.len() {
+                push(&mut fifo).await;
+                pop_to(&mut fifo, UNIT).await;
+                assert!(metrics.disk() <= 3 * UNIT, "{}", metrics.disk());
+            }
+        }
+        pop_to(&mut fifo, 0).await;
+        assert!(poll_fn(|cx| fifo.poll_pop(cx)).await.is_none());
+        while metrics.disk() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // It is one body still, and may fall behind again.
+        for _ in 0..10 {
+            push(&mut fifo).await;
+        }
+        assert!(metrics.disk() > 0);
+        assert_eq!(metrics.spooled_total(Direction::Response), 1);
     }
 
     #[tokio::test]

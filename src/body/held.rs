@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::file::{OnDisk, PIECE, SMALL_PIECE, TempFile};
 use super::pieces::Pieces;
-use super::spool::{Bounds, InMemory, PIECE, SMALL_PIECE, Spool, SpoolError, TempFile};
+use super::spool::{Bounds, InMemory, Spool, SpoolError};
 use super::{RequestBody, Source};
 use crate::observe::metrics::Direction;
 use crate::request::rejection::Cause;
@@ -26,7 +26,7 @@ pub struct Held {
     memory: Vec<Bytes>,
     /// Counts for the process as long as the body is there.
     _in_memory: InMemory,
-    file: Arc<TempFile>,
+    file: Option<Arc<TempFile>>,
     /// Bytes in the file.
     filed: u64,
     length: u64,
@@ -35,12 +35,9 @@ pub struct Held {
     next: usize,
     at: u64,
     ended: bool,
-    reading: Option<Reading>,
+    /// From the file, under way.
+    reading: Option<OnDisk<Bytes>>,
 }
-
-/// A read from the file that is under way.
-#[derive(Debug)]
-struct Reading(JoinHandle<Result<Bytes, SpoolError>>);
 
 /// Takes a body in, whole; what is held already, or there is none of, stays as it is. A small one that is here costs
 /// nothing: no copy, no file.
@@ -71,7 +68,7 @@ struct Taking {
     bounds: Bounds,
     in_memory: InMemory,
     memory: Pieces,
-    file: Arc<TempFile>,
+    file: Option<Arc<TempFile>>,
     filed: u64,
     /// On their way to the file.
     batch: Pieces,
@@ -84,7 +81,7 @@ impl Taking {
             bounds,
             in_memory: InMemory::none(spool),
             memory: Pieces::default(),
-            file: TempFile::new(spool, Direction::Request),
+            file: None,
             filed: 0,
             batch: Pieces::default(),
             trailers: None,
@@ -152,20 +149,14 @@ impl Taking {
 
     /// Writes the batch. A body that is dropped meanwhile leaves its file to the write, which ends soon.
     async fn flush(&mut self) -> Result<(), SpoolError> {
-        let length = self.batch.len();
-        let mut at = self.filed;
+        let (at, length) = (self.filed, self.batch.len());
         self.filed = self.filed.saturating_add(length as u64);
-        self.file.reserve(self.filed)?;
-        let place = |piece: Bytes| {
-            let here = at;
-            at = at.saturating_add(piece.len() as u64);
-            (here, piece)
-        };
-        let pieces: Vec<_> = self.batch.take().into_iter().map(place).collect();
-        let file = Arc::clone(&self.file);
-        let written = spawn_blocking(move || file.write(&pieces)).await;
+        let spool = self.in_memory.spool();
+        let file = self.file.get_or_insert_with(|| Arc::new(TempFile::new(spool, Direction::Request)));
+        file.reserve(self.filed)?;
+        let written = file.write(at, self.batch.take()).await;
         self.in_memory.shrink(length);
-        written.unwrap_or_else(|_| Err(Cause::Internal.into()))
+        written
     }
 }
 
@@ -201,10 +192,9 @@ impl Held {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         self.read_ahead();
-        if let Some(Reading(reading)) = &mut self.reading {
+        if let Some(reading) = &mut self.reading {
             let read = ready!(Pin::new(reading).poll(cx));
             self.reading = None;
-            let read = read.unwrap_or_else(|_| Err(Cause::Internal.into()));
             let piece = match read {
                 Ok(piece) => piece,
                 Err(error) => {
@@ -226,12 +216,9 @@ impl Held {
     /// Has the next piece of the file read once those in memory are given.
     fn read_ahead(&mut self) {
         let left = self.filed.saturating_sub(self.at);
-        if self.reading.is_some() || left == 0 || self.next < self.memory.len() {
-            return;
-        }
+        let Some(file) = self.file.as_ref().filter(|_| left > 0 && self.next >= self.memory.len()) else { return };
         let length = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        let (file, at) = (Arc::clone(&self.file), self.at);
-        self.reading = Some(Reading(spawn_blocking(move || file.read(at, length))));
+        self.reading.get_or_insert_with(|| file.read(self.at, length));
     }
 }
 

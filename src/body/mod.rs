@@ -8,6 +8,7 @@
 
 mod ahead;
 mod fifo;
+mod file;
 mod held;
 mod pieces;
 mod spool;
@@ -176,6 +177,11 @@ impl ResponseBody {
         if let (Content::Stream(source), Some(ahead)) = (&mut self.content, &mut self.ahead) {
             ahead.poll(source, cx);
         }
+    }
+
+    /// It is dropped before its end for this cause.
+    pub fn give_up(&mut self, cause: Cause) {
+        self.outcome = Outcome::Failed(cause);
     }
 
     /// Whether it comes from a server, which may still be taking the request's body meanwhile.

@@ -41,7 +41,9 @@ pub(super) fn check(cx: &Context<'_>, draft: &Draft) {
 /// A body that `max_body` lets in should not be refused because it cannot be held.
 fn bodies_can_be_held(cx: &Context<'_>, settings: &Settings) {
     for (name, route) in &settings.routes {
-        let RouteAction::Upstream(_) = route.action else { continue };
+        if route.action.upstream().is_none() {
+            continue;
+        }
         let most = route.validate.as_ref().and_then(|validate| validate.max_body).unwrap_or(route.max_body);
         let held = route.buffer.disk.saturating_add(route.buffer.memory as u64);
         let temp = settings.server.temp.limit;

@@ -32,6 +32,8 @@ pub struct Signals {
     interrupt: Signal,
     hang_up: Signal,
     reopen: Signal,
+    /// A file grew past `RLIMIT_FSIZE`. Handled, it fails the write with `EFBIG`, which whoever wrote copes with.
+    _file_too_large: Signal,
 }
 
 impl Signals {
@@ -45,6 +47,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -17,6 +17,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::disk;
+
 /// Symbolic links on one path, as the kernel counts them.
 const MOST_LINKS: u32 = 40;
 
@@ -109,8 +111,13 @@ impl Root {
         &self.path
     }
 
-    /// What would keep the gateway from serving anything of it now.
+    /// What would keep the gateway from serving anything of it now, also a disk that does not answer.
     pub fn trouble(&self) -> Option<String> {
+        let root = self.clone();
+        disk::ask(&self.path, move || root.look()).unwrap_or_else(|silent| Some(silent.to_string()))
+    }
+
+    fn look(&self) -> Option<String> {
         let look = || -> Result<(), Failure> {
             match self.enter(Patience::Disk)? {
                 // Asking for anything within takes the permission that serving it would.

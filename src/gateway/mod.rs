@@ -63,7 +63,7 @@ impl Gateway {
             limit::build(&settings.limits, &settings.stores, before.map(|before| &before.limits), &mut building);
         let parts = Parts { upstreams: &upstreams, auths: &auths, limits: &limits };
         let routes = Routes::build(&settings, &parts, before.map(|before| &before.routes), &mut building);
-        let spool = Arc::new(temp::build(&settings, metrics, problems));
+        let spool = Arc::new(temp::build(&settings, before.map(|before| &*before.spool), metrics, problems));
         let listeners: BTreeMap<Arc<str>, Arc<Listener>> = settings
             .listeners
             .iter()

@@ -5,19 +5,27 @@ use std::sync::Arc;
 
 use crate::body::Spool;
 use crate::config::problem::Problem;
-use crate::config::settings::{At, RouteAction, Settings};
+use crate::config::settings::{At, Settings};
 use crate::config::source::Span;
 use crate::observe::metrics::Metrics;
 
 /// Makes a file in the directory, which is gone before anybody could see it.
-pub(super) fn build(settings: &Settings, metrics: &Metrics, problems: &mut Vec<Problem>) -> Spool {
+pub(super) fn build(
+    settings: &Settings,
+    before: Option<&Spool>,
+    metrics: &Metrics,
+    problems: &mut Vec<Problem>,
+) -> Spool {
     let temp = &settings.server.temp;
     let directory = temp.directory.as_ref().map_or_else(system_directory, |directory| directory.value.clone());
     let spool = Spool::new(directory, temp.limit, Arc::clone(metrics.spool()));
     if let Err(error) = spool.try_directory() {
         problems.extend(unusable(settings, spool.directory(), &error));
     }
-    spool
+    match before {
+        Some(before) => spool.after(before),
+        None => spool,
+    }
 }
 
 /// One that is named has to be there. Without the system's, which a read-only container may lack, everything works but
@@ -31,7 +39,7 @@ fn unusable(settings: &Settings, directory: &Path, error: &std::io::Error) -> Op
     }
     let needs = settings.routes.values().find(|route| {
         let holds = route.buffer.request || route.buffer.response;
-        holds && route.buffer.disk > 0 && matches!(route.action, RouteAction::Upstream(_))
+        holds && route.buffer.disk > 0 && route.action.upstream().is_some()
     })?;
     let help = "bodies that outgrow memory need one: name it as temp_directory in [server]";
     Some(Problem::warning(&Span::whole_file(&needs.path.span.file), message).help(help))

@@ -8,28 +8,36 @@ use http::{HeaderMap, Response};
 use super::rejection::Rejection;
 use crate::body::{Ahead, Bounds, RequestBody, ResponseBody, Spool, hold};
 use crate::config::settings::BufferSettings;
+use crate::upstream::Lengths;
 
 /// What nginx reads of an application, and so what applications send.
 const X_ACCEL_BUFFERING: &str = "x-accel-buffering";
 
-/// Content that is read while it comes, whatever its length.
-const STREAMS: [&str; 3] = ["text/event-stream", "application/grpc", "multipart/x-mixed-replace"];
+/// Content of answers that is read while it comes, whatever its length.
+const STREAMS: [&str; 3] = ["text/event-stream", GRPC, "multipart/x-mixed-replace"];
+
+const GRPC: &str = "application/grpc";
 
 pub fn bounds(settings: &BufferSettings) -> Bounds {
     Bounds { memory: settings.memory, disk: settings.disk }
 }
 
 /// Whether a request's body is taken in whole.
-pub fn is_taken_in(body: &RequestBody, headers: &HeaderMap, settings: &BufferSettings, length_demanded: bool) -> bool {
-    match body {
-        RequestBody::Empty | RequestBody::Whole(_) | RequestBody::Held(_) => false,
-        RequestBody::Stream(_) if length_demanded && body.length().is_none() => true,
-        RequestBody::Stream(_) => settings.request && !is_stream(headers),
+///
+/// Of what the client says of it, only gRPC to servers of HTTP/2 makes it a stream: any other word of a client's would
+/// let it hold a worker for as long as it likes.
+pub fn is_taken_in(body: &RequestBody, headers: &HeaderMap, settings: &BufferSettings, lengths: Lengths) -> bool {
+    match (body, lengths) {
+        (RequestBody::Empty | RequestBody::Whole(_) | RequestBody::Held(_), _) => false,
+        (RequestBody::Stream(_), Lengths::Demanded) if body.length().is_none() => true,
+        (RequestBody::Stream(_), Lengths::Demanded | Lengths::Wanted) => settings.request,
+        (RequestBody::Stream(_), Lengths::Indifferent) => settings.request && !is_of(headers, &[GRPC]),
     }
 }
 
 /// Takes a request's body in whole, where the route says so or the server has to be told its length, unless it is a
-/// stream. Where the length is demanded trailers are dropped: such servers have no place for them.
+/// stream. One that is here goes on without its trailers where a length is wanted: with them it would have to go in
+/// chunks, which uwsgi cannot carry and WSGI services cannot read. RFC 9110 section 6.5.1 lets them be dropped.
 ///
 /// # Errors
 /// What the body fails with, and what keeps it from being held.
@@ -37,23 +45,23 @@ pub async fn take_in(
     body: RequestBody,
     headers: &HeaderMap,
     settings: &BufferSettings,
-    length_demanded: bool,
+    lengths: Lengths,
     spool: &Arc<Spool>,
 ) -> Result<RequestBody, Rejection> {
-    if !is_taken_in(&body, headers, settings, length_demanded) {
-        return Ok(body);
+    let mut body = body;
+    if is_taken_in(&body, headers, settings, lengths) {
+        body = hold(body, bounds(settings), spool).await.map_err(|error| {
+            let rejection = Rejection::from(error.cause);
+            match error.detail {
+                Some(detail) => rejection.with_detail(detail),
+                None => rejection,
+            }
+        })?;
     }
-    let mut held = hold(body, bounds(settings), spool).await.map_err(|error| {
-        let rejection = Rejection::from(error.cause);
-        match error.detail {
-            Some(detail) => rejection.with_detail(detail),
-            None => rejection,
-        }
-    })?;
-    if length_demanded {
-        held.drop_trailers();
+    if lengths != Lengths::Indifferent {
+        body.drop_trailers();
     }
-    Ok(held)
+    Ok(body)
 }
 
 /// Lets a server's answer be read ahead of the client, unless it is a stream.
@@ -68,15 +76,17 @@ pub fn read_ahead(
     response.map(|body| body.read_ahead(|| Ahead::new(spool, bounds(settings), settings.stream_after)))
 }
 
-/// The field is left for whoever stands in front: another proxy must not hold the stream either.
+/// Of an answer. The field is left for whoever stands in front: another proxy must not hold the stream either.
 fn is_stream(headers: &HeaderMap) -> bool {
     let refuses = |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"no");
-    if headers.get(X_ACCEL_BUFFERING).is_some_and(refuses) {
-        return true;
-    }
+    headers.get(X_ACCEL_BUFFERING).is_some_and(refuses) || is_of(headers, &STREAMS)
+}
+
+/// Whether the content is of one of these types.
+fn is_of(headers: &HeaderMap, types: &[&str]) -> bool {
     let Some(content_type) = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes) else { return false };
     let content_type = content_type.trim_ascii_start();
-    STREAMS.iter().any(|stream| {
+    types.iter().any(|stream| {
         let (start, rest) = content_type.split_at_checked(stream.len()).unwrap_or_default();
         // Of gRPC there are several: application/grpc+proto, application/grpc-web.
         let ends = !rest.first().is_some_and(|byte| byte.is_ascii_alphanumeric());
@@ -86,9 +96,15 @@ fn is_stream(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
     use http::HeaderValue;
+    use http_body::Frame;
 
     use super::*;
+    use crate::request::rejection::Cause;
 
     #[test]
     fn streams_are_recognised() {
@@ -103,5 +119,32 @@ mod tests {
         }
         assert!(with("x-accel-buffering", "no") && with("x-accel-buffering", "No "));
         assert!(!with("x-accel-buffering", "yes"));
+    }
+
+    #[test]
+    fn no_word_of_a_client_keeps_its_body_from_being_taken_in() {
+        struct Coming;
+
+        impl http_body::Body for Coming {
+            type Data = Bytes;
+            type Error = Cause;
+
+            fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+                Poll::Pending
+            }
+        }
+
+        let settings = BufferSettings { request: true, ..BufferSettings::default() };
+        let taken_in = |name: &'static str, value: &'static str, lengths| {
+            let headers = HeaderMap::from_iter([(name.parse().expect("a name"), HeaderValue::from_static(value))]);
+            is_taken_in(&RequestBody::Stream(Box::pin(Coming)), &headers, &settings, lengths)
+        };
+        for lengths in [Lengths::Demanded, Lengths::Wanted, Lengths::Indifferent] {
+            for content in ["text/event-stream", "multipart/x-mixed-replace"] {
+                assert!(taken_in("content-type", content, lengths), "{content}");
+            }
+            assert!(taken_in("x-accel-buffering", "no", lengths));
+            assert_eq!(taken_in("content-type", "application/grpc", lengths), lengths != Lengths::Indifferent);
+        }
     }
 }

@@ -93,6 +93,9 @@ causes! {
     BodyTimeout REQUEST_TIMEOUT Client "body_timeout"
         "The request body stopped arriving."
         "Raise body_timeout of the listener if honest clients pause this long.";
+    ClientStalled REQUEST_TIMEOUT Client "client_stalled"
+        "The client took nothing more of the answer."
+        "Raise body_timeout of the listener: an answer is broken off once nothing of it was taken for twice as long.";
     TargetTooLong URI_TOO_LONG Client "target_too_long"
         "The request target is longer than 8 KiB."
         "Send long parameters in a body; the bound on the target is 8 KiB, or max_header_bytes where that is less.";

@@ -3,10 +3,17 @@
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+/// How long a client may take nothing of an answer. The other end's kernel takes some megabytes for a program that reads
+/// slowly, and tells of more room only once it has plenty: what looks like a minute of silence may be steady reading.
+pub(super) fn until_stalled(body_timeout: Duration) -> Duration {
+    body_timeout.saturating_mul(2)
+}
 
 /// A client's byte stream.
 pub enum ClientStream {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Builder, LocalOptions};
@@ -21,8 +22,8 @@ use crate::observe::metrics::Metrics;
 use crate::observe::metrics::WorkerId;
 use crate::worker::Worker;
 
-/// Threads of a worker for what blocks, the files of bodies: a slow disk is no faster with more.
-const BLOCKING: usize = 8;
+/// How long the end of a worker waits for its threads that may block: a disk that has died keeps them for ever.
+const BLOCKED: Duration = Duration::from_secs(1);
 
 /// What a worker is told.
 pub enum Command {
@@ -144,7 +145,9 @@ fn thread(
 ) {
     clock::keep();
     let mut builder = Builder::new_current_thread();
-    builder.enable_all().on_thread_park(clock::forget).max_blocking_threads(BLOCKING);
+    // Threads that may block are made on demand, and bounded where they are asked for: files of bodies (`body`), files
+    // that are served (`files`), large bodies that are judged (`validate`) never wait for each other.
+    builder.enable_all().on_thread_park(clock::forget);
     let runtime = match builder.build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -154,7 +157,7 @@ fn thread(
     };
     end.ended.cut_off = runtime.block_on(run(Worker::new(id, newest, metrics), commands));
     // Connections that are cut off are closed before the end is told.
-    drop(runtime);
+    runtime.shutdown_timeout(BLOCKED);
     end.ended.orderly = true;
 }
 

@@ -48,6 +48,17 @@ use tls::{Common, SystemRoots};
 
 pub use server::{Address, Lease, Receiver, Server, ServerStatus};
 
+/// How much servers need to be told a body's length before the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lengths {
+    /// All speak HTTP/2, where a length is a hint.
+    Indifferent,
+    /// Some speak HTTP/1.1: they are sent chunks where the length is not known, which WSGI services cannot read.
+    Wanted,
+    /// Some speak uwsgi, which knows no other way.
+    Demanded,
+}
+
 /// One `[upstream.NAME]` of a snapshot.
 ///
 /// What changes while requests run (servers with their health and slots, those who wait for a slot, the addresses of
@@ -289,9 +300,15 @@ impl Upstream {
         self.members.store(Arc::new(members));
     }
 
-    /// Whether some server must be told a body's length before the body.
-    pub fn needs_lengths(&self) -> bool {
-        self.settings.servers.iter().any(|spec| spec.value.endpoint.protocol() == Protocol::Uwsgi)
+    /// How much its servers need to be told a body's length before the body.
+    pub fn needs_lengths(&self) -> Lengths {
+        let of = |protocol| match protocol {
+            Protocol::Uwsgi => Lengths::Demanded,
+            Protocol::Http1 => Lengths::Wanted,
+            Protocol::Http2 => Lengths::Indifferent,
+        };
+        let servers = self.settings.servers.iter();
+        servers.map(|spec| of(spec.value.endpoint.protocol())).max().unwrap_or(Lengths::Wanted)
     }
 
     pub fn timeouts(&self) -> &UpstreamTimeouts {

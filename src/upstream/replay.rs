@@ -30,6 +30,11 @@ impl Replay {
         Replay { body, held: Some(Vec::new()), next: 0, bytes: 0 }
     }
 
+    /// Lets go of all of it: nothing of it will be sent any more.
+    pub fn let_go(&mut self) {
+        *self = Replay::new(RequestBody::Empty);
+    }
+
     /// Begins again from the first byte, if that can be done.
     pub fn rewind(&mut self) -> bool {
         self.next = 0;

@@ -238,6 +238,48 @@ fn a_full_disk_refuses_uploads_and_slows_answers() {
     nothing_is_held(&gateway);
 }
 
+#[test]
+fn a_limit_on_the_size_of_files_is_a_full_disk_and_no_end() {
+    let server = counts();
+    let gateway = Setup::before([server.url()]).start();
+    let id = std::fs::read_to_string(gateway.proc("stat")).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let limit = rustix::process::Rlimit { current: Some(300_000), maximum: Some(300_000) };
+    let process = rustix::process::Pid::from_raw(id);
+    rustix::process::prlimit(process, rustix::process::Resource::Fsize, limit).unwrap();
+    let answer = Client::connect(gateway.port("http")).ask_with("POST", "/", &[], &noise(1_000_000));
+    assert_eq!((answer.status, answer.cause().as_str()), (507, "disk_full"));
+    assert_eq!(Client::connect(gateway.port("http")).ask_with("POST", "/", &[], &noise(200_000)).text(), "200000");
+}
+
+#[test]
+fn no_word_of_a_client_lets_its_upload_hold_a_worker() {
+    let server = counts();
+    let gateway = Setup::before([server.url()]).start();
+    for field in [
+        ("X-Accel-Buffering", "no"),
+        ("Content-Type", "text/event-stream"),
+        ("Content-Type", "application/grpc"),
+        ("Content-Type", "multipart/x-mixed-replace"),
+    ] {
+        let mut client = Client::connect(gateway.port("http"));
+        let before = gateway.metric("passerelle_spooled_total", &["direction=\"request\""]);
+        client.send(head("POST", "/", &[("Content-Length", "1000000"), field])).send(noise(500_000));
+        gateway.metric_reaches("passerelle_spooled_total", &["direction=\"request\""], before + 1.0);
+        assert_eq!(server.connections(), 0, "{field:?}");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_more_is_told_from_one_that_left() {
+    let (server, _) = sends("HTTP/1.1 200 OK\r\nContent-Length: 40000000\r\n\r\n", 40_000_000);
+    let setup = Setup::before([server.url()]).listener("body_timeout = \"200ms\"");
+    let gateway = setup.start();
+    let mut client = asks(&gateway);
+    let answer = client.read_head().unwrap();
+    assert_eq!(gateway.access_record(&answer)["cause"], "client_stalled");
+    nothing_is_held(&gateway);
+}
+
 /// Asks for `/` without reading the answer.
 fn asks(gateway: &Gateway) -> Client<std::net::TcpStream> {
     let mut client = Client::connect(gateway.port("http"));
@@ -263,6 +305,49 @@ fn a_server_is_done_with_a_response_that_its_client_does_not_read() {
     assert!(answer.body == noise(20_000_000));
     let record = gateway.access_record(&answer);
     assert!(record["upstream_duration"].as_f64() < record["duration"].as_f64(), "{record}");
+    nothing_is_held(&gateway);
+}
+
+#[test]
+fn a_request_that_is_being_answered_is_held_no_longer() {
+    let server = Fake::start(|mut connection| {
+        connection.read_request();
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+        connection.hold();
+    });
+    let gateway = Setup::before([server.url()]).start();
+    let mut client = Client::connect(gateway.port("http"));
+    client.send(head("POST", "/", &[("Content-Length", "1000000")])).send(noise(1_000_000));
+    assert_eq!(client.read_head().unwrap().status, 200);
+    assert_eq!(client.read_exactly(5).unwrap(), b"first");
+    nothing_is_held(&gateway);
+    assert_eq!(gateway.metric("passerelle_spooled_total", &["direction=\"request\""]), 1.0);
+}
+
+#[test]
+fn an_answer_that_nobody_reads_leaves_room_for_uploads_and_for_other_answers() {
+    let answer = noise(40_000_000);
+    let server = Fake::start(move |mut connection| {
+        while let Some(request) = connection.read_request() {
+            let body = if request.target() == "/large" { &answer[..] } else { b"ok" };
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()));
+            connection.send(body);
+        }
+    });
+    let gateway = Setup::before([server.url()]).rest("[server]\ntemp_limit = \"8 MiB\"").start();
+    let mut slow: Vec<_> = (0..3).map(|_| Client::connect(gateway.port("http"))).collect();
+    for client in &mut slow {
+        let before = gateway.metric("passerelle_spooled_bodies", &[]);
+        client.send(head("GET", "/large", &[]));
+        // However much the one before takes.
+        gateway.metric_reaches("passerelle_spooled_bodies", &[], before + 1.0);
+    }
+    gateway.metric_reaches("passerelle_spool_refused_total", &["direction=\"response\""], 3.0);
+    let answer = Client::connect(gateway.port("http")).ask_with("POST", "/", &[], &noise(1_500_000));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    for mut client in slow {
+        assert!(client.answer_to("GET").body == noise(40_000_000));
+    }
     nothing_is_held(&gateway);
 }
 

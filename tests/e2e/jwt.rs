@@ -165,7 +165,8 @@ fn refusals_are_those_of_rfc_6750() {
 fn claims_and_trailers_forge_nothing() {
     let signer = Signer::new("EdDSA", "key");
     let fake = Fake::ok();
-    let gateway = start(&setup(fake.url(), "", ""), &jwks([&signer]));
+    let config = setup(fake.url(), "", "") + "[defaults]\nbuffer = { request = false }\n";
+    let gateway = start(&config, &jwks([&signer]));
     let hostile = json!({"sub": "eve\r\nX-Auth-Roles: admin", "roles": ["a,admin", "b\nadmin", "\u{e9}"], "scope": ""});
     let bearer = format!("Bearer {}", signer.sign(&with(claims(), hostile)));
     let mut client = Client::connect(gateway.port("http"));
@@ -190,7 +191,8 @@ fn fields_by_other_names_are_nobody_elses_either() {
     let signer = Signer::new("ES256", "key");
     let fake = Fake::ok();
     let config = setup(fake.url(), "", "forward_identity = { subject = \"Remote-User\" }")
-        + "[route.open]\npath = \"/open\"\nupstream = \"app\"\nauth = \"public\"\n";
+        + "[route.open]\npath = \"/open\"\nupstream = \"app\"\nauth = \"public\"\n"
+        + "[defaults]\nbuffer = { request = false }\n";
     let gateway = start(&config, &jwks([&signer]));
     let bearer = signer.sign(&claims());
     for path in ["/", "/open"] {

@@ -63,10 +63,10 @@ impl SpoolMetrics {
         self.disk.load(Ordering::Relaxed)
     }
 
-    /// A body got a file.
-    pub fn file_opened(&self, direction: Direction) {
+    /// A body got a file; whether it is its `first`.
+    pub fn file_opened(&self, direction: Direction, first: bool) {
         self.files.fetch_add(1, Ordering::Relaxed);
-        if let Some(cell) = self.spooled.get(direction as usize) {
+        if first && let Some(cell) = self.spooled.get(direction as usize) {
             cell.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -94,7 +94,7 @@ impl SpoolMetrics {
         }
     }
 
-    pub(super) fn spooled_total(&self, direction: Direction) -> u64 {
+    pub fn spooled_total(&self, direction: Direction) -> u64 {
         self.spooled.get(direction as usize).map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
@@ -102,7 +102,7 @@ impl SpoolMetrics {
         self.written.get(direction as usize).map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
-    pub(super) fn refused_total(&self, direction: Direction) -> u64 {
+    pub fn refused_total(&self, direction: Direction) -> u64 {
         self.refused.get(direction as usize).map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 }

@@ -15,6 +15,7 @@ use crate::body::ResponseBody;
 use crate::http1::encode;
 use crate::http1::framing::has_no_content;
 use crate::http1::head::{Notable, Seen};
+use crate::request::rejection::Cause;
 
 /// What the client said that bears on how it is answered.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +113,12 @@ async fn send_body(wire: &RefCell<Wire>, body: ResponseBody, framing: Framing) -
             let waits = ended || poll_gather(wire, body.as_mut(), framing, cx, &mut ended)?;
             let mut on_wire = wire.borrow_mut();
             match on_wire.poll_flush(cx) {
-                Poll::Ready(Err(Gone)) => return Poll::Ready(Err(Broken)),
+                Poll::Ready(Err(Gone)) => {
+                    if on_wire.stalled {
+                        body.give_up(Cause::ClientStalled);
+                    }
+                    return Poll::Ready(Err(Broken));
+                }
                 Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if waits => {
                     // One that breaks its own body off still gets the answer that has begun.

@@ -22,7 +22,7 @@ use crate::http1::framing::Framing;
 use crate::http1::queue::Queue;
 use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
-use crate::server::stream::ClientStream;
+use crate::server::stream::{ClientStream, until_stalled};
 use crate::upstream::http1::Interim;
 
 /// Bytes read from a client at once.
@@ -44,6 +44,8 @@ pub(super) struct Wire {
     pub(super) awaits_continue: bool,
     /// Without progress, in either direction.
     pub(super) body_timeout: Duration,
+    /// It was given up because the client took nothing.
+    pub(super) stalled: bool,
     reading: Progress,
     writing: Progress,
     /// When to look whether the client has left, where nothing else tells.
@@ -63,6 +65,7 @@ impl Wire {
             body: Decoder::new(Framing::None),
             awaits_continue: false,
             body_timeout: Duration::ZERO,
+            stalled: false,
             reading: Progress::new(),
             writing: Progress::new(),
             look: Timer::new(),
@@ -100,7 +103,8 @@ impl Wire {
             Poll::Ready(Ok(())) => self.writing.made(),
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
             Poll::Pending => {
-                ready!(self.writing.poll_stalled(cx, self.body_timeout));
+                ready!(self.writing.poll_stalled(cx, until_stalled(self.body_timeout)));
+                self.stalled = true;
                 return Poll::Ready(Err(Gone));
             }
         }

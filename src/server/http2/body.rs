@@ -21,6 +21,10 @@ const LINGER: Duration = Duration::from_secs(5);
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// Bytes that hyper is given of an answer at once. It asks for more when the client has taken them, so this is the least
+/// that counts as progress.
+pub(super) const FRAME: usize = 16 * 1024;
+
 /// A request's body on its way in.
 pub(super) struct FromClient {
     /// Taken when this is dropped.
@@ -99,6 +103,8 @@ impl Body for FromClient {
 /// A response's body on its way out, which knows whether it waits for the upstream or for the client.
 pub(super) struct ToClient {
     body: Sent,
+    /// Of a piece that is longer than a frame.
+    rest: Bytes,
     stream: Rc<Stream>,
 }
 
@@ -111,16 +117,16 @@ enum Sent {
 impl ToClient {
     pub(super) fn new(body: ResponseBody, stream: Rc<Stream>) -> ToClient {
         if body.is_end_stream() {
-            return ToClient { body: Sent::Here(body), stream };
+            return ToClient { body: Sent::Here(body), rest: Bytes::new(), stream };
         }
         // The client may not have left room even for the first byte.
         stream.handed_over();
         if !body.is_stream() {
-            return ToClient { body: Sent::Here(body), stream };
+            return ToClient { body: Sent::Here(body), rest: Bytes::new(), stream };
         }
         let body = Rc::new(RefCell::new(body));
         stream.read_ahead_from(&body);
-        ToClient { body: Sent::Shared(body), stream }
+        ToClient { body: Sent::Shared(body), rest: Bytes::new(), stream }
     }
 }
 
@@ -143,19 +149,34 @@ impl Body for ToClient {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let this = self.get_mut();
         this.stream.asked_for_more();
-        let frame = ready!(match &mut this.body {
-            Sent::Here(body) => Pin::new(body).poll_frame(cx),
-            Sent::Shared(body) => Pin::new(&mut *body.borrow_mut()).poll_frame(cx),
-        });
+        if this.rest.is_empty() {
+            let frame = ready!(match &mut this.body {
+                Sent::Here(body) => Pin::new(body).poll_frame(cx),
+                Sent::Shared(body) => Pin::new(&mut *body.borrow_mut()).poll_frame(cx),
+            });
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => this.rest = data,
+                other => {
+                    this.stream.handed_over();
+                    return Poll::Ready(other.map(|frame| match frame {
+                        Ok(Ok(data)) => Ok(Frame::data(data)),
+                        Ok(Err(frame)) => Ok(frame),
+                        Err(cause) => Err(BrokenOff(cause)),
+                    }));
+                }
+            }
+        }
         this.stream.handed_over();
-        Poll::Ready(frame.map(|frame| frame.map_err(BrokenOff)))
+        let data = this.rest.split_to(this.rest.len().min(FRAME));
+        Poll::Ready(Some(Ok(Frame::data(data))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Sent::Here(body) => body.is_end_stream(),
-            Sent::Shared(body) => body.borrow().is_end_stream(),
-        }
+        self.rest.is_empty()
+            && match &self.body {
+                Sent::Here(body) => body.is_end_stream(),
+                Sent::Shared(body) => body.borrow().is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -38,9 +38,12 @@ use crate::request::rejection::Cause;
 use crate::upstream::http1::Interim;
 use crate::worker::Worker;
 
-/// What a client may send of one body, and of all bodies of a connection, before the gateway has passed it on.
+/// What a client may send of one body before the gateway has passed it on. All bodies of a connection have room for as
+/// much each: some that nobody reads yet do not keep the others from coming.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// RFC 9113 section 6.9.1.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// What is held of one response for a client that does not take it.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -93,12 +96,13 @@ fn builder(settings: &ListenerSettings, executor: Spawn) -> Builder<Spawn> {
         .max_header_bytes
         .saturating_add(settings.max_headers.saturating_mul(FIELD_OVERHEAD))
         .saturating_add(HEAD_SLACK);
+    let window = settings.http2.max_streams.get().saturating_mul(STREAM_WINDOW).min(LARGEST_WINDOW);
     let mut builder = Builder::new(executor);
     builder
         .max_concurrent_streams(settings.http2.max_streams.get())
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(window)
         .max_send_buf_size(SEND_BUFFER)
         // Streams that were reset before they came as far as to be counted here. The default is far below what
         // `max_resets` may allow.
@@ -233,6 +237,7 @@ impl Course<'_> {
             if let Poll::Ready(Err(_)) = self.io.poll_send(cx) {
                 return Poll::Ready(End::ClientGone);
             }
+            self.streams.written(self.io.written());
             if self.streams.too_many_resets() {
                 connection.as_mut().go_away();
                 let _ = connection.as_mut().poll(cx);

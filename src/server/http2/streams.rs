@@ -14,9 +14,12 @@ use std::time::Duration;
 use hyper::rt::Executor;
 use tokio::time::Instant;
 
+use super::super::stream::until_stalled;
+use super::body::FRAME;
 use super::resets::Resets;
 use crate::body::ResponseBody;
 use crate::http1::timer::Timer;
+use crate::request::rejection::Cause;
 
 /// What the streams of a connection share.
 pub(super) struct Streams {
@@ -25,6 +28,8 @@ pub(super) struct Streams {
     resets: RefCell<Resets>,
     too_many_resets: Cell<bool>,
     body_timeout: Duration,
+    /// Bytes that the client has taken of all streams.
+    written: Cell<u64>,
     /// The connection's own task.
     connection: RefCell<Option<Waker>>,
     /// The stream whose future is about to be handed to the executor.
@@ -48,6 +53,7 @@ impl Streams {
             resets: RefCell::new(Resets::new(max_resets)),
             too_many_resets: Cell::new(false),
             body_timeout,
+            written: Cell::new(0),
             connection: RefCell::new(None),
             newborn: RefCell::new(None),
         }
@@ -70,6 +76,11 @@ impl Streams {
 
     pub(super) fn idle_since(&self) -> Idle {
         self.idle_since.get()
+    }
+
+    /// So much has been written to the connection by now.
+    pub(super) fn written(&self, bytes: u64) {
+        self.written.set(bytes);
     }
 
     pub(super) fn too_many_resets(&self) -> bool {
@@ -124,6 +135,12 @@ impl Stream {
         }
     }
 
+    fn give_up(&self) {
+        if let Some(body) = self.ahead.borrow().upgrade() {
+            body.borrow_mut().give_up(Cause::ClientStalled);
+        }
+    }
+
     pub(super) fn asked_for_more(&self) {
         self.waits_for_client.set(None);
     }
@@ -165,10 +182,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Spawn {
         let newborn = self.0.newborn.borrow_mut().take();
         let open = Open::new(&self.0);
         tokio::task::spawn_local(async move {
-            let body_timeout = open.0.body_timeout;
-            let _open = open;
             match newborn {
-                Some(stream) => run(future, &stream, body_timeout).await,
+                Some(stream) => run(future, &stream, &open.0).await,
                 // Not a stream's own future: hyper has others only for upgrades, which are not offered.
                 None => future.await,
             }
@@ -176,21 +191,35 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Spawn {
     }
 }
 
-/// Runs a stream to its end, or until the client has taken nothing of it for `body_timeout`: dropping it resets it.
-async fn run(stream: impl Future<Output = ()>, state: &Stream, body_timeout: Duration) {
+/// Runs a stream to its end, or until the client has taken nothing of it for too long: dropping it resets it. One that
+/// waits for its turn among the others of its connection is not stuck: these have to be, too.
+async fn run(stream: impl Future<Output = ()>, state: &Stream, streams: &Streams) {
     let mut stream = pin!(stream);
     let mut timer = Timer::new();
+    let mut waits = None;
+    let mut written = 0;
     poll_fn(|cx| {
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         let Some(since) = state.waits_for_client.get() else { return Poll::Pending };
         state.poll_ahead(cx);
-        match since.checked_add(body_timeout) {
-            Some(deadline) => timer.set_at(deadline),
-            None => timer.clear(),
+        if waits.replace(since) != Some(since) {
+            written = streams.written.get();
+            match since.checked_add(until_stalled(streams.body_timeout)) {
+                Some(deadline) => timer.set_at(deadline),
+                None => timer.clear(),
+            }
         }
-        timer.poll_expired(cx)
+        while timer.poll_expired(cx).is_ready() {
+            let before = std::mem::replace(&mut written, streams.written.get());
+            if written.saturating_sub(before) < FRAME as u64 {
+                state.give_up();
+                return Poll::Ready(());
+            }
+            timer.set(until_stalled(streams.body_timeout));
+        }
+        Poll::Pending
     })
     .await;
 }

@@ -81,6 +81,7 @@ impl Failure {
             | Cause::ClientClosed
             | Cause::HeaderTimeout
             | Cause::BodyTimeout
+            | Cause::ClientStalled
             | Cause::TargetTooLong
             | Cause::HeadersTooLarge
             | Cause::UwsgiVariablesTooLarge

@@ -32,12 +32,14 @@ impl ServerBody {
     }
 
     fn finish(&mut self) {
+        self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
             exchange.finish(self.keep);
         }
     }
 
     fn fail(&mut self, cause: Cause, detail: Option<String>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
             exchange.journey.detail(detail);
@@ -67,6 +69,10 @@ impl Body for ServerBody {
         // A client that breaks its own body off still gets the answer that was already on its way.
         if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
             exchange.sending = Sending::Refused(std::io::ErrorKind::ConnectionAborted);
+        }
+        if !matches!(exchange.sending, Sending::Body { .. }) {
+            // The answer may take long, and the request is not sent again once it has begun.
+            this.body.let_go();
         }
         let was_reset = exchange.was_reset();
         loop {

@@ -48,6 +48,24 @@ fn fed() -> (mpsc::UnboundedSender<Bytes>, Replay) {
     (feed, Replay::new(RequestBody::Stream(Box::pin(Fed(body)))))
 }
 
+/// A request's body of one piece, and what is alive as long as it is held.
+fn held() -> (Rc<()>, Replay) {
+    struct Held(Option<Bytes>, #[expect(dead_code, reason = "it is there")] Rc<()>);
+
+    impl Body for Held {
+        type Data = Bytes;
+        type Error = Cause;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+        }
+    }
+
+    let alive = Rc::default();
+    let body = Held(Some(Bytes::from_static(b"body")), Rc::clone(&alive));
+    (alive, Replay::new(RequestBody::Stream(Box::pin(body))))
+}
+
 fn no_body() -> Replay {
     Replay::new(RequestBody::Empty)
 }
@@ -161,6 +179,20 @@ async fn a_body_is_timed_by_its_bytes_also_when_the_request_ended_after_the_head
     };
     assert_eq!(tokio::join!(read(content), end).0, Err(Cause::UpstreamBodyTimeout));
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_requests_body_is_let_go_once_it_is_sent_though_the_answer_goes_on() {
+    let (near, mut far) = pair();
+    let (alive, mut body) = held();
+    let exchange = exchange(near, SentFraming::Length(4));
+    far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+    let answer = exchange.answer(&mut body, &Seen::default()).await.ok().unwrap();
+    assert_eq!(Rc::strong_count(&alive), 2, "it could be sent again");
+    let content = answer.exchange.into_content(&Method::POST, &answer.head, body).ok().unwrap();
+    let Content::Stream(mut source) = content else { panic!("there is more to come") };
+    std::future::poll_fn(|cx| source.as_mut().poll_frame(cx)).await.unwrap().unwrap();
+    assert_eq!(Rc::strong_count(&alive), 1);
 }
 
 #[tokio::test]

@@ -30,12 +30,14 @@ impl ServerBody {
     }
 
     fn finish(&mut self) {
+        self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
         }
     }
 
     fn stalled(&mut self) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
             exchange.place.doubt();
@@ -45,6 +47,7 @@ impl ServerBody {
 
     fn broke(&mut self, error: &h2::Error) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let failed = failed(error, true);
+        self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
             exchange.journey.detail(failed.detail);
@@ -68,6 +71,10 @@ impl Body for ServerBody {
         // A client that breaks its own body off still gets the answer that was already on its way.
         if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
             exchange.sending = Sending::Refused;
+        }
+        if !matches!(exchange.sending, Sending::Body) {
+            // The answer may take long, and the request is not sent again once it has begun.
+            this.body.let_go();
         }
         loop {
             let pending = match this.receive.poll_data(cx) {

@@ -394,6 +394,37 @@ async fn bodies_and_trailers_go_both_ways_at_once() {
 }
 
 #[tokio::test]
+async fn a_requests_body_is_let_go_once_it_is_sent_though_the_answer_goes_on() {
+    struct Held(Option<Bytes>, #[expect(dead_code, reason = "it is there")] Rc<()>);
+
+    impl Body for Held {
+        type Data = Bytes;
+        type Error = Cause;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+        }
+    }
+
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let alive = Rc::default();
+        let body = RequestBody::Stream(Box::pin(Held(Some(Bytes::from_static(b"body")), Rc::clone(&alive))));
+        let asked = tokio::task::spawn_local(async move { asking.ask(Method::POST, body).await });
+        let (_, (mut request, mut respond)) = fake.next().await;
+        while request.body_mut().data().await.is_some() {}
+        assert_eq!(Rc::strong_count(&alive), 2, "it could be sent again");
+        let mut answer = respond.send_response(Response::new(()), false).unwrap();
+        answer.send_data(Bytes::from_static(b"ab"), false).unwrap();
+        let (_, mut content) = asked.await.unwrap().unwrap();
+        frame(&mut content).await.unwrap().unwrap();
+        assert_eq!(Rc::strong_count(&alive), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_takes_nothing_holds_the_server_back_and_nobody_else() {
     local(async {
         let mut fake = Fake::plain().await;
