@@ -20,7 +20,7 @@ use super::names::X_REQUEST_ID;
 use super::onward::Onward;
 use super::outgoing::{switched_to, wanted_upgrade};
 use super::plain::{self, about_the_server, from_server, redirection};
-use super::record::Record;
+use super::record::{Record, client_closed};
 use super::refusal;
 use super::rejection::{Cause, Rejection};
 use super::route::{Action, Route, location};
@@ -95,7 +95,10 @@ fn refuse(
     record.journey.detail(rejection.detail().map(str::to_owned));
     let format = record.manners().map_or(gateway.routes.unrouted.errors, |route| route.style.errors);
     let mut response = refusal::answer(rejection, format, request, &record.request_id);
-    if response.status().is_success() {
+    if rejection.cause == Cause::ClientClosed {
+        // There is nobody to tell.
+        record.status = Some(client_closed());
+    } else if response.status().is_success() {
         // A client of gRPC is told elsewhere than in the status; what went wrong is the same.
         record.status = Some(rejection.cause.row().status);
     }

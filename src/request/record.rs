@@ -27,7 +27,9 @@ use crate::worker::Worker;
 const LONGEST_ID: usize = 128;
 
 /// What a request is recorded with whose client left before its answer; no client ever sees it.
-const CLIENT_CLOSED: u16 = 499;
+pub fn client_closed() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
+}
 
 /// A request in the making of its record; written when dropped.
 pub struct Record {
@@ -126,10 +128,9 @@ impl Record {
     fn write(&mut self) {
         // Without an answer nobody was left to have one.
         let cause = if self.status.is_none() { self.cause.or(Some(self.abandoned())) } else { self.cause };
-        let closed = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(StatusCode::BAD_REQUEST);
         let status = self.status.unwrap_or(match cause {
             Some(cause) if cause != Cause::ClientClosed => cause.row().status,
-            Some(_) | None => closed,
+            Some(_) | None => client_closed(),
         });
         let duration = self.began.elapsed();
         let worker = self.worker.id;

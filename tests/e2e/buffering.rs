@@ -106,6 +106,8 @@ fn a_client_that_leaves_in_the_middle_of_its_upload_takes_everything_with_it() {
     nothing_is_held(&gateway);
     assert_eq!(server.connections(), 0);
     gateway.metric_reaches("passerelle_rejections_total", &["cause=\"client_closed\""], 1.0);
+    let record = gateway.log_line("its record", |line| line["cause"] == "client_closed");
+    assert_eq!((&record["status"], &record["attempts"]), (&499.into(), &0.into()));
 }
 
 #[test]
