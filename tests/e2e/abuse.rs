@@ -166,13 +166,13 @@ fn a_slow_reader_is_served_and_one_that_does_not_read_is_given_up() {
     };
     let mut slow = start(gateway.port("http"));
     let stuck = start(gateway.port("http"));
-    // Three times what is granted without progress, at a rate that the kernel's own buffers would hide for longer.
+    // More than what is granted without progress, at a rate that the kernel's own buffers would hide for longer.
     let (until, mut piece) = (Instant::now() + Duration::from_secs(3), vec![0; 32 * 1024]);
     while Instant::now() < until {
         assert!(slow.stream.read(&mut piece).unwrap() > 0);
         std::thread::sleep(Duration::from_millis(50));
     }
-    let left = gateway.metric("passerelle_rejections_total", &["cause=\"client_closed\""]);
+    let left = gateway.metric("passerelle_rejections_total", &["cause=\"client_stalled\""]);
     assert_eq!(left, 1.0, "the one that does not read, and no other");
     drop((slow, stuck));
 }

@@ -324,7 +324,7 @@ fn while_a_large_body_is_coded_others_are_answered() {
 fn a_slow_client_of_a_coded_answer_holds_no_server() {
     let mut body = String::new();
     let mut seed = 1u64;
-    while body.len() < 30_000_000 {
+    while body.len() < 15_000_000 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         body.push_str(&format!("{seed:016x}"));
     }
