@@ -1,6 +1,7 @@
 //! The body of `/status`: what is configured and how it fares. Holds no value of the configuration that could be
 //! secret: no header, no body, no target of a redirect.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ use crate::admit::jwt::keys::Keys;
 use crate::body::Spool;
 use crate::config::settings::{At, RouteAction};
 use crate::gateway::Gateway;
-use crate::observe::metrics::Protocol;
+use crate::observe::metrics::{Dropped, Protocol, UpstreamMetrics};
 use crate::observe::timestamp::rfc3339;
 use crate::request::route::Route;
 use crate::server::listener::Listener;
@@ -131,6 +132,25 @@ struct QueueStatus {
     waiting: usize,
     size: usize,
     max_wait_seconds: f64,
+    waited: Waited,
+    /// Why how many got no slot.
+    dropped: BTreeMap<&'static str, u64>,
+}
+
+/// How long those waited who had to and got a slot.
+#[derive(Serialize)]
+struct Waited {
+    count: u64,
+    sum_seconds: f64,
+    /// What waited longest is in none of them.
+    buckets: Vec<WaitedBucket>,
+}
+
+#[derive(Serialize)]
+struct WaitedBucket {
+    up_to_seconds: f64,
+    /// Of all that waited for no longer.
+    count: u64,
 }
 
 #[derive(Serialize)]
@@ -291,8 +311,23 @@ fn upstream_status(upstream: &Upstream) -> UpstreamStatus<'_> {
             waiting: upstream.queue.len(),
             size: upstream.settings.queue.size,
             max_wait_seconds: upstream.settings.queue.max_wait.as_secs_f64(),
+            waited: waited(&upstream.metrics),
+            dropped: Dropped::ALL.map(|why| (why.as_str(), upstream.metrics.dropped_total(why))).into(),
         },
         servers: servers.collect(),
+    }
+}
+
+fn waited(metrics: &UpstreamMetrics) -> Waited {
+    let waits = metrics.waits();
+    let bucket = |bucket: &prometheus::proto::Bucket| WaitedBucket {
+        up_to_seconds: bucket.upper_bound(),
+        count: bucket.cumulative_count(),
+    };
+    Waited {
+        count: waits.get_sample_count(),
+        sum_seconds: waits.get_sample_sum(),
+        buckets: waits.get_bucket().iter().map(bucket).collect(),
     }
 }
 

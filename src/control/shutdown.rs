@@ -14,6 +14,9 @@ use super::{Control, Events, watch};
 use crate::admin::ReloadRequest;
 use crate::server::threads::Ended;
 
+/// How long it may take to tell those who waited for a slot that they wait in vain.
+const FAREWELL: Duration = Duration::from_millis(100);
+
 /// How long workers may take to close what they were told to cut off.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -121,7 +124,8 @@ fn told(signal: &str) -> Outcome {
     Outcome::Orderly
 }
 
-/// Stops accepting, and waits for what is open; cuts off what remains after `grace`.
+/// Stops accepting, and waits for what is open; cuts off what remains after `grace`. Those who only wait for a slot then
+/// have reached no server, and are told so.
 async fn drain(control: &Control, ended: &mut mpsc::UnboundedReceiver<Ended>, grace: Duration) {
     let plane = control.plane.lock().await;
     plane.workers.drain();
@@ -132,6 +136,13 @@ async fn drain(control: &Control, ended: &mut mpsc::UnboundedReceiver<Ended>, gr
             remedy = "Raise shutdown_grace in [server].",
             "connections are cut off: shutdown_grace is over"
         );
+        for upstream in control.snapshot().upstreams.values() {
+            upstream.end_queue();
+        }
+        let farewell = timeout_at(Instant::now() + FAREWELL, all(ended));
+        if farewell.await.is_ok() {
+            return;
+        }
         plane.workers.stop();
         if let Ok(cut_off) = timeout_at(Instant::now() + STOP_WITHIN, all(ended)).await {
             tracing::warn!(connections = cut_off, "cut off");

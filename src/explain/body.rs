@@ -32,7 +32,7 @@ impl Carried {
         Carried {
             length: body.length(),
             upgrade: wanted_upgrade(inbound, body),
-            taken_in: is_taken_in(body, &inbound.headers, &route.settings.buffer, upstream.needs_lengths()),
+            taken_in: is_taken_in(body, &inbound.headers, &route.settings.buffer, upstream.needs_lengths),
         }
     }
 }

@@ -284,7 +284,7 @@ impl<'a> Passage<'a> {
         }
         let upgrade = wanted_upgrade(inbound, &body);
         let (buffer, spool) = (&route.settings.buffer, &self.gateway.spool);
-        let body = buffering::take_in(body, &inbound.headers, buffer, upstream.needs_lengths(), spool).await?;
+        let body = buffering::take_in(body, &inbound.headers, buffer, upstream.needs_lengths, spool).await?;
         let outgoing = onward.outgoing(body.length(), upgrade.as_ref(), &self.record.request_id);
         let call = Call {
             worker: self.worker.id,

@@ -75,7 +75,9 @@ pub enum Forwarded {
 /// # Errors
 /// The cause of the last attempt's failure; its detail is left in the journey.
 pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
-    let open = if call.upgrade { Some(Open::count(call.upstream)?) } else { None };
+    if call.upgrade && !Open::has_room(call.upstream) {
+        return Err(Cause::TooManyUpgraded);
+    }
     let idempotent = call.method.is_idempotent();
     let mut body = Replay::new(body);
     let mut tried = Vec::new();
@@ -95,6 +97,8 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
                 return Err(last.unwrap_or(cause));
             }
         };
+        // Only now: whoever waits for a slot has no connection.
+        let open = if call.upgrade { Some(Open::count(call.upstream)?) } else { None };
         let server = Arc::clone(lease.server());
         call.journey.attempt(&server);
         match attempt(call, lease, &mut body, tried.is_empty()).await {

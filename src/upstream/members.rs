@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use http::HeaderValue;
 use rustls_pki_types::ServerName;
@@ -178,6 +178,8 @@ pub(super) struct Members {
     /// Indexes into `list`, each as often as its weight and evenly spread: the order in which turns are taken.
     pub(super) round: Vec<usize>,
     pub(super) addresses: Addresses,
+    /// Those that are members no more and still have requests: one that returns must know of them.
+    left: Vec<Weak<Server>>,
 }
 
 pub(super) struct Member {
@@ -197,13 +199,10 @@ pub(super) struct Kin<'a> {
 }
 
 impl Members {
-    /// The members that `entries` make with `addresses`. Servers of `known` are taken over where they are the same.
-    pub(super) fn assemble<'a>(
-        entries: &[Entry],
-        addresses: Addresses,
-        known: impl Iterator<Item = &'a Arc<Server>> + Clone,
-        kin: Kin<'_>,
-    ) -> Members {
+    /// The members that `entries` make with `addresses`. Servers that `before` has, or that have left it, are taken over
+    /// where they are the same.
+    pub(super) fn assemble(entries: &[Entry], addresses: Addresses, before: &[Arc<Members>], kin: Kin<'_>) -> Members {
+        let known: Vec<Arc<Server>> = before.iter().flat_map(|members| members.known()).collect();
         let mut list: Vec<Member> = Vec::new();
         let mut seen = HashSet::new();
         for entry in entries {
@@ -214,7 +213,7 @@ impl Members {
                 }
                 let is_same =
                     |server: &&Arc<Server>| server.address == address && server.label == label && entry.is_of(server);
-                let server = known.clone().find(is_same).cloned().unwrap_or_else(|| {
+                let server = known.iter().find(is_same).cloned().unwrap_or_else(|| {
                     let tls = entry.tls.as_ref().map(|(name, common)| ClientTls::new(common, name, entry.protocol));
                     let host = entry.host.clone();
                     let protocol = entry.protocol;
@@ -235,7 +234,20 @@ impl Members {
             }
         }
         let round = round_of(&list.iter().map(|member| member.weight).collect::<Vec<_>>());
-        Members { list, round, addresses }
+        let mut left: Vec<Weak<Server>> = Vec::new();
+        for server in known {
+            let weak = Arc::downgrade(&server);
+            let is_member = list.iter().any(|member| Arc::ptr_eq(&member.server, &server));
+            if !is_member && !left.iter().any(|other| other.ptr_eq(&weak)) {
+                left.push(weak);
+            }
+        }
+        Members { list, round, addresses, left }
+    }
+
+    /// Its servers, and those that have left it.
+    fn known(&self) -> impl Iterator<Item = Arc<Server>> {
+        self.servers().cloned().chain(self.left.iter().filter_map(Weak::upgrade))
     }
 
     pub(super) fn servers(&self) -> impl Iterator<Item = &Arc<Server>> + Clone {

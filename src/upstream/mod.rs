@@ -72,6 +72,8 @@ pub struct Upstream {
     pub upgraded: Arc<AtomicUsize>,
     /// Where requests wait for a slot.
     pub queue: Arc<Queue>,
+    /// How much its servers need to be told a body's length before the body.
+    pub needs_lengths: Lengths,
     tls: Option<Arc<Common>>,
     entries: Vec<Entry>,
     /// Turns that were taken by round robin and between equals.
@@ -120,13 +122,12 @@ impl Upstream {
         let members_before = before.map(|before| before.members.load_full());
         let mut addresses = members_before.as_ref().map(|members| members.addresses.clone()).unwrap_or_default();
         addresses.retain(|name, _| entries.iter().any(|entry| entry.name() == Some(name)));
-        let known = members_before.iter().flat_map(|members| members.servers());
         let queue = match before {
             Some(before) => Arc::clone(&before.queue),
             None => Arc::new(Queue::new(settings.queue, &metrics)),
         };
         let kin = Kin { upstream: &name, metrics: &metrics, slots: settings.slots, queue: &queue };
-        let members = Members::assemble(&entries, addresses, known, kin);
+        let members = Members::assemble(&entries, addresses, members_before.as_slice(), kin);
         let percent = settings.retry.budget_percent;
         let budget = before
             .map(|before| &before.budget)
@@ -139,6 +140,7 @@ impl Upstream {
             budget,
             upgraded: before.map(|before| Arc::clone(&before.upgraded)).unwrap_or_default(),
             queue,
+            needs_lengths: lengths_needed(settings),
             tls,
             entries,
             turn: before.map(|before| Arc::clone(&before.turn)).unwrap_or_default(),
@@ -238,6 +240,11 @@ impl Upstream {
         self.queue.settle();
     }
 
+    /// The gateway ends: whoever waits for a slot is refused.
+    pub fn end_queue(&self) {
+        self.queue.end(Cause::ShutDown);
+    }
+
     /// The server that would be chosen now for a first attempt, as far as that does not hang on chance; `None`: it would
     /// have to wait for a slot. Nothing is taken or counted.
     ///
@@ -292,23 +299,13 @@ impl Upstream {
     /// Names have these addresses now. Servers that are there already, here or in `before`, stay what they are.
     /// Called by the upstream's keeper alone.
     fn learn(&self, addresses: Addresses, before: Option<&Upstream>) {
-        let now = self.members.load_full();
         let before = before.map(|before| before.members.load_full());
-        let known = now.servers().chain(before.iter().flat_map(|members| members.servers()));
+        let known: Vec<Arc<Members>> = std::iter::once(self.members.load_full()).chain(before).collect();
         let kin = Kin { upstream: &self.name, metrics: &self.metrics, slots: self.settings.slots, queue: &self.queue };
-        let members = Members::assemble(&self.entries, addresses, known, kin);
+        let members = Members::assemble(&self.entries, addresses, &known, kin);
+        // Those that were away may have missed a change.
+        members.servers().for_each(|server| server.slots.set(self.settings.slots));
         self.members.store(Arc::new(members));
-    }
-
-    /// How much its servers need to be told a body's length before the body.
-    pub fn needs_lengths(&self) -> Lengths {
-        let of = |protocol| match protocol {
-            Protocol::Uwsgi => Lengths::Demanded,
-            Protocol::Http1 => Lengths::Wanted,
-            Protocol::Http2 => Lengths::Indifferent,
-        };
-        let servers = self.settings.servers.iter();
-        servers.map(|spec| of(spec.value.endpoint.protocol())).max().unwrap_or(Lengths::Wanted)
     }
 
     pub fn timeouts(&self) -> &UpstreamTimeouts {
@@ -318,6 +315,15 @@ impl Upstream {
     pub fn host(&self) -> &HostHeader {
         &self.settings.host
     }
+}
+
+fn lengths_needed(settings: &UpstreamSettings) -> Lengths {
+    let of = |protocol| match protocol {
+        Protocol::Uwsgi => Lengths::Demanded,
+        Protocol::Http1 => Lengths::Wanted,
+        Protocol::Http2 => Lengths::Indifferent,
+    };
+    settings.servers.iter().map(|spec| of(spec.value.endpoint.protocol())).max().unwrap_or(Lengths::Wanted)
 }
 
 /// What the upstream's servers behind TLS share; `None` where there are none, or when problems have been told.
@@ -371,6 +377,23 @@ mod tests {
         assert_eq!(after.upgraded.load(Ordering::Relaxed), 1);
         drop(lease);
         assert_eq!(after.servers()[1].in_flight(), 0);
+    }
+
+    #[test]
+    fn a_server_that_returns_while_it_is_busy_is_the_same() {
+        let before = build(&settings(&[A, B], Balance::LeastRequests), None);
+        let lease = Lease::take(&before.servers()[0]).unwrap();
+        let without = build(&settings(&[B], Balance::LeastRequests), Some(&before));
+        let another = build(&settings(&[B], Balance::RoundRobin), Some(&without));
+        drop((before, without));
+        let after = build(&settings(&[A, B], Balance::LeastRequests), Some(&another));
+        assert_eq!((after.servers()[0].id, after.servers()[0].in_flight()), (lease.server().id, 1));
+        // One that nobody uses is forgotten.
+        let id = lease.server().id;
+        drop((lease, build(&settings(&[A], Balance::LeastRequests), None)));
+        let without = build(&settings(&[B], Balance::LeastRequests), Some(&after));
+        drop((another, after));
+        assert_ne!(build(&settings(&[A, B], Balance::LeastRequests), Some(&without)).servers()[0].id, id);
     }
 
     #[test]

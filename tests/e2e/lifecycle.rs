@@ -172,6 +172,25 @@ fn what_does_not_finish_in_time_is_ended() {
 }
 
 #[test]
+fn who_still_waits_for_a_slot_when_the_grace_is_over_is_told_so() {
+    let fake = Fake::start(|mut connection| connection.hold());
+    let gateway = Setup::before([fake.url()])
+        .upstream("slots = 1\nqueue = { max_wait = \"60s\" }")
+        .rest("[server]\nshutdown_grace = \"500ms\"")
+        .start();
+    let mut running = Client::connect(gateway.port("http"));
+    running.send(head("GET", "/", &[]));
+    gateway.metric_reaches("passerelle_upstream_slots_busy", &[], 1.0);
+    let mut waiting = Client::connect(gateway.port("http"));
+    waiting.send(head("GET", "/", &[]));
+    gateway.metric_reaches("passerelle_upstream_queue_length", &[], 1.0);
+    let (status, output) = gateway.stop();
+    assert!(status.code().is_some(), "{output}");
+    let answer = waiting.answer_to("GET");
+    assert_eq!((answer.status, answer.cause().as_str()), (503, "shut_down"));
+}
+
+#[test]
 fn an_open_websocket_lives_on_while_draining_and_not_beyond() {
     let gateway = Setup::before([backends::chat().url()]).rest("[server]\nshutdown_grace = \"3s\"").start();
     let port = gateway.port("http");

@@ -124,6 +124,9 @@ fn a_wait_ends() {
     assert!(timed_out.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1, "{timed_out:?}");
     assert_eq!(gateway.metric("passerelle_upstream_queue_dropped_total", &["reason=\"timeout\""]), 1.0);
     drop(busy);
+    let queue = gateway.status()["upstreams"][0]["queue"].clone();
+    assert_eq!((&queue["dropped"]["timeout"], &queue["dropped"]["full"]), (&1.into(), &0.into()), "{queue}");
+    assert!(queue["waited"]["count"].is_u64() && queue["waited"]["buckets"][0]["up_to_seconds"] == 0.001, "{queue}");
 }
 
 #[test]

@@ -192,6 +192,23 @@ fn as_many_upgraded_connections_are_open_as_may_be() {
 }
 
 #[test]
+fn attempts_that_wait_for_a_slot_are_not_counted_as_open() {
+    let fake = Fake::start(|mut connection| connection.hold());
+    let gateway =
+        Setup::before([fake.url()]).upstream("slots = 1\nmax_upgraded = 1\nqueue = { max_wait = \"60s\" }").start();
+    let upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    let mut held = Client::connect(gateway.port("http"));
+    held.send(head("GET", "/", &[]));
+    gateway.metric_reaches("passerelle_upstream_slots_busy", &[], 1.0);
+    let _waiting = [1.0, 2.0].map(|waiting| {
+        let mut client = Client::connect(gateway.port("http"));
+        client.send(head("GET", "/ws", &upgrade));
+        gateway.metric_reaches("passerelle_upstream_queue_length", &[], waiting);
+        client
+    });
+}
+
+#[test]
 fn a_silent_upgraded_connection_ends_when_the_file_says() {
     let gateway = Setup::before([backends::chat().url()]).upstream("timeouts = { upgraded = \"500ms\" }").start();
     let mut socket = WebSocket::open(gateway.port("http"), "/ws");

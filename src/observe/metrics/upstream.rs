@@ -33,10 +33,10 @@ pub enum Dropped {
 }
 
 impl Dropped {
-    pub(super) const ALL: [Dropped; 5] =
+    pub(crate) const ALL: [Dropped; 5] =
         [Dropped::Full, Dropped::Timeout, Dropped::Overload, Dropped::ClientLeft, Dropped::NoServer];
 
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Dropped::Full => "full",
             Dropped::Timeout => "timeout",

@@ -3,8 +3,9 @@
 //!
 //! Better classes go first. Within a class the oldest goes first, as long as nobody waits for long: that is fair, and
 //! bursts are what a queue is for. Under lasting overload it is the wrong order: everybody waits as long as the line is,
-//! and is served when nobody is interested any more. So once somebody has waited for an interval, and more join than
-//! leave, the newest go first until the line has emptied (adaptive LIFO). Meanwhile those who have waited for longer than
+//! and is served when nobody is interested any more. So once somebody has waited for an interval, or a good part of
+//! those who wait give up before that, and more join than are served, the newest go first until the line has emptied
+//! (adaptive LIFO). Meanwhile those who have waited for longer than
 //! a moment are refused: their turn will not come, and the sooner they know the better. The newest are kept however long
 //! they have waited, as many as there are slots or are served in an interval: nobody idles for lack of requests, and a few
 //! slow ones do not make an overload.
@@ -30,6 +31,10 @@ struct Entry<W> {
     since: Instant,
     waiter: W,
 }
+
+/// Clients are impatient when for so many that are served one gives up, and when at least so many do.
+const SERVED_FOR_ONE_LEFT: u32 = 4;
+const LEAST_LEFT: u32 = 2;
 
 /// What the settings come to.
 #[derive(Clone, Copy, Debug)]
@@ -60,11 +65,13 @@ struct Window {
     began: Instant,
     joined: u32,
     seated: u32,
+    /// By themselves.
+    left: u32,
 }
 
 impl Window {
     fn new(began: Instant) -> Window {
-        Window { began, joined: 0, seated: 0 }
+        Window { began, joined: 0, seated: 0, left: 0 }
     }
 }
 
@@ -79,6 +86,8 @@ pub(super) struct Line<W> {
     shedding: bool,
     /// Seats in a second, of late; `None` before any window has passed.
     rate: Option<f64>,
+    /// When somebody was last seated, or began to wait for nobody else.
+    moved: Instant,
 }
 
 impl<W> Line<W> {
@@ -91,6 +100,7 @@ impl<W> Line<W> {
             newest_first: false,
             shedding: false,
             rate: None,
+            moved: now,
         }
     }
 
@@ -110,6 +120,7 @@ impl<W> Line<W> {
     pub(super) fn join(&mut self, class: Priority, waiter: W, now: Instant) -> Result<(Key, Option<W>), W> {
         if self.waiting.is_empty() {
             self.window = Window::new(now);
+            self.moved = now;
         }
         self.look(now);
         self.window.joined = self.window.joined.saturating_add(1);
@@ -146,7 +157,9 @@ impl<W> Line<W> {
     /// more.
     pub(super) fn leave(&mut self, key: Key, now: Instant) -> Option<W> {
         self.look(now);
-        self.take_out(key)
+        let waiter = self.take_out(key)?;
+        self.window.left = self.window.left.saturating_add(1);
+        Some(waiter)
     }
 
     /// Seats the first in order for whom `seat` finds something; asks no more than `most`.
@@ -174,6 +187,7 @@ impl<W> Line<W> {
         }
         let (key, what) = found?;
         self.window.seated = self.window.seated.saturating_add(1);
+        self.moved = now;
         self.take_out(key).map(|waiter| (waiter, what))
     }
 
@@ -198,11 +212,16 @@ impl<W> Line<W> {
     }
 
     /// How long it takes until as many as wait now have got a slot, by how it went of late; `None` when nothing is
-    /// known.
-    pub(super) fn drains_in(&self) -> Option<Duration> {
-        let rate = self.rate.filter(|rate| *rate > 0.0)?;
+    /// known. Where nobody has been served for a while, it goes no faster than one in that time.
+    pub(super) fn drains_in(&self, now: Instant) -> Option<Duration> {
+        let rate = self.rate?;
         let waiting = u32::try_from(self.waiting.len().saturating_add(1)).unwrap_or(u32::MAX);
-        Duration::try_from_secs_f64(f64::from(waiting) / rate).ok()
+        let stalled = now.duration_since(self.moved).saturating_mul(waiting);
+        if rate <= 0.0 {
+            return Some(stalled);
+        }
+        let by_rate = Duration::try_from_secs_f64(f64::from(waiting) / rate).unwrap_or(Duration::MAX);
+        Some(by_rate.max(stalled))
     }
 
     fn served_in_an_interval(&self) -> usize {
@@ -243,12 +262,14 @@ impl<W> Line<W> {
         if passed < self.rules.window() {
             return;
         }
-        let Window { joined, seated, .. } = self.window;
+        let Window { joined, seated, left, .. } = self.window;
         self.window = Window::new(now);
         let rate = f64::from(seated) / passed.as_secs_f64();
         self.rate = Some(self.rate.map_or(rate, |before| 0.7 * before + 0.3 * rate));
         let grows = !self.waiting.is_empty() && joined > 0 && joined >= seated;
-        self.shedding = grows && (self.newest_first || self.longest_wait(now) >= self.rules.interval);
+        let is_impatient = left >= LEAST_LEFT && left >= seated / SERVED_FOR_ONE_LEFT;
+        let is_lasting = self.newest_first || is_impatient || self.longest_wait(now) >= self.rules.interval;
+        self.shedding = grows && is_lasting;
         self.newest_first |= self.shedding;
     }
 }
@@ -472,7 +493,7 @@ mod tests {
     #[test]
     fn how_long_it_takes_is_told_by_how_it_went() {
         let mut desk = Desk::new(SETTINGS);
-        assert_eq!(desk.line.drains_in(), None);
+        assert_eq!(desk.line.drains_in(desk.now), None);
         for who in 0..1000 {
             desk.join(NORMAL, who).unwrap();
         }
@@ -480,7 +501,49 @@ mod tests {
             desk.pass(10);
             desk.seat();
         }
-        let drains_in = desk.line.drains_in().unwrap().as_secs_f64();
+        let drains_in = desk.line.drains_in(desk.now).unwrap().as_secs_f64();
         assert!((8.0..10.5).contains(&drains_in), "{drains_in}");
+        // The workers are stuck from now on.
+        desk.pass(2000);
+        assert!(desk.line.drains_in(desk.now) > Some(Duration::from_secs(1000)));
+    }
+
+    #[test]
+    fn where_nobody_was_ever_served_it_takes_long() {
+        let mut desk = Desk::new(SETTINGS);
+        for who in 0..10 {
+            desk.join(NORMAL, who).unwrap();
+            desk.pass(500);
+        }
+        assert!(desk.line.drains_in(desk.now) > Some(Duration::from_secs(40)));
+    }
+
+    /// Twice the load, and everybody gives up before anybody has waited for an interval.
+    #[test]
+    fn clients_that_give_up_early_are_a_sign_of_overload_too() {
+        let mut desk = Desk::new(SETTINGS);
+        let mut waiting: std::collections::VecDeque<(Instant, u32, Key)> = std::collections::VecDeque::new();
+        let mut waits = Vec::new();
+        for who in 0..400 {
+            desk.pass(10);
+            let (key, _) = desk.line.join(NORMAL, who, desk.now).unwrap();
+            waiting.push_back((desk.now, who, key));
+            while let Some((since, _, key)) = waiting.front().copied()
+                && desk.now.duration_since(since) >= Duration::from_millis(400)
+            {
+                desk.line.leave(key, desk.now);
+                waiting.pop_front();
+            }
+            if who % 2 == 0
+                && let Some(seated) = desk.seat()
+            {
+                let (since, ..) = waiting.iter().find(|(_, who, _)| *who == seated).unwrap();
+                waits.push(desk.now.duration_since(*since));
+            }
+            let shed = desk.shed(2);
+            waiting.retain(|(_, who, _)| !shed.contains(who));
+        }
+        let late = &waits[waits.len() / 2..];
+        assert!(late.iter().all(|wait| *wait < Duration::from_millis(50)), "{late:?}");
     }
 }

@@ -135,7 +135,7 @@ impl Queue {
     /// Seconds after which one who was refused may come again: by then as many as wait now have got a slot. A little
     /// more for some than for others, so that they do not all come back at once.
     pub fn retry_after(&self) -> u64 {
-        let drains_in = self.lock().line.drains_in().map_or(1, |time| time.as_secs().saturating_add(1));
+        let drains_in = self.lock().line.drains_in(Instant::now()).map_or(1, |time| time.as_secs().saturating_add(1));
         let seconds = drains_in.clamp(1, LONGEST_RETRY);
         seconds.saturating_add(fastrand::u64(..=seconds / 2))
     }
@@ -236,6 +236,20 @@ impl Queue {
         self.publish(&mut inner);
         drop(inner);
         waiter.is_some()
+    }
+
+    /// Tells everybody who waits that they wait in vain.
+    pub(super) fn end(&self, cause: Cause) {
+        let mut told = Told::new();
+        {
+            let mut inner = self.lock();
+            let seat = |line: &mut Line<Waiter>| line.seat_first(1, Instant::now(), |_| Some(()));
+            while let Some((waiter, ())) = seat(&mut inner.line) {
+                told.push((waiter.tell, Err(Refused::NoServer(cause))));
+            }
+            self.publish(&mut inner);
+        }
+        deliver(told);
     }
 
     fn publish(&self, inner: &mut Inner) {

@@ -7,17 +7,22 @@
 //!
 //! While all slots are taken, phases follow one another, each with another number of slots: at the estimate; some above,
 //! which costs no answers, since what is too much waits in the server; and now and then below, for as short as will do
-//! and for no more than a fiftieth of what the server can do. Each phase yields one observation, and the number of workers
-//! under which all of them are the likeliest is the estimate. Where that may be the highest that was tried, more are
-//! tried. Older observations count less and less; when the rate has plainly become another (workers have come or gone, or
-//! the work has changed), all before is forgotten, and finding out again comes first.
+//! and for no more than a fiftieth of what the server can do. A phase counts from when all that it began with has been
+//! answered. Each yields one observation, and the number of workers under which all of them are the likeliest is the
+//! estimate. Where that may be the highest that was tried, more are tried, unless requests would stay in the server for
+//! so long that clients leave. Older observations count less and less; when the rate has plainly become another (workers
+//! have come or gone, or the work has changed), all before is forgotten, and finding out again comes first.
+//!
+//! Where requests take unequal times, the order of the answers tells as much (`ranks`), and at no cost: where it shows as
+//! many workers as are estimated, nothing is tried below.
 //!
 //! Nothing here compares latencies with the least that was ever seen: that drifts with the mix of requests, and whoever
 //! looks for it anew has to starve the server for it.
 
 use std::time::Duration;
 
-use super::observed::{MOST, Observation, Observed};
+use super::observed::{MOST, Observation, Observed, whole};
+use super::ranks::Counts;
 
 /// What a server gets before anything is known.
 const FIRST: usize = 4;
@@ -36,23 +41,68 @@ const CHEAP: f64 = 0.2;
 const DEAR: f64 = 0.4;
 
 /// The longest that is waited for what a phase began with to end.
-const LONGEST_SETTLING: f64 = 5.0;
+const LONGEST_STAY: f64 = 5.0;
+const LONGEST_SETTLING: Duration = Duration::from_secs(5);
 
-/// What a server has done; all of it only grows.
+/// By how much more is tried in doubt, and for how long requests may stay in the server for that, in seconds.
+const MOST_GROWTH: f64 = 2.0;
+const LEAST_GROWTH: f64 = 1.7;
+const LONG: f64 = 0.7;
+
+/// How much the times of requests differ: before anything is known, and within reason.
+const UNKNOWN_SPREAD: f64 = 0.3;
+const LEAST_SPREAD: f64 = 0.1;
+const MOST_SPREAD: f64 = 4.0;
+
+/// Nobody has more in flight to a server whose slots are learnt.
+const MOST_IN_FLIGHT: f64 = 1e5;
+
+/// What a server has done, in microseconds; all of it only grows, and wraps around.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reading {
     /// Since some moment.
     pub(super) now: Duration,
     /// Whether requests wait for a slot at this moment.
     pub(super) is_wanted: bool,
-    /// Requests in flight over time, in seconds.
-    pub(super) area: f64,
+    /// Requests in flight over time.
+    pub(super) area: u64,
     /// Answers that began.
     pub(super) answers: u64,
-    /// Requests that are over: how many, and the sums of how long they took in seconds and of the squares of that.
+    /// Requests that are over: how many, and the sums of how long they took and of the squares of that.
+    pub(super) ended: u64,
+    pub(super) took: u64,
+    pub(super) squares: u64,
+    pub(super) ranks: Counts,
+}
+
+/// What it did between two readings, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passed {
+    pub(super) seconds: f64,
+    pub(super) area: f64,
+    pub(super) answers: u64,
     pub(super) ended: u64,
     pub(super) took: f64,
     pub(super) squares: f64,
+}
+
+impl Reading {
+    /// `None` where no time has passed, or one of the readings was taken in the middle of a count.
+    pub(super) fn since(&self, last: &Reading) -> Option<Passed> {
+        let seconds = self.now.saturating_sub(last.now).as_secs_f64();
+        let area = self.area.wrapping_sub(last.area).cast_signed() as f64 / 1e6;
+        if seconds <= 0.0 || area < 0.0 || area > seconds * MOST_IN_FLIGHT {
+            return None;
+        }
+        Some(Passed {
+            seconds,
+            area,
+            answers: self.answers.wrapping_sub(last.answers),
+            ended: self.ended.wrapping_sub(last.ended),
+            took: self.took.wrapping_sub(last.took) as f64 / 1e6,
+            squares: self.squares.wrapping_sub(last.squares) as f64 / 1e12,
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,11 +117,16 @@ struct Phase {
     kind: Kind,
     slots: usize,
     began: Duration,
-    /// When what it began with is over; `None` until all its slots are taken.
-    settled: Option<Duration>,
+    /// Requests that have ended since its slots are taken; `None` until they are.
+    replaced: Option<f64>,
+    /// What it has cost, in seconds of all that the server can do.
+    cost: f64,
     seconds: f64,
     area: f64,
     answers: u64,
+    times: Times,
+    /// Those of all answers before it counted.
+    ranks: Option<Counts>,
 }
 
 /// See the module.
@@ -82,7 +137,12 @@ pub(super) struct Learner {
     last: Option<Reading>,
     /// Seconds in flight for each answer, of late; `None` before the first.
     latency: Option<f64>,
-    times: Times,
+    /// Seconds in flight since the last answer.
+    unanswered: f64,
+    /// Seconds that a worker takes for a request, as far as is known.
+    service: Option<f64>,
+    /// How much that differs: its variance over the square of its mean.
+    spread: f64,
     /// Phases for which to be in doubt.
     doubt: u32,
     /// What phases below have cost and may not have yet, in seconds of all that the server can do, and when that was
@@ -100,7 +160,9 @@ impl Learner {
             observed: Observed::default(),
             last: None,
             latency: None,
-            times: Times::default(),
+            unanswered: 0.0,
+            service: None,
+            spread: UNKNOWN_SPREAD,
             doubt: DOUBT,
             spent: 0.0,
             spent_at: Duration::ZERO,
@@ -120,75 +182,116 @@ impl Learner {
 
     /// Takes what the server has done until now. To be called several times in the time that requests take, or in a
     /// tenth of a second where they take longer.
-    pub(super) fn look(&mut self, reading: Reading) {
-        let Some(last) = self.last.replace(reading) else { return };
-        let seconds = reading.now.saturating_sub(last.now).as_secs_f64();
-        if seconds <= 0.0 {
-            return;
-        }
-        let area = reading.area - last.area;
-        let answers = reading.answers.wrapping_sub(last.answers);
+    pub(super) fn look(&mut self, reading: &Reading) {
+        let Some(last) = self.last.replace(*reading) else { return };
+        let Some(passed) = reading.since(&last) else { return };
+        let Passed { seconds, area, answers, .. } = passed;
+        self.unanswered += area;
         if answers > 0 {
-            let latency = area / answers as f64;
+            let latency = std::mem::take(&mut self.unanswered) / answers as f64;
             let share = (answers as f64 / 30.0).min(0.5);
             self.latency = Some(self.latency.map_or(latency, |before| before + share * (latency - before)));
         }
-        self.times.add(&reading, &last);
         let Some(latency) = self.latency else { return };
         // Whether slots are taken by chance or for want of more shows in the queue alone.
-        let is_wanted = last.is_wanted && reading.is_wanted;
-        if !is_wanted || !self.phase.takes(last.now, area / seconds, latency) {
+        if !(last.is_wanted && reading.is_wanted) {
             return;
         }
-        self.phase.seconds += seconds;
-        self.phase.area += area;
-        self.phase.answers = self.phase.answers.saturating_add(answers);
-        if self.phase_is_over(latency) {
-            self.conclude(reading.now);
+        let in_flight = area / seconds;
+        if self.phase.kind == Kind::Below {
+            self.phase.cost += (1.0 - in_flight / self.estimate as f64).max(0.0) * seconds;
         }
+        let stay = self.stay(latency);
+        if self.phase.takes(last.now, &passed, stay.max(latency)) {
+            self.phase.add(&passed, &last.ranks);
+        }
+        if self.phase_is_over(stay) {
+            self.conclude(reading);
+        }
+    }
+
+    /// How long a request stays in the server in this phase.
+    fn stay(&self, latency: f64) -> f64 {
+        let stay = |service: f64| service * (self.phase.slots as f64 / self.estimate as f64).max(1.0);
+        self.service.map_or(latency, stay).clamp(0.0, LONGEST_STAY)
     }
 
     /// As many answers as it takes to tell the phase from its neighbours: the fewer the slots, the more one matters.
-    fn phase_is_over(&self, latency: f64) -> bool {
-        let (slots, estimate) = (self.phase.slots as f64, self.estimate as f64);
-        let (answers, seconds) = (self.phase.answers as f64, self.phase.seconds);
-        let step = match self.phase.kind {
+    fn phase_is_over(&self, stay: f64) -> bool {
+        let phase = &self.phase;
+        if phase.cost > DEAR {
+            return true;
+        }
+        let (slots, estimate) = (phase.slots as f64, self.estimate as f64);
+        let step = match phase.kind {
+            Kind::At if self.doubt > 0 => 0.5,
             Kind::At => 1.0 / estimate.min(5.0),
             Kind::Above | Kind::Below => ((slots - estimate).abs() / slots.max(estimate)).max(0.15),
         };
-        let spread = self.times.spread();
-        let mut wanted = (3.0 * spread / (step * step)).max(4.0).max(slots);
-        if self.phase.kind == Kind::Below {
-            let cost = (1.0 - slots / estimate) * seconds;
-            if cost > DEAR {
-                return true;
-            }
-            if cost < CHEAP {
-                wanted = wanted.max(BELOW * spread);
-            }
-        }
-        let whole = if self.doubt > 0 { latency } else { 2.0 * latency };
-        (answers >= wanted && seconds >= whole) || seconds > (8.0 * latency).max(2.0)
+        let spread = self.spread_by_now();
+        let wanted = match phase.kind {
+            Kind::At | Kind::Above => (3.0 * spread / (step * step)).max(4.0).max(slots),
+            Kind::Below if phase.cost < CHEAP => (BELOW * spread).max(3.0).max(slots),
+            Kind::Below => (3.0 * spread / (step * step)).max(3.0).max(slots),
+        };
+        let whole = if self.doubt > 0 { stay } else { 2.0 * stay };
+        (phase.answers as f64 >= wanted && phase.seconds >= whole) || phase.seconds > (8.0 * stay).max(2.0)
     }
 
-    fn conclude(&mut self, now: Duration) {
+    fn conclude(&mut self, reading: &Reading) {
+        let now = reading.now;
+        self.spread = self.spread_by_now();
         let phase = &self.phase;
-        if phase.kind == Kind::Below {
-            let part = 1.0 - phase.slots as f64 / self.estimate as f64;
-            self.spent += part.max(0.0) * now.saturating_sub(phase.began).as_secs_f64();
-        }
-        let in_flight = phase.area / phase.seconds;
-        self.observed.add(Observation { in_flight, seconds: phase.seconds, answers: phase.answers as f64, at: now });
+        self.spent += phase.cost;
         self.doubt = self.doubt.saturating_sub(1);
-        let spread = self.times.spread();
-        if self.observed.is_contradicted(self.estimate, spread, now) {
+        if phase.seconds > 0.0 && phase.times.ended > 0.0 {
+            let in_flight = phase.area / phase.seconds;
+            // Where all take about as long, that says more of how fast answers come than how many of few have come; where
+            // some take much longer, those are missing at first.
+            let even = (1.5 - 2.0 * self.spread).clamp(0.0, 1.0);
+            let blend = |took: f64, counted: f64| even * took + (1.0 - even) * counted;
+            self.observed.add(Observation {
+                in_flight,
+                seconds: blend(phase.times.took / in_flight, phase.seconds),
+                answers: blend(phase.times.ended, phase.answers as f64),
+                ranked: phase.ranks.as_ref().and_then(|before| reading.ranks.since(before)),
+                at: now,
+            });
+        }
+        let mut verdict = self.observed.verdict(self.spread, now);
+        // With as many as are likely by now: that more in flight bring more answers is no contradiction.
+        if self.observed.is_contradicted(self.estimate.max(verdict.likeliest), self.spread, now) {
             self.observed.forget();
             self.doubt = DOUBT;
+            verdict = self.observed.verdict(self.spread, now);
         }
-        let verdict = self.observed.verdict(spread, now);
         self.estimate = verdict.likeliest;
+        if let Some(service) = self.service_in_phase() {
+            self.service = Some(service);
+        }
         let (kind, slots) = self.next(verdict.credible, now);
         self.phase = Phase::new(kind, slots, now);
+    }
+
+    fn service_in_phase(&self) -> Option<f64> {
+        let phase = &self.phase;
+        let in_flight = phase.area / phase.seconds;
+        let busy = in_flight.min(self.estimate as f64);
+        (phase.times.ended > 0.0).then(|| phase.times.took / phase.times.ended * busy / in_flight)
+    }
+
+    /// With what this phase has shown.
+    fn spread_by_now(&self) -> f64 {
+        let phase = &self.phase;
+        let (Some(variance), Some(service)) = (phase.times.variance(), self.service_in_phase()) else {
+            return self.spread;
+        };
+        // Those that wait in the server do so for as long as several others take.
+        let workers = self.estimate as f64;
+        let waiting = (phase.area / phase.seconds - workers).max(0.0);
+        let spread = variance / (service * service) / (1.0 + waiting / (workers * workers));
+        let share = phase.times.ended / (phase.times.ended + 20.0);
+        (self.spread + share * (spread.clamp(0.0, MOST_SPREAD) - self.spread)).max(LEAST_SPREAD)
     }
 
     fn next(&mut self, credible: usize, now: Duration) -> (Kind, usize) {
@@ -198,11 +301,16 @@ impl Learner {
         let is_in_doubt = self.doubt > 0;
         let highest = self.observed.highest(now);
         let is_open = credible >= highest;
-        if is_open && is_in_doubt {
-            return (Kind::Above, highest.max(1).saturating_mul(2).min(MOST));
+        let growth = (LONG / self.latency.unwrap_or(LONG)).min(MOST_GROWTH);
+        if is_open && is_in_doubt && growth >= LEAST_GROWTH {
+            return (Kind::Above, whole(highest.max(1) as f64 * growth).min(MOST));
         }
-        let needs_below = estimate > 1 && self.observed.below(estimate as f64, now) < BELOW / 2.0 * self.times.spread();
-        if needs_below && (is_in_doubt || self.spent <= 0.0) {
+        let is_reached = self.observed.rank(now) >= 0.8 * estimate as f64;
+        let needs_below = estimate > 1
+            && !is_reached
+            && self.observed.below(estimate as f64, now) < (BELOW / 2.0 * self.spread).max(2.0);
+        let may_cost = if is_in_doubt { self.spent < DEAR } else { self.spent <= 0.0 };
+        if needs_below && may_cost {
             return (Kind::Below, (estimate / 2).max(1));
         }
         let step = (estimate / 5).max(1);
@@ -216,45 +324,69 @@ impl Learner {
 
 impl Phase {
     fn new(kind: Kind, slots: usize, began: Duration) -> Phase {
-        Phase { kind, slots, began, settled: None, seconds: 0.0, area: 0.0, answers: 0 }
+        Phase {
+            kind,
+            slots,
+            began,
+            replaced: None,
+            cost: 0.0,
+            seconds: 0.0,
+            area: 0.0,
+            answers: 0,
+            times: Times::default(),
+            ranks: None,
+        }
     }
 
-    /// Whether a time that began at `since`, with `in_flight` requests, tells something of so many slots: they were
-    /// taken, and by requests of this phase.
-    fn takes(&mut self, since: Duration, in_flight: f64, latency: f64) -> bool {
-        let slots = self.slots as f64;
+    fn add(&mut self, passed: &Passed, ranks: &Counts) {
+        self.ranks.get_or_insert(*ranks);
+        self.seconds += passed.seconds;
+        self.area += passed.area;
+        self.answers = self.answers.saturating_add(passed.answers);
+        self.times.add(passed);
+    }
+
+    /// Whether a time that began at `since` tells something of so many slots: they were taken, and by requests of this
+    /// phase, each of them.
+    fn takes(&mut self, since: Duration, passed: &Passed, stay: f64) -> bool {
+        let (slots, in_flight) = (self.slots as f64, passed.area / passed.seconds);
         if in_flight < slots - (0.07 * slots).max(0.35) {
             return false;
         }
-        let settling = Duration::from_secs_f64(latency.clamp(0.0, LONGEST_SETTLING));
-        if since < *self.settled.get_or_insert(since.saturating_add(settling)) {
+        // Some of the phase before may take longer, but not for ever: streams do.
+        let patience = self.began.saturating_add(Duration::from_secs_f64(4.0 * stay));
+        let is_over_full = in_flight > slots + (0.1 * slots).max(0.35);
+        if self.seconds <= 0.0 && is_over_full && since <= patience {
             return false;
         }
-        // Some of the phase before may take longer, but not for ever: streams do.
-        let is_over_full = in_flight > slots + (0.1 * slots).max(0.35);
-        self.seconds > 0.0 || !is_over_full || since > self.began.saturating_add(settling.saturating_mul(4))
+        let Some(replaced) = &mut self.replaced else {
+            self.replaced = Some(0.0);
+            return false;
+        };
+        let is_settled = *replaced >= slots;
+        *replaced += passed.ended as f64;
+        is_settled || since > patience.max(self.began.saturating_add(LONGEST_SETTLING))
     }
 }
 
-/// How long requests take, of late.
+/// How long requests took, in one phase.
 #[derive(Default)]
 struct Times {
-    mean: f64,
-    square: f64,
+    ended: f64,
+    took: f64,
+    squares: f64,
 }
 
 impl Times {
-    fn add(&mut self, reading: &Reading, last: &Reading) {
-        let ended = reading.ended.wrapping_sub(last.ended) as f64;
-        if ended > 0.0 {
-            let share = (ended / 100.0).min(0.5);
-            self.mean += share * ((reading.took - last.took) / ended - self.mean);
-            self.square += share * ((reading.squares - last.squares) / ended - self.square);
-        }
+    fn add(&mut self, passed: &Passed) {
+        self.ended += passed.ended as f64;
+        self.took += passed.took;
+        self.squares += passed.squares;
     }
 
-    /// Their variance over the square of their mean, within reason.
-    fn spread(&self) -> f64 {
-        if self.mean > 0.0 { (self.square / (self.mean * self.mean) - 1.0).clamp(0.15, 4.0) } else { 1.0 }
+    /// `None`: there are too few.
+    fn variance(&self) -> Option<f64> {
+        let mean = self.took / self.ended;
+        (self.ended >= 2.0).then(|| (self.squares / self.ended - mean * mean).max(0.0))
     }
 }

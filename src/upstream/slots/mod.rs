@@ -8,6 +8,7 @@
 mod gauge;
 mod learner;
 mod observed;
+mod ranks;
 #[cfg(test)]
 mod simulation;
 
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::settings::SlotSettings;
-use gauge::Gauge;
+use gauge::{Gauge, Measured};
 use learner::Learner;
 
 /// No bound.
@@ -42,8 +43,7 @@ struct Learning {
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Taken {
-    /// When, where that is measured.
-    began: Option<u64>,
+    measured: Option<Measured>,
 }
 
 impl Slots {
@@ -82,7 +82,7 @@ impl Slots {
     /// whether requests wait for a slot.
     pub(super) fn learn(&self, answers: u64, is_wanted: bool) {
         if let Some(learning) = &mut *self.learning.lock().unwrap_or_else(PoisonError::into_inner) {
-            learning.learner.look(self.gauge.read(answers, is_wanted));
+            learning.learner.look(&self.gauge.read(answers, is_wanted));
             learning.estimate = learning.learner.estimate();
             self.limit.store(learning.learner.slots(), Ordering::SeqCst);
         }
@@ -97,13 +97,13 @@ impl Slots {
             let more = |busy: usize| (busy < limit).then(|| busy.saturating_add(1));
             self.busy.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         }
-        Some(Taken { began: self.learns.load(Ordering::Relaxed).then(|| self.gauge.begin()) })
+        Some(Taken { measured: self.learns.load(Ordering::Relaxed).then(|| self.gauge.begin()) })
     }
 
     /// Gives one back. Whoever does it looks for those who wait afterwards.
     pub(super) fn give_back(&self, taken: Taken) {
-        if let Some(began) = taken.began {
-            self.gauge.end(began);
+        if let Some(measured) = &taken.measured {
+            self.gauge.end(measured);
         }
         self.busy.fetch_sub(1, Ordering::SeqCst);
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::ranks::Ranked;
+
 /// Observations that are kept.
 const KEPT: usize = 48;
 
@@ -12,6 +14,12 @@ const HALF: f64 = 10.0;
 /// slots cost answers, too many do not.
 const CLEARLY: f64 = 1.5;
 
+/// What a rank above the number of workers counts against it, one that should have been seen, and all of them together:
+/// servers with several listen backlogs answer out of order.
+const RANK_TOO_HIGH: f64 = 3.0;
+const RANK_UNSEEN: f64 = 0.3;
+const RANKS_AT_MOST: f64 = 5.0;
+
 /// Nobody has more.
 pub(super) const MOST: usize = 1000;
 
@@ -21,6 +29,7 @@ pub(super) struct Observation {
     pub(super) in_flight: f64,
     pub(super) seconds: f64,
     pub(super) answers: f64,
+    pub(super) ranked: Option<Ranked>,
     pub(super) at: Duration,
 }
 
@@ -68,7 +77,7 @@ impl Observed {
 
     /// How many answers were seen well below `workers`, by what they count.
     pub(super) fn below(&self, workers: f64, now: Duration) -> f64 {
-        let low = self.all.iter().filter(|seen| seen.in_flight < (0.75 * workers).min(workers - 0.5));
+        let low = self.all.iter().filter(|seen| seen.in_flight < (0.8 * workers).min(workers - 0.5));
         low.map(|seen| seen.weight(now) * seen.answers).sum()
     }
 
@@ -80,7 +89,7 @@ impl Observed {
     pub(super) fn verdict(&self, spread: f64, now: Duration) -> Verdict {
         let highest = whole(self.all.iter().map(|seen| seen.in_flight).fold(1.0, f64::max)).clamp(1, MOST);
         let likelihoods: Vec<(usize, f64)> =
-            (1..=highest).map(|workers| (workers, self.likelihood(workers, now) / spread)).collect();
+            (1..=highest).map(|workers| (workers, self.likelihood(workers, spread, now))).collect();
         let best = likelihoods.iter().map(|(_, likelihood)| *likelihood).fold(f64::MIN, f64::max);
         let last = |least: f64| {
             let found = likelihoods.iter().rev().find(|(_, likelihood)| *likelihood >= least);
@@ -89,7 +98,11 @@ impl Observed {
         Verdict { likeliest: last(best), credible: last(best - CLEARLY) }
     }
 
-    fn likelihood(&self, workers: usize, now: Duration) -> f64 {
+    fn likelihood(&self, workers: usize, spread: f64, now: Duration) -> f64 {
+        self.by_rate(workers, now) / spread - self.against_ranks(workers, now)
+    }
+
+    fn by_rate(&self, workers: usize, now: Duration) -> f64 {
         let (mut answers, mut work, mut sum) = (0.0, 0.0, 0.0);
         for seen in &self.all {
             let weight = seen.weight(now);
@@ -99,6 +112,33 @@ impl Observed {
             sum += weight * seen.answers * busy.ln();
         }
         sum - answers * work.max(f64::MIN_POSITIVE).ln()
+    }
+
+    /// How incredible the ranks are. With more workers than the highest rank others would have been seen, the sooner the
+    /// more the times differ; with fewer it would not have been.
+    fn against_ranks(&self, workers: usize, now: Duration) -> f64 {
+        let (mut too_few, mut too_many) = (0.0, 0.0);
+        for seen in &self.all {
+            let Some(ranked) = seen.ranked else { continue };
+            let weight = seen.weight(now);
+            if ranked.highest > workers as f64 {
+                too_few += RANK_TOO_HIGH * weight;
+            }
+            // The highest is hardly ever among few.
+            let highest = ranked.highest * (seen.answers + 1.0) / (seen.answers - 1.0).max(1.0);
+            let expected = seen.in_flight.min(workers as f64) - 0.3 * (highest - 2.0).max(0.0);
+            if expected > highest {
+                let disorder = (2.0 * ranked.disorder() - 1.0).max(0.0);
+                too_many += RANK_UNSEEN * weight * disorder * seen.answers * (expected / highest).ln();
+            }
+        }
+        too_few.min(RANKS_AT_MOST) + too_many.min(RANKS_AT_MOST)
+    }
+
+    /// The highest rank of late.
+    pub(super) fn rank(&self, now: Duration) -> f64 {
+        let lately = self.all.iter().filter(|seen| seen.weight(now) > 0.3);
+        lately.filter_map(|seen| seen.ranked).map(|ranked| ranked.highest).fold(1.0, f64::max)
     }
 
     /// Whether the last observations make those before incredible: with work enough for `workers`, answers come at
@@ -123,6 +163,6 @@ impl Observed {
 }
 
 /// Numbers of requests are far from where this would not fit.
-fn whole(number: f64) -> usize {
+pub(super) fn whole(number: f64) -> usize {
     number.round().clamp(0.0, 1e6) as usize
 }
