@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
+use super::answers::Receive;
 use super::{Exchange, Replay, Sending, failed, is_of_connection};
 use crate::http1::encode::trailing;
 use crate::request::rejection::Cause;
@@ -16,7 +16,7 @@ use crate::upstream::health::Failure;
 pub(super) struct ServerBody {
     /// Taken when it is complete. With it goes the stream, which is reset if the request was not sent whole.
     exchange: Option<Exchange>,
-    receive: RecvStream,
+    receive: Receive,
     body: Replay,
     /// Bytes still to come, where that is known.
     left: Option<u64>,
@@ -25,7 +25,7 @@ pub(super) struct ServerBody {
 }
 
 impl ServerBody {
-    pub(super) fn new(exchange: Exchange, receive: RecvStream, body: Replay, length: Option<u64>) -> ServerBody {
+    pub(super) fn new(exchange: Exchange, receive: Receive, body: Replay, length: Option<u64>) -> ServerBody {
         ServerBody { exchange: Some(exchange), receive, body, left: length, taken: false }
     }
 
@@ -72,8 +72,6 @@ impl Body for ServerBody {
         loop {
             let pending = match this.receive.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
-                    // It is handed on at once, and the next is asked for only when there is room.
-                    let _ = this.receive.flow_control().release_capacity(data.len());
                     this.taken = true;
                     this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
                     if this.receive.is_end_stream() {

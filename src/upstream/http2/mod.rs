@@ -1,8 +1,10 @@
 //! HTTP/2 towards a server (RFC 9113): one request on one stream, its body and the response's streaming at once, with
 //! trailers both ways. The `h2` crate does frames and windows; what a failure means for the request is decided here.
 
+mod answers;
 mod body;
 pub mod connections;
+mod sieve;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +19,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
+use self::answers::Receive;
 use self::body::ServerBody;
 use self::connections::{Connections, NoPlace, Place};
 use super::http1::{ExchangeTimeouts, Failed, HEAD_LIMITS, Interim, MOST_INTERIM, RACE};
@@ -300,6 +303,7 @@ impl Answer {
         // Should the request end only now, it is the body that is waited for, no longer the head.
         exchange.timeouts.response = exchange.timeouts.between_bytes;
         exchange.timer.set(exchange.timeouts.between_bytes);
+        let receive = Receive::new(exchange.place.answers(), receive);
         Ok((head, Content::Stream(Box::pin(ServerBody::new(exchange, receive, body, length)))))
     }
 }

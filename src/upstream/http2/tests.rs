@@ -437,6 +437,68 @@ async fn a_client_that_takes_nothing_holds_the_server_back_and_nobody_else() {
     .await;
 }
 
+/// The server's side of an answer without end, and the client's.
+async fn endless(asking: &Asking, fake: &mut Fake) -> (usize, SendStream<Bytes>, Content) {
+    let (answer, (number, stream)) = tokio::join!(asking.ask(Method::GET, RequestBody::Empty), async {
+        let (number, (_, mut respond)) = fake.next().await;
+        (number, respond.send_response(Response::new(()), false).unwrap())
+    });
+    (number, stream, answer.unwrap().1)
+}
+
+#[tokio::test]
+async fn tiny_pieces_for_clients_that_take_nothing_are_put_together_and_hurt_nobody_else() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (_, mut steady, mut taken) = endless(&asking, &mut fake).await;
+        let mut stalled = Vec::new();
+        for _ in 0..10 {
+            let (_, mut stream, content) = endless(&asking, &mut fake).await;
+            stream.reserve_capacity(1 << 20);
+            for _ in 0..10_000 {
+                stream.send_data(Bytes::from_static(b"data: token 000001\n\n"), false).unwrap();
+            }
+            stalled.push((stream, content));
+        }
+        for _ in 0..10 {
+            steady.send_data(Bytes::from_static(b"tick"), false).unwrap();
+            assert_eq!(frame(&mut taken).await.unwrap().unwrap().into_data().unwrap(), "tick");
+        }
+        for (mut stream, mut content) in stalled {
+            stream.send_data(Bytes::from_static(b"end"), true).unwrap();
+            let (mut pieces, mut bytes) = (0, Vec::new());
+            while let Some(frame) = frame(&mut content).await {
+                bytes.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                pieces += 1;
+            }
+            assert_eq!(bytes.len(), 200_003);
+            assert!(bytes.ends_with(b"000001\n\nend") && pieces < 1000, "{pieces}");
+        }
+        assert_eq!((fake.made(), asking.upstream.servers()[0].health.state()), (1, State::Up));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn empty_frames_end_no_connection() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (_, mut stream, mut content) = endless(&asking, &mut fake).await;
+        for _ in 0..300 {
+            stream.send_data(Bytes::new(), false).unwrap();
+            stream.send_data(Bytes::from_static(b"more"), false).unwrap();
+            assert_eq!(frame(&mut content).await.unwrap().unwrap().into_data().unwrap(), "more");
+        }
+        let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
+        stream.send_data(Bytes::new(), false).unwrap();
+        stream.send_trailers(trailers).unwrap();
+        assert_eq!(frame(&mut content).await.unwrap().unwrap().into_trailers().unwrap()["x-sum"], "1");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_request_that_takes_too_long_is_reset_and_the_connection_lives_on() {
     local(async {
