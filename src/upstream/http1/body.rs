@@ -41,7 +41,7 @@ impl ServerBody {
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
             exchange.journey.detail(detail);
-            if cause != Cause::UpstreamBodyTimeout {
+            if !matches!(cause, Cause::UpstreamBodyTimeout | Cause::StreamSilent) {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
         }
@@ -110,7 +110,8 @@ impl Body for ServerBody {
                         connection.timer.set(exchange.timeouts.between_bytes);
                     }
                     ready!(connection.timer.poll_expired(cx));
-                    return this.fail(Cause::UpstreamBodyTimeout, None);
+                    let both = exchange.waits_for_client();
+                    return this.fail(if both { Cause::StreamSilent } else { Cause::UpstreamBodyTimeout }, None);
                 }
             }
         }

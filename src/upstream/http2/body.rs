@@ -22,11 +22,13 @@ pub(super) struct ServerBody {
     left: Option<u64>,
     /// Whether the client took something since the server was last waited for: only then is the server timed anew.
     taken: bool,
+    /// Why the request will not come whole.
+    broken: Option<Cause>,
 }
 
 impl ServerBody {
     pub(super) fn new(exchange: Exchange, receive: Receive, body: Replay, length: Option<u64>) -> ServerBody {
-        ServerBody { exchange: Some(exchange), receive, body, left: length, taken: false }
+        ServerBody { exchange: Some(exchange), receive, body, left: length, taken: false, broken: None }
     }
 
     fn finish(&mut self) {
@@ -36,11 +38,11 @@ impl ServerBody {
     }
 
     fn stalled(&mut self) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-        if let Some(exchange) = self.exchange.take() {
-            exchange.journey.ended();
-            exchange.place.doubt();
-        }
-        Poll::Ready(Some(Err(Cause::UpstreamBodyTimeout)))
+        let Some(exchange) = self.exchange.take() else { return Poll::Ready(None) };
+        exchange.journey.ended();
+        exchange.place.doubt();
+        let both = exchange.waits_for_client();
+        Poll::Ready(Some(Err(if both { Cause::StreamSilent } else { Cause::UpstreamBodyTimeout })))
     }
 
     fn broke(&mut self, error: &h2::Error) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
@@ -65,9 +67,9 @@ impl Body for ServerBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let this = self.get_mut();
         let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
-        // A client that breaks its own body off still gets the answer that was already on its way.
-        if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
+        if let Poll::Ready(Err(cause)) = exchange.poll_send(cx, &mut this.body) {
             exchange.sending = Sending::Refused;
+            this.broken = Some(cause);
         }
         loop {
             let pending = match this.receive.poll_data(cx) {
@@ -94,6 +96,12 @@ impl Body for ServerBody {
                 Poll::Ready(Err(error)) => this.broke(&error),
                 Poll::Pending => {
                     let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+                    // What has come of the answer is passed on. The server must not take half a request for one that
+                    // pauses: its stream is reset.
+                    if let Some(cause) = this.broken {
+                        this.finish();
+                        return Poll::Ready(Some(Err(cause)));
+                    }
                     if std::mem::take(&mut this.taken) {
                         exchange.timer.set(exchange.timeouts.between_bytes);
                     }

@@ -80,7 +80,8 @@ fn ok(mut respond: SendResponse<Bytes>) {
     respond.send_response(Response::new(()), true).unwrap();
 }
 
-struct Root;
+/// Of this content type.
+struct Root(Option<&'static str>);
 
 impl Head for Root {
     fn write(&self, _: &Server, _: &mut BytesMut) -> Result<(), Cause> {
@@ -88,7 +89,11 @@ impl Head for Root {
     }
 
     fn request(&self, _: &Server) -> Result<Request<()>, Cause> {
-        Ok(Request::post("http://a.test/path?x").version(http::Version::HTTP_2).body(()).unwrap())
+        let mut request = Request::post("http://a.test/path?x").version(http::Version::HTTP_2);
+        if let Some(content_type) = self.0 {
+            request = request.header("content-type", content_type);
+        }
+        Ok(request.body(()).unwrap())
     }
 }
 
@@ -109,13 +114,21 @@ struct Asking {
     timeouts: UpstreamTimeouts,
     journey: Rc<Journey>,
     heard: Rc<Heard>,
+    content_type: Option<&'static str>,
 }
 
 impl Asking {
     fn of(url: &str) -> Asking {
         let upstream = Arc::new(build(&settings(&[(url, 1)], Balance::LeastRequests), None));
         let timeouts = *upstream.timeouts();
-        Asking { pool: Rc::default(), upstream, timeouts, journey: Rc::default(), heard: Rc::default() }
+        Asking {
+            pool: Rc::default(),
+            upstream,
+            timeouts,
+            journey: Rc::default(),
+            heard: Rc::default(),
+            content_type: None,
+        }
     }
 
     async fn ask(&self, method: Method, body: RequestBody) -> Result<(ResponseHead, Content), Cause> {
@@ -128,7 +141,7 @@ impl Asking {
             by: ANYONE,
             priority: Priority::Normal,
             method: &method,
-            head: &Root,
+            head: &Root(self.content_type),
             framing,
             upgrade: false,
             interim: &*self.heard,
@@ -154,18 +167,18 @@ impl Asking {
 }
 
 /// A request's body that the test feeds while it is sent.
-struct Fed(mpsc::UnboundedReceiver<Frame<Bytes>>);
+struct Fed(mpsc::UnboundedReceiver<Result<Frame<Bytes>, Cause>>);
 
 impl Body for Fed {
     type Data = Bytes;
     type Error = Cause;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+        self.0.poll_recv(cx)
     }
 }
 
-fn fed() -> (mpsc::UnboundedSender<Frame<Bytes>>, RequestBody) {
+fn fed() -> (mpsc::UnboundedSender<Result<Frame<Bytes>, Cause>>, RequestBody) {
     let (feed, body) = mpsc::unbounded_channel();
     (feed, RequestBody::Stream(Box::pin(Fed(body))))
 }
@@ -378,11 +391,11 @@ async fn bodies_and_trailers_go_both_ways_at_once() {
             let (head, mut content) = asking.ask(Method::POST, body).await.unwrap();
             assert_eq!(head.status, StatusCode::OK);
             for word in ["one", "two", "three"] {
-                feed.send(Frame::data(Bytes::from(word))).unwrap();
+                feed.send(Ok(Frame::data(Bytes::from(word)))).unwrap();
                 assert_eq!(frame(&mut content).await.unwrap().unwrap().into_data().unwrap(), word);
             }
             let sum = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
-            feed.send(Frame::trailers(sum)).unwrap();
+            feed.send(Ok(Frame::trailers(sum))).unwrap();
             let trailers = frame(&mut content).await.unwrap().unwrap().into_trailers().unwrap();
             assert_eq!(trailers["grpc-status"], "0");
             assert!(frame(&mut content).await.is_none());
@@ -433,6 +446,112 @@ async fn a_client_that_takes_nothing_holds_the_server_back_and_nobody_else() {
         assert_eq!(length, 100_000);
         drop(slow);
         assert_eq!(std::future::poll_fn(|cx| answer.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+    })
+    .await;
+}
+
+/// A stream whose answer has begun: the client's side, which feeds the request and reads the answer, and the server's.
+struct Stream {
+    feed: mpsc::UnboundedSender<Result<Frame<Bytes>, Cause>>,
+    content: Content,
+    request: RecvStream,
+    answer: SendStream<Bytes>,
+}
+
+impl Stream {
+    async fn begin(asking: &Asking, fake: &mut Fake) -> Stream {
+        let (feed, body) = fed();
+        let (answered, (request, answer)) = tokio::join!(asking.ask(Method::POST, body), async {
+            let (_, (request, mut respond)) = fake.next().await;
+            (request.into_body(), respond.send_response(Response::new(()), false).unwrap())
+        });
+        Stream { feed, content: answered.unwrap().1, request, answer }
+    }
+
+    /// Passes a word of the client on.
+    async fn say(&mut self, word: &'static str) {
+        self.feed.send(Ok(Frame::data(Bytes::from_static(word.as_bytes())))).unwrap();
+        let heard = tokio::select! {
+            heard = self.request.data() => heard,
+            _ = frame(&mut self.content) => panic!("nothing was answered"),
+        };
+        assert_eq!(heard.unwrap().unwrap(), word);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_silent_on_a_stream_may_go_on_later() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let mut stream = Stream::begin(&asking, &mut fake).await;
+        stream.say("one").await;
+        stream.feed.send(Err(Cause::BodyTimeout)).unwrap();
+        stream.feed.send(Err(Cause::BodyTimeout)).unwrap();
+        stream.say("two").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_on_which_neither_side_sends_is_broken_off() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let mut asking = Asking::of(&fake.url);
+        asking.timeouts.between_bytes = Duration::from_millis(300);
+        let mut stream = Stream::begin(&asking, &mut fake).await;
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stream.say("ping").await;
+        }
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stream.answer.send_data(Bytes::from_static(b"pong"), false).unwrap();
+            assert_eq!(frame(&mut stream.content).await.unwrap().unwrap().into_data().unwrap(), "pong");
+        }
+        assert_eq!(frame(&mut stream.content).await.unwrap().unwrap_err(), Cause::StreamSilent);
+        drop(stream.content);
+        assert_eq!(std::future::poll_fn(|cx| stream.answer.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+        assert_eq!(asking.upstream.servers()[0].health.state(), State::Up);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_of_grpc_are_such_streams_before_they_are_answered() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let mut asking = Asking::of(&fake.url);
+        asking.timeouts.between_bytes = Duration::from_millis(300);
+        for (content_type, expected) in
+            [("text/plain", Cause::BodyTimeout), ("application/grpc+proto", Cause::StreamSilent)]
+        {
+            asking.content_type = Some(content_type);
+            let (feed, body) = fed();
+            feed.send(Ok(Frame::data(Bytes::from_static(b"one")))).unwrap();
+            feed.send(Err(Cause::BodyTimeout)).unwrap();
+            let (answer, asked) = tokio::join!(asking.ask(Method::POST, body), fake.next());
+            assert_eq!(answer.map(|(head, _)| head.status), Err(expected), "{content_type}");
+            drop(asked);
+        }
+        assert_eq!(asking.upstream.servers()[0].health.state(), State::Up);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_has_the_servers_stream_reset() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let mut stream = Stream::begin(&asking, &mut fake).await;
+        stream.say("half").await;
+        stream.answer.send_data(Bytes::from_static(b"an"), false).unwrap();
+        assert_eq!(frame(&mut stream.content).await.unwrap().unwrap().into_data().unwrap(), "an");
+        stream.feed.send(Err(Cause::BodyTooLarge)).unwrap();
+        assert_eq!(frame(&mut stream.content).await.unwrap().unwrap_err(), Cause::BodyTooLarge);
+        drop(stream.content);
+        assert_eq!(std::future::poll_fn(|cx| stream.answer.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
     })
     .await;
 }
