@@ -77,6 +77,9 @@ fn a_service_is_asked_over_http2() {
     let answer = told(&client.answer());
     assert_eq!(answer["body"], "abc");
     assert!(answer["headers"].to_string().contains("[\"te\",\"trailers\"]"), "{answer}");
+    // Bytes that belong into percent codes, as many clients send them.
+    let answer = told(&client.ask("GET", "/told?q=\"x\"&r=<`b>", &[]));
+    assert_eq!(answer["query"], "q=%22x%22&r=%3C%60b%3E");
     for status in [204, 304, 404, 500] {
         assert_eq!(client.ask("GET", &format!("/status/{status}"), &[]).status, status);
     }

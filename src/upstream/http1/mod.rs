@@ -400,7 +400,7 @@ impl Exchange {
         // Should the request end only now, it is the body that is waited for, no longer the head.
         self.timeouts.response = self.timeouts.between_bytes;
         self.connection.timer.set(self.timeouts.between_bytes);
-        Ok(Content::Stream(Box::pin(ServerBody::new(self, body, framing, keep))))
+        ServerBody::new(self, body, framing, keep).begin()
     }
 
     /// Whether the connection may serve again.

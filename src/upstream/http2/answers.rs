@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -33,8 +33,20 @@ impl Answers {
         let mut cx = Context::from_waker(Waker::noop());
         for answer in self.0.borrow().iter().filter(|answer| !answer.awaited.get()) {
             // Its end, and its failure, stay for the reader.
-            while let Poll::Ready(Some(Ok(data))) = answer.stream.borrow_mut().poll_data(&mut cx) {
-                answer.gathered.borrow_mut().push(data);
+            let _ = answer.gather(&mut cx);
+        }
+    }
+}
+
+impl Answer {
+    /// Ready with how the data ended, if it has.
+    fn gather(&self, cx: &mut Context<'_>) -> Poll<Option<h2::Error>> {
+        let mut stream = self.stream.borrow_mut();
+        loop {
+            match ready!(stream.poll_data(cx)) {
+                Some(Ok(data)) => self.gathered.borrow_mut().push(data),
+                Some(Err(error)) => return Poll::Ready(Some(error)),
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -72,6 +84,17 @@ impl Receive {
         let polled = self.answer.stream.borrow_mut().poll_trailers(cx);
         self.answer.awaited.set(polled.is_pending());
         polled
+    }
+
+    /// Takes in what is here already, before anybody reads.
+    ///
+    /// # Errors
+    /// It has failed.
+    pub(super) fn look(&self) -> Result<(), h2::Error> {
+        match self.answer.gather(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(error)) => Err(error),
+            Poll::Ready(None) | Poll::Pending => Ok(()),
+        }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {

@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use h2::Reason;
 use http_body::{Body, Frame, SizeHint};
 
 use super::answers::Receive;
-use super::{Exchange, Replay, Sending, failed, is_of_connection};
+use super::{Exchange, Failed, Replay, Sending, failed, is_of_connection};
+use crate::body::Content;
 use crate::http1::encode::trailing;
 use crate::request::rejection::Cause;
 use crate::upstream::health::Failure;
@@ -31,6 +33,18 @@ impl ServerBody {
         ServerBody { exchange: Some(exchange), receive, body, left: length, taken: false, broken: None }
     }
 
+    /// The content, unless it fails at once: as long as nothing was passed on, the client can be told.
+    ///
+    /// # Errors
+    /// The failure, of which the server's health and the journey have been told.
+    pub(super) fn begin(mut self) -> Result<Content, Failed> {
+        let Some(error) = self.receive.look().err().filter(|error| !is_farewell(error)) else {
+            return Ok(Content::Stream(Box::pin(self)));
+        };
+        let cause = self.broke(&error);
+        Err(Failed { wrote: true, answered: true, told: true, ..Failed::unsent(cause) })
+    }
+
     fn finish(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
@@ -45,7 +59,7 @@ impl ServerBody {
         Poll::Ready(Some(Err(if both { Cause::StreamSilent } else { Cause::UpstreamBodyTimeout })))
     }
 
-    fn broke(&mut self, error: &h2::Error) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+    fn broke(&mut self, error: &h2::Error) -> Cause {
         let failed = failed(error, true);
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
@@ -55,8 +69,7 @@ impl ServerBody {
             }
         }
         let broke_off = matches!(failed.cause, Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset);
-        let cause = if broke_off { Cause::UpstreamCutShort } else { failed.cause };
-        Poll::Ready(Some(Err(cause)))
+        if broke_off { Cause::UpstreamCutShort } else { failed.cause }
     }
 }
 
@@ -93,7 +106,11 @@ impl Body for ServerBody {
                     // Cleaned here, since HTTP/2 towards clients has no encoder of ours that would.
                     Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailing(&trailers)))))
                 }
-                Poll::Ready(Err(error)) => this.broke(&error),
+                Poll::Ready(Err(error)) if is_farewell(&error) && this.left.is_none_or(|left| left == 0) => {
+                    this.finish();
+                    Poll::Ready(None)
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Some(Err(this.broke(&error)))),
                 Poll::Pending => {
                     let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
                     // What has come of the answer is passed on. The server must not take half a request for one that
@@ -119,4 +136,9 @@ impl Body for ServerBody {
     fn size_hint(&self) -> SizeHint {
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
+}
+
+/// Whether the server has answered whole, and wants no more of the request (RFC 9113 section 8.1).
+fn is_farewell(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_reset() && error.reason() == Some(Reason::NO_ERROR)
 }

@@ -105,6 +105,10 @@ impl Place {
         Place { shared: Rc::clone(shared), sender, reused, kept: reused && before == 0 }
     }
 
+    pub(super) fn answers(&self) -> &Rc<Answers> {
+        &self.shared.answers
+    }
+
     /// The connection broke. Whether this request is the first to find out.
     pub(super) fn is_first_to_lose_it(&self) -> bool {
         self.shared.retire();

@@ -324,7 +324,7 @@ impl Answer {
         exchange.timeouts.response = exchange.timeouts.between_bytes;
         exchange.timer.set(exchange.timeouts.between_bytes);
         let receive = Receive::new(exchange.place.answers(), receive);
-        Ok((head, Content::Stream(Box::pin(ServerBody::new(exchange, receive, body, length)))))
+        Ok((head, ServerBody::new(exchange, receive, body, length).begin()?))
     }
 }
 

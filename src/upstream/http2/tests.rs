@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use h2::server::{self, Connection as ServerConnection, SendResponse};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -322,6 +323,67 @@ async fn a_reset_of_one_stream_is_no_others_concern() {
         ok(respond);
         third.await.unwrap().unwrap();
         assert_eq!(number, 0, "the connection serves on");
+    })
+    .await;
+}
+
+/// A server that answers each request with these frames at once: type, flags, content.
+async fn at_once(frames: &'static [(u8, u8, &'static [u8])]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    tokio::task::spawn_local(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 24]).await.unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut head = [0; 9];
+        while stream.read_exact(&mut head).await.is_ok() {
+            let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+            stream.read_exact(&mut vec![0; length]).await.unwrap();
+            // SETTINGS are acknowledged, HEADERS answered.
+            let answer = match (head[3], head[4]) {
+                (4, 0) => vec![0, 0, 0, 4, 1, 0, 0, 0, 0],
+                (1, _) => frames.iter().fold(Vec::new(), |mut answer, (kind, flags, content)| {
+                    answer.extend_from_slice(&[0, 0, content.len() as u8, *kind, *flags]);
+                    answer.extend_from_slice(&head[5..]);
+                    answer.extend_from_slice(content);
+                    answer
+                }),
+                _ => Vec::new(),
+            };
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
+    url
+}
+
+/// `:status` 200 as HPACK has it, and the end of the head.
+const HEAD: (u8, u8, &[u8]) = (1, 4, &[0x88]);
+
+#[tokio::test]
+async fn an_answer_that_is_reset_right_behind_its_head_is_none() {
+    local(async {
+        let asking = Asking::of(&at_once(&[HEAD, (0, 0, b"half"), (3, 0, &[0, 0, 0, 2])]).await);
+        for round in 1..=3 {
+            let answer = asking.ask(Method::GET, RequestBody::Empty).await;
+            assert_eq!(answer.map(|(head, _)| head.status), Err(Cause::UpstreamCutShort));
+            assert!(asking.journey.take_detail().unwrap().contains("unexpected internal error"));
+            let state = asking.upstream.servers()[0].health.state();
+            assert_eq!(state, if round < 3 { State::Up } else { State::Ejected }, "each is told once");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_answered_whole_may_want_no_more_of_the_request() {
+    local(async {
+        let asking = Asking::of(&at_once(&[HEAD, (0, 1, b"whole"), (3, 0, &[0, 0, 0, 0])]).await);
+        for _ in 0..3 {
+            let (_feed, body) = fed();
+            let (_, mut content) = asking.ask(Method::POST, body).await.unwrap();
+            assert_eq!(frame(&mut content).await.unwrap().unwrap().into_data().unwrap(), "whole");
+            assert!(frame(&mut content).await.is_none());
+        }
     })
     .await;
 }
