@@ -23,6 +23,7 @@ use http_body::{Body, Frame, SizeHint};
 
 pub use self::ahead::Ahead;
 pub use self::held::{Held, hold};
+pub use self::pieces::Pieces;
 pub use self::spool::{Bounds, Spool, SpoolError};
 use crate::request::rejection::Cause;
 

@@ -12,7 +12,7 @@ const SMALL: usize = 4 * 1024;
 const JOINED: usize = 16 * 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Pieces {
+pub struct Pieces {
     whole: VecDeque<Bytes>,
     /// Behind them.
     joined: BytesMut,
@@ -20,15 +20,15 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.length
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    pub(super) fn push(&mut self, data: Bytes) {
+    pub fn push(&mut self, data: Bytes) {
         self.length = self.length.saturating_add(data.len());
         if data.len() < SMALL {
             self.joined.extend_from_slice(&data);
@@ -49,7 +49,7 @@ impl Pieces {
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Bytes> {
+    pub fn pop(&mut self) -> Option<Bytes> {
         if self.whole.is_empty() {
             self.close();
         }

@@ -15,7 +15,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Whether the request is one of gRPC, as its specification says.
-pub(super) fn is_grpc(request: &HeaderMap) -> bool {
+pub fn is_grpc(request: &HeaderMap) -> bool {
     let kind = request.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))

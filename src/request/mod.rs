@@ -6,7 +6,7 @@ pub mod cors;
 pub mod decisions;
 mod dialect;
 pub mod files;
-mod grpc;
+pub mod grpc;
 pub mod handle;
 pub mod inbound;
 pub mod limited;

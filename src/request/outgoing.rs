@@ -122,9 +122,11 @@ impl Outgoing<'_> {
         let authority = Authority::try_from(self.host(server)).map_err(|_| Cause::BadHost)?;
         let path = self.path.behind(self.route.settings.strip_prefix.as_deref());
         let target = match self.query {
-            Some(query) => PathAndQuery::try_from([path.as_bytes(), b"?", query].concat()),
-            None => PathAndQuery::try_from(path),
+            Some(query) => [path.as_bytes(), b"?", query].concat(),
+            None => path.as_bytes().to_vec(),
         };
+        let target =
+            PathAndQuery::try_from(target.as_slice()).or_else(|_| PathAndQuery::try_from(encode_unsafe(&target)));
         let mut uri = uri::Parts::default();
         uri.scheme = Some(scheme);
         uri.authority = Some(authority);
@@ -360,6 +362,20 @@ pub fn sent_framing(method: &Method, stated: bool, length: Option<u64>) -> SentF
     }
 }
 
+/// A target with the bytes as percent codes that clients send as they are and RFC 3986 knows only so.
+fn encode_unsafe(target: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(target.len().saturating_add(16));
+    for &byte in target {
+        match byte {
+            b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'|' | b'^' | 0x80.. => {
+                encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            }
+            byte => encoded.push(byte),
+        }
+    }
+    encoded
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,6 +408,17 @@ mod tests {
         assert!(
             reserved("X-Key", Withheld::Header(&name("x-key"))) && reserved("Authorization", Withheld::Authorization)
         );
+    }
+
+    #[test]
+    fn whatever_a_target_may_hold_has_a_form_for_http2() {
+        let refused_anyway = |byte: &u8| byte.is_ascii_control() || *byte == b' ';
+        for byte in (0..=u8::MAX).filter(|byte| !refused_anyway(byte)) {
+            for target in [[b'/', byte].to_vec(), [b"/?", [byte].as_slice()].concat()] {
+                assert!(PathAndQuery::try_from(encode_unsafe(&target)).is_ok(), "{byte:#x}");
+            }
+        }
+        assert_eq!(encode_unsafe(b"/a?q=\"<\xe9%22"), b"/a?q=%22%3C%E9%22");
     }
 
     #[test]

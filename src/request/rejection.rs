@@ -269,6 +269,9 @@ causes! {
     UpstreamBodyTimeout GATEWAY_TIMEOUT Upstream "upstream_body_timeout"
         "The server stopped in the middle of its answer."
         "Find what stalls in the service while it answers, or raise between_bytes in timeouts of the route or the upstream.";
+    StreamSilent GATEWAY_TIMEOUT Upstream "stream_silent"
+        "Neither side of the stream sent anything in time."
+        "Raise between_bytes in timeouts of the route or the upstream if honest streams are silent for this long.";
     UpstreamClosedEarly BAD_GATEWAY Upstream "upstream_closed_early"
         "The server closed the connection instead of answering."
         "See detail if there is one, and the server's own log: a worker was killed, restarted or timed out.";

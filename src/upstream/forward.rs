@@ -104,9 +104,13 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
         match attempt(call, lease, &mut body, tried.is_empty()).await {
             // What begins as an answer and turns out to be none is no sign of life.
             Ok(answer) => {
-                return finish(call, answer, body, open)
-                    .inspect(|_| server.health.answered())
-                    .inspect_err(|cause| report(&server, *cause));
+                return finish(call, answer, body, open).inspect(|_| server.health.answered()).map_err(|failed| {
+                    call.journey.detail(failed.detail);
+                    if !failed.told {
+                        report(&server, failed.cause);
+                    }
+                    failed.cause
+                });
             }
             Err(failed) => {
                 call.journey.detail(failed.detail);
@@ -239,24 +243,20 @@ fn report(server: &Server, cause: Cause) {
     }
 }
 
-fn finish(call: &Call<'_>, begun: Begun, body: Replay, open: Option<Open>) -> Result<Forwarded, Cause> {
-    let told = |failed: Failed| {
-        call.journey.detail(failed.detail);
-        failed.cause
-    };
+fn finish(call: &Call<'_>, begun: Begun, body: Replay, open: Option<Open>) -> Result<Forwarded, Failed> {
     let http1::Answer { head, exchange } = match begun {
         Begun::Http1(answer) => answer,
         Begun::Http2(answer) => {
-            let (head, content) = answer.into_content(call.method, body).map_err(told)?;
+            let (head, content) = answer.into_content(call.method, body)?;
             return Ok(Forwarded::Response(head, content));
         }
     };
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
-        let content = exchange.into_content(call.method, &head, body).map_err(told)?;
+        let content = exchange.into_content(call.method, &head, body)?;
         return Ok(Forwarded::Response(head, content));
     }
     // A switch that nobody asked for would be a tunnel that nobody checks.
-    let Some(open) = open else { return Err(Cause::UpstreamInvalidResponse) };
+    let Some(open) = open else { return Err(Failed::unsent(Cause::UpstreamInvalidResponse)) };
     call.journey.ended();
     let (stream, early, lease) = exchange.into_upgraded();
     Ok(Forwarded::Upgraded(

@@ -77,6 +77,9 @@ fn a_service_is_asked_over_http2() {
     let answer = told(&client.answer());
     assert_eq!(answer["body"], "abc");
     assert!(answer["headers"].to_string().contains("[\"te\",\"trailers\"]"), "{answer}");
+    // Bytes that belong into percent codes, as many clients send them.
+    let answer = told(&client.ask("GET", "/told?q=\"x\"&r=<`b>", &[]));
+    assert_eq!(answer["query"], "q=%22x%22&r=%3C%60b%3E");
     for status in [204, 304, 404, 500] {
         assert_eq!(client.ask("GET", &format!("/status/{status}"), &[]).status, status);
     }
@@ -191,7 +194,7 @@ fn who_speaks_something_else_is_found_out() {
 /// A gateway with TLS towards clients, in front of this server of gRPC.
 fn before_rpc(url: &str, certificate: &Certificate) -> Gateway {
     let config = Setup::before([url.to_owned()])
-        .listener("[listener.http.tls]\ncertificates = [{ chain = \"site.pem\", key = \"site.key\" }]")
+        .listener("body_timeout = \"300ms\"\n[listener.http.tls]\ncertificates = [{ chain = \"site.pem\", key = \"site.key\" }]")
         .route("max_body = \"64 MiB\"")
         .rest(&format!(
             "[upstream.gone]\nservers = [\"h2c://127.0.0.1:{}\"]\n[route.gone]\npath = \"/gone.Service/{{*rest}}\"\nupstream = \"gone\"",
@@ -224,6 +227,8 @@ fn grpc_goes_end_to_end() {
     assert_eq!((&told["counts"], &told["adds"], &told["large"]), (&json!(true), &json!("499500"), &json!(true)));
     assert_eq!(told["breaks"], json!(["DATA_LOSS", "broke"]));
     assert_eq!((&told["talk"], &told["many"]), (&json!(true), &json!(true)));
+    // Longer than a client may be silent in the body of any other request.
+    assert_eq!(told["pauses"], json!(["12", "3"]));
     // What the gateway answers itself is told in gRPC's own way, and recorded as what it is.
     assert_eq!(told["nowhere"][0], "UNAVAILABLE");
     assert!(message("nowhere").starts_with("The server refused the connection. (upstream_connect_refused, request "));

@@ -115,6 +115,14 @@ def call(address, authority):
         echoed.append(message)
     told["talk"] = [int(message) for message in echoed] == list(range(50))
 
+    def pauses():
+        yield b"1"
+        time.sleep(0.7)
+        yield b"2"
+
+    told["pauses"] = [b"".join(method("stream_stream", "Echoes")(pauses())).decode()]
+    told["pauses"].append(method("stream_unary", "Adds")(pauses()).decode())
+
     # Many at once share a connection, or a few.
     calls = [method("unary_unary", "Unary").future(str(number).encode()) for number in range(300)]
     told["many"] = [made.result().decode()[::-1] for made in calls] == [str(number) for number in range(300)]

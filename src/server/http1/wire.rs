@@ -162,6 +162,8 @@ impl Wire {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(Cause::ClientClosed))),
                 Poll::Pending => {
                     ready!(self.reading.poll_stalled(cx, self.body_timeout));
+                    // Whoever can wait longer may go on reading.
+                    self.reading.made();
                     return Poll::Ready(Some(Err(Cause::BodyTimeout)));
                 }
             }

@@ -35,7 +35,8 @@ pub(super) struct FromClient {
 }
 
 impl FromClient {
-    /// Fails with `BodyTimeout` when nothing has come for `body_timeout` while it was waited for.
+    /// Fails with `BodyTimeout` when nothing has come for `body_timeout` while it was waited for. Whoever can wait longer
+    /// may go on reading.
     pub(super) fn body(incoming: Incoming, body_timeout: Duration, stream: Rc<Stream>) -> RequestBody {
         if incoming.is_end_stream() {
             return RequestBody::Empty;
@@ -88,6 +89,7 @@ impl Body for FromClient {
             this.timer.set(this.body_timeout);
         }
         ready!(this.timer.poll_expired(cx));
+        this.timer.clear();
         Poll::Ready(Some(Err(Cause::BodyTimeout)))
     }
 

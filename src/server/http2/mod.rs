@@ -38,12 +38,15 @@ use crate::request::rejection::Cause;
 use crate::upstream::http1::Interim;
 use crate::worker::Worker;
 
-/// What a client may send of one body before the gateway has passed it on. All bodies of a connection have room for as
-/// much each: some that nobody reads yet do not keep the others from coming.
+/// What a client may send of one body before the gateway has passed it on; no other body is held up by it.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// RFC 9113 section 6.9.1.
-const LARGEST_WINDOW: u32 = (1 << 31) - 1;
+/// By how much the window of a connection exceeds those of all its streams, which bound it already. The library allows
+/// half of it for what frames of a few bytes cost beside these, and ends the connection with all its streams beyond: a
+/// dozen calls that send messages of a few bytes to services that do not read them yet must not come that far.
+const WINDOW_FACTOR: u32 = 4;
+const LEAST_WINDOW: u32 = 64 * 1024 * 1024;
+const MOST_WINDOW: u32 = i32::MAX.cast_unsigned();
 
 /// What is held of one response for a client that does not take it.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -86,7 +89,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: C
     let end = poll_fn(|cx| course.poll(connection.as_mut(), cx)).await;
     match end {
         End::Flood => listener.metrics.flooded(worker.id),
-        End::Closed | End::Failed | End::ClientGone | End::NoRequest | End::NotTaken => {}
+        End::Closed | End::Failed | End::ClientGone | End::TinyFrames | End::NoRequest | End::NotTaken => {}
     }
     tracing::debug!(listener = &*peer.listener, client = %peer.remote, reason = end.as_str(), "HTTP/2 connection ended");
 }
@@ -96,18 +99,22 @@ fn builder(settings: &ListenerSettings, executor: Spawn) -> Builder<Spawn> {
         .max_header_bytes
         .saturating_add(settings.max_headers.saturating_mul(FIELD_OVERHEAD))
         .saturating_add(HEAD_SLACK);
-    let window = settings.http2.max_streams.get().saturating_mul(STREAM_WINDOW).min(LARGEST_WINDOW);
+    let streams = settings.http2.max_streams.get();
     let mut builder = Builder::new(executor);
     builder
-        .max_concurrent_streams(settings.http2.max_streams.get())
+        .max_concurrent_streams(streams)
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(window)
+        .initial_connection_window_size(connection_window(streams))
         .max_send_buf_size(SEND_BUFFER)
         // Streams that were reset before they came as far as to be counted here. The default is far below what
         // `max_resets` may allow.
         .max_pending_accept_reset_streams(settings.http2.max_resets.count.get().min(PENDING_RESETS) as usize);
     builder
+}
+
+fn connection_window(streams: u32) -> u32 {
+    STREAM_WINDOW.saturating_mul(WINDOW_FACTOR).saturating_mul(streams).clamp(LEAST_WINDOW, MOST_WINDOW)
 }
 
 /// From a request as hyper hands it over to its response. Dropped before its end, it counts as a reset.
@@ -153,6 +160,8 @@ enum End {
     ClientGone,
     /// More resets than `max_resets`, or other frames that only burden.
     Flood,
+    /// More frames of a few bytes lay unread than are kept.
+    TinyFrames,
     /// Within `header_timeout`.
     NoRequest,
     /// The client takes nothing more of what it is sent.
@@ -163,8 +172,13 @@ impl End {
     fn of(ended: &hyper::Result<()>) -> End {
         let Err(error) = ended else { return End::Closed };
         let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-        let calm = |cause: &h2::Error| !cause.is_remote() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
-        if cause.is_some_and(calm) { End::Flood } else { End::Failed }
+        let Some(cause) = cause else { return End::Failed };
+        if cause.is_remote() || cause.reason() != Some(h2::Reason::ENHANCE_YOUR_CALM) {
+            return End::Failed;
+        }
+        // Only the text tells what it was. Messages of a few bytes pile up while a service does not read them, which
+        // is no fault of the client's.
+        if cause.to_string().contains("too_many_data_frames") { End::TinyFrames } else { End::Flood }
     }
 
     fn as_str(self) -> &'static str {
@@ -173,6 +187,7 @@ impl End {
             End::Failed => "failed",
             End::ClientGone => "the client is gone",
             End::Flood => "more streams were reset than max_resets allows",
+            End::TinyFrames => "frames of a few bytes came faster than the services read them",
             End::NoRequest => "no request came within header_timeout",
             End::NotTaken => "the client takes nothing more",
         }

@@ -55,9 +55,14 @@ struct Served {
 
 /// A connection to a listener with these settings, before a server at `upstream`.
 async fn connect(settings: &str, upstream: SocketAddr) -> Served {
+    connect_by_way_of(settings, upstream, "").await
+}
+
+/// The same, with these settings of the upstream.
+async fn connect_by_way_of(settings: &str, upstream: SocketAddr, rules: &str) -> Served {
     let worker = Rc::new(testing::worker(&format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n{settings}\n\
-         [upstream.app]\nservers = [\"http://{upstream}\"]\n\
+         [upstream.app]\nservers = [\"http://{upstream}\"]\n{rules}\n\
          [route.app]\npath = \"/{{*rest}}\"\nupstream = \"app\"\n\
          [route.fixed]\npath = \"/fixed\"\nrespond = {{ status = 200, body = \"fixed\" }}\n"
     )));
@@ -268,6 +273,31 @@ fn a_body_that_stops_coming_is_refused() {
         assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
         assert!(text(response).await.contains("body_timeout"));
         assert_eq!(served.ask(get("/fixed")).await.unwrap().status(), StatusCode::OK);
+    });
+}
+
+#[test]
+fn messages_of_a_few_bytes_that_nobody_reads_yet_do_not_end_the_connection() {
+    on_a_worker(async {
+        let settings = "[defaults]\nbuffer = { request = false }";
+        let mut served = connect_by_way_of(settings, silent().await, "slots = 1").await;
+        let mut client = served.client.clone().ready().await.unwrap();
+        let taken = client.send_request(get("/"), true).unwrap();
+        served.ask(get("/fixed")).await.unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..7 {
+            client = client.ready().await.unwrap();
+            let mut request = get("/");
+            *request.method_mut() = Method::POST;
+            let (answer, mut stream) = client.send_request(request, false).unwrap();
+            for _ in 0..10_000 {
+                stream.send_data(Bytes::from_static(b"\0\0\0\0\x0ffifteen bytes:"), false).unwrap();
+            }
+            waiting.push((answer, stream));
+        }
+        // It has come behind all of that.
+        assert_eq!(served.ask(get("/fixed")).await.unwrap().status(), StatusCode::OK);
+        drop((taken, waiting));
     });
 }
 

@@ -71,6 +71,7 @@ impl Failure {
             | Cause::Overloaded
             | Cause::UpstreamUnresolved
             | Cause::UpstreamKeptConnectionClosed
+            | Cause::StreamSilent
             | Cause::UpstreamHeadersTooLarge => None,
             // Whatever the client or the gateway is to blame for.
             Cause::MalformedHead

@@ -1,12 +1,13 @@
 //! The body of a server's response as it comes, and the end of the exchange with it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Exchange, READ, Replay, Sending};
+use super::{Exchange, Failed, READ, Replay, Sending};
+use crate::body::Content;
 use crate::http1::buffer::poll_read;
 use crate::http1::chunked::{Decoded, Decoder};
 use crate::http1::encode;
@@ -23,12 +24,35 @@ pub(super) struct ServerBody {
     keep: bool,
     /// Whether the client took something since the server was last waited for: only then is the server timed anew.
     taken: bool,
+    /// What came with the head: looked at before the head is passed on.
+    first: Option<Frame<Bytes>>,
 }
 
 impl ServerBody {
     /// `keep`: whether the connection may serve again afterwards.
     pub(super) fn new(exchange: Exchange, body: Replay, framing: Framing, keep: bool) -> ServerBody {
-        ServerBody { exchange: Some(exchange), body, decoder: Decoder::new(framing), keep, taken: false }
+        ServerBody { exchange: Some(exchange), body, decoder: Decoder::new(framing), keep, taken: false, first: None }
+    }
+
+    /// The content, unless it fails at once: as long as nothing was passed on, the client can be told.
+    ///
+    /// # Errors
+    /// The failure, of which the server's health and the journey have been told.
+    pub(super) fn begin(mut self) -> Result<Content, Failed> {
+        // Whoever reads it polls again.
+        match Pin::new(&mut self).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => {}
+            Poll::Ready(None) => return Ok(Content::Empty),
+            Poll::Ready(Some(Err(cause))) => {
+                return Err(Failed { wrote: true, answered: true, told: true, ..Failed::unsent(cause) });
+            }
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) if self.exchange.is_none() => return Ok(Content::Full(data)),
+                Ok(data) => self.first = Some(Frame::data(data)),
+                Err(trailers) => self.first = Some(trailers),
+            },
+        }
+        Ok(Content::Stream(Box::pin(self)))
     }
 
     fn finish(&mut self) {
@@ -43,7 +67,7 @@ impl ServerBody {
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
             exchange.journey.detail(detail);
-            if cause != Cause::UpstreamBodyTimeout {
+            if !matches!(cause, Cause::UpstreamBodyTimeout | Cause::StreamSilent) {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
         }
@@ -65,6 +89,9 @@ impl Body for ServerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let this = self.get_mut();
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
         // A client that breaks its own body off still gets the answer that was already on its way.
         if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
@@ -116,17 +143,20 @@ impl Body for ServerBody {
                         connection.timer.set(exchange.timeouts.between_bytes);
                     }
                     ready!(connection.timer.poll_expired(cx));
-                    return this.fail(Cause::UpstreamBodyTimeout, None);
+                    let both = exchange.waits_for_client();
+                    return this.fail(if both { Cause::StreamSilent } else { Cause::UpstreamBodyTimeout }, None);
                 }
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.exchange.is_none()
+        self.exchange.is_none() && self.first.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.decoder.remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        let left = self.decoder.remaining();
+        left.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left.saturating_add(first)))
     }
 }

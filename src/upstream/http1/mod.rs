@@ -137,6 +137,9 @@ pub struct Exchange {
     waiting: bool,
     wrote: bool,
     answered: bool,
+    /// Whether the answer has begun, so that both sides may be silent for as long as `between_bytes` allows: neither is
+    /// timed alone.
+    is_stream: bool,
 }
 
 /// An exchange whose answer is waited for.
@@ -179,8 +182,8 @@ impl Exchange {
             SentFraming::Length(_) => Sending::Body { chunked: false },
             SentFraming::Chunked => Sending::Body { chunked: true },
         };
-        let (waiting, wrote, answered) = (false, false, false);
-        Ok(Exchange { connection, lease, journey, pool, timeouts, sending, waiting, wrote, answered })
+        let (waiting, wrote, answered, is_stream) = (false, false, false, false);
+        Ok(Exchange { connection, lease, journey, pool, timeouts, sending, waiting, wrote, answered, is_stream })
     }
 
     /// Sends the request and reads the head of its answer.
@@ -298,6 +301,7 @@ impl Exchange {
                         body_pending = true;
                         break;
                     }
+                    Poll::Ready(Some(Err(Cause::BodyTimeout))) if self.is_stream => {}
                     Poll::Ready(Some(Err(cause))) => return Poll::Ready(Err(cause)),
                     Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                         Ok(data) if chunked => connection.out.push_chunk(data),
@@ -321,8 +325,12 @@ impl Exchange {
                 ready!(self.poll_flush(cx));
                 let connection = &mut *self.connection;
                 if body_pending {
-                    // The client is timed where its body is read.
-                    connection.timer.clear();
+                    if !self.is_stream {
+                        // The client is timed where its body is read.
+                        connection.timer.clear();
+                    } else if !connection.timer.is_set() {
+                        connection.timer.set(self.timeouts.between_bytes);
+                    }
                     return Poll::Pending;
                 }
                 if !std::mem::replace(&mut self.waiting, true) {
@@ -388,10 +396,11 @@ impl Exchange {
             self.finish(keep);
             return Ok(if content.is_empty() { Content::Empty } else { Content::Full(content) });
         }
+        self.is_stream = true;
         // Should the request end only now, it is the body that is waited for, no longer the head.
         self.timeouts.response = self.timeouts.between_bytes;
         self.connection.timer.set(self.timeouts.between_bytes);
-        Ok(Content::Stream(Box::pin(ServerBody::new(self, body, framing, keep))))
+        ServerBody::new(self, body, framing, keep).begin()
     }
 
     /// Whether the connection may serve again.
@@ -425,6 +434,11 @@ impl Exchange {
             place.leave();
         }
         (connection.stream, connection.read.freeze(), self.lease)
+    }
+
+    /// Whether all that the client has sent so far was passed on, and it is to send more.
+    fn waits_for_client(&self) -> bool {
+        matches!(self.sending, Sending::Body { .. }) && self.connection.out.is_empty()
     }
 
     /// Whether the server closed while it was still sent to, and the system threw away what it had answered: an answer

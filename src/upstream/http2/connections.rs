@@ -21,6 +21,8 @@ use tokio::time::Instant;
 use super::super::connect::{ConnectError, ServerStream, connect};
 use super::super::http1::HEAD_LIMITS;
 use super::super::{Server, places};
+use super::answers::Answers;
+use super::sieve::Sieve;
 use crate::request::rejection::Cause;
 
 /// Connections of one worker to one server. When the streams of all are taken, requests wait for one to end.
@@ -33,6 +35,10 @@ const MOST_STREAMS: usize = 100;
 /// as much each: one whose client is slow holds no other up.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
+
+/// What frames of a few bytes may cost beside these before the library ends the connection. They lie with it only from one
+/// look of the connection's task to the next, which takes them off (see [`Answers`]).
+const SMALL_FRAMES: usize = 2 * CONNECTION_WINDOW as usize;
 
 /// What is held of one request that the server does not take.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -70,6 +76,7 @@ struct Shared {
     /// Among the server's connections, where these are bounded. Resting while there are no streams.
     seat: Option<places::Place>,
     streams: Cell<usize>,
+    answers: Rc<Answers>,
     idle_since: Cell<Instant>,
     keep_alive: Cell<Duration>,
     used: Cell<bool>,
@@ -96,6 +103,10 @@ impl Place {
         shared.keep_alive.set(keep_alive);
         let reused = shared.used.replace(true);
         Place { shared: Rc::clone(shared), sender, reused, kept: reused && before == 0 }
+    }
+
+    pub(super) fn answers(&self) -> &Rc<Answers> {
+        &self.shared.answers
     }
 
     /// The connection broke. Whether this request is the first to find out.
@@ -229,6 +240,7 @@ impl Connections {
                     server: Arc::clone(&server),
                     seat,
                     streams: Cell::new(0),
+                    answers: Rc::default(),
                     idle_since: Cell::new(Instant::now()),
                     keep_alive: Cell::new(keep_alive),
                     used: Cell::new(false),
@@ -293,6 +305,7 @@ pub(in super::super) fn builder() -> h2::client::Builder {
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(SMALL_FRAMES)
         // Larger heads than these are not read; those in between are refused by their cause.
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER);
@@ -304,7 +317,7 @@ async fn handshake(
     server: &Server,
     seat: Option<&places::Place>,
     patience: Duration,
-) -> Result<(SendRequest<Bytes>, Connection<ServerStream, Bytes>), ConnectError> {
+) -> Result<(SendRequest<Bytes>, Connection<Sieve<ServerStream>, Bytes>), ConnectError> {
     let made = async {
         let stream = connect(server, patience).await?;
         if seat.is_some_and(|seat| !seat.is_over(&stream)) {
@@ -312,7 +325,7 @@ async fn handshake(
             return Err(ConnectError { cause: Cause::UpstreamConnectFailed, failure: None, detail: Some(detail) });
         }
         let (sender, mut connection) =
-            builder().initial_max_send_streams(0).handshake(stream).await.map_err(no_http2)?;
+            builder().initial_max_send_streams(0).handshake(Sieve::new(stream)).await.map_err(no_http2)?;
         std::future::poll_fn(|cx| {
             let ended = Pin::new(&mut connection).poll(cx);
             if sender.current_max_send_streams() > 0 {
@@ -342,7 +355,7 @@ fn no_http2(error: h2::Error) -> ConnectError {
 
 /// Drives a connection to its end.
 async fn drive(
-    mut connection: Connection<ServerStream, Bytes>,
+    mut connection: Connection<Sieve<ServerStream>, Bytes>,
     shared: Rc<Shared>,
     patience: Duration,
     connections: Weak<Connections>,
@@ -353,8 +366,13 @@ async fn drive(
     let mut look = pin!(tokio::time::sleep(shared.keep_alive.get().max(SHORTEST_LOOK)));
     let mut connection = pin!(connection);
     loop {
+        let course = std::future::poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            shared.answers.gather();
+            ended
+        });
         tokio::select! {
-            _ = &mut connection => break,
+            _ = course => break,
             () = &mut doubts => break,
             () = &mut look => {
                 let keep_alive = shared.keep_alive.get();

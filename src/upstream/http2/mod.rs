@@ -1,8 +1,10 @@
 //! HTTP/2 towards a server (RFC 9113): one request on one stream, its body and the response's streaming at once, with
 //! trailers both ways. The `h2` crate does frames and windows; what a failure means for the request is decided here.
 
+mod answers;
 mod body;
 pub mod connections;
+mod sieve;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +19,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
+use self::answers::Receive;
 use self::body::ServerBody;
 use self::connections::{Connections, NoPlace, Place};
 use super::http1::{ExchangeTimeouts, Failed, HEAD_LIMITS, Interim, MOST_INTERIM, RACE};
@@ -29,6 +32,7 @@ use crate::http1::encode::trailing;
 use crate::http1::framing::{self, Framing};
 use crate::http1::head::{ResponseHead, Seen};
 use crate::http1::timer::Timer;
+use crate::request::grpc::is_grpc;
 use crate::request::rejection::Cause;
 
 /// What a field takes in HTTP/1.1 beside its name and value: a colon, a blank, a line break.
@@ -76,6 +80,8 @@ pub struct Exchange {
     /// Whether `sending` has reached its end and the response is timed.
     waiting: bool,
     answered: bool,
+    /// Whether both sides may be silent for as long as `between_bytes` allows: neither is timed alone.
+    is_stream: bool,
 }
 
 /// The response's head, and the exchange that its body continues.
@@ -124,6 +130,7 @@ impl Reserved {
         interim: &dyn Interim,
     ) -> Result<Answer, Failed> {
         let Reserved { mut place, timeouts } = self;
+        let is_stream = is_grpc(request.headers());
         let sent = place.sender.send_request(request, !has_body);
         let (response, send) = sent.map_err(|error| {
             // It ended since it was last looked at, which a server may do to one that nobody used.
@@ -145,6 +152,7 @@ impl Reserved {
             piece: Bytes::new(),
             waiting: false,
             answered: false,
+            is_stream,
         };
         exchange.head(response, body, interim).await
     }
@@ -207,7 +215,11 @@ impl Exchange {
             Poll::Pending => {
                 ready!(self.timer.poll_expired(cx));
                 self.place.doubt();
-                let cause = if self.waiting { Cause::UpstreamTimeout } else { Cause::UpstreamSendTimeout };
+                let cause = match (self.waiting, self.waits_for_client()) {
+                    (true, _) => Cause::UpstreamTimeout,
+                    (false, true) => Cause::StreamSilent,
+                    (false, false) => Cause::UpstreamSendTimeout,
+                };
                 Poll::Ready(Err(Failed { wrote: true, answered: self.answered, ..Failed::unsent(cause) }))
             }
         }
@@ -224,10 +236,15 @@ impl Exchange {
             }
             match body.poll_frame(cx) {
                 Poll::Pending => {
-                    // The client is timed where its body is read.
-                    self.timer.clear();
+                    if !self.is_stream {
+                        // The client is timed where its body is read.
+                        self.timer.clear();
+                    } else if !self.timer.is_set() {
+                        self.timer.set(self.timeouts.between_bytes);
+                    }
                     return Poll::Pending;
                 }
+                Poll::Ready(Some(Err(Cause::BodyTimeout))) if self.is_stream => {}
                 Poll::Ready(Some(Err(cause))) => return Poll::Ready(Err(cause)),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.piece = data,
@@ -247,6 +264,11 @@ impl Exchange {
             self.timer.set(self.timeouts.response);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether all that the client has sent so far was passed on, and it is to send more.
+    fn waits_for_client(&self) -> bool {
+        matches!(self.sending, Sending::Body) && self.piece.is_empty()
     }
 
     /// Sends as much of the piece as the server's window has room for.
@@ -297,10 +319,12 @@ impl Answer {
             exchange.journey.ended();
             return Ok((head, Content::Empty));
         }
+        exchange.is_stream = true;
         // Should the request end only now, it is the body that is waited for, no longer the head.
         exchange.timeouts.response = exchange.timeouts.between_bytes;
         exchange.timer.set(exchange.timeouts.between_bytes);
-        Ok((head, Content::Stream(Box::pin(ServerBody::new(exchange, receive, body, length)))))
+        let receive = Receive::new(exchange.place.answers(), receive);
+        Ok((head, ServerBody::new(exchange, receive, body, length).begin()?))
     }
 }
 

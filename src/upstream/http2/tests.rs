@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use h2::server::{self, Connection as ServerConnection, SendResponse};
 use http::{Response, StatusCode};
 use http_body::{Body, Frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -80,7 +81,8 @@ fn ok(mut respond: SendResponse<Bytes>) {
     respond.send_response(Response::new(()), true).unwrap();
 }
 
-struct Root;
+/// Of this content type.
+struct Root(Option<&'static str>);
 
 impl Head for Root {
     fn write(&self, _: &Server, _: &mut BytesMut) -> Result<(), Cause> {
@@ -88,7 +90,11 @@ impl Head for Root {
     }
 
     fn request(&self, _: &Server) -> Result<Request<()>, Cause> {
-        Ok(Request::post("http://a.test/path?x").version(http::Version::HTTP_2).body(()).unwrap())
+        let mut request = Request::post("http://a.test/path?x").version(http::Version::HTTP_2);
+        if let Some(content_type) = self.0 {
+            request = request.header("content-type", content_type);
+        }
+        Ok(request.body(()).unwrap())
     }
 }
 
@@ -109,13 +115,21 @@ struct Asking {
     timeouts: UpstreamTimeouts,
     journey: Rc<Journey>,
     heard: Rc<Heard>,
+    content_type: Option<&'static str>,
 }
 
 impl Asking {
     fn of(url: &str) -> Asking {
         let upstream = Arc::new(build(&settings(&[(url, 1)], Balance::LeastRequests), None));
         let timeouts = *upstream.timeouts();
-        Asking { pool: Rc::default(), upstream, timeouts, journey: Rc::default(), heard: Rc::default() }
+        Asking {
+            pool: Rc::default(),
+            upstream,
+            timeouts,
+            journey: Rc::default(),
+            heard: Rc::default(),
+            content_type: None,
+        }
     }
 
     async fn ask(&self, method: Method, body: RequestBody) -> Result<(ResponseHead, Content), Cause> {
@@ -128,7 +142,7 @@ impl Asking {
             by: ANYONE,
             priority: Priority::Normal,
             method: &method,
-            head: &Root,
+            head: &Root(self.content_type),
             framing,
             upgrade: false,
             interim: &*self.heard,
@@ -154,18 +168,18 @@ impl Asking {
 }
 
 /// A request's body that the test feeds while it is sent.
-struct Fed(mpsc::UnboundedReceiver<Frame<Bytes>>);
+struct Fed(mpsc::UnboundedReceiver<Result<Frame<Bytes>, Cause>>);
 
 impl Body for Fed {
     type Data = Bytes;
     type Error = Cause;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+        self.0.poll_recv(cx)
     }
 }
 
-fn fed() -> (mpsc::UnboundedSender<Frame<Bytes>>, RequestBody) {
+fn fed() -> (mpsc::UnboundedSender<Result<Frame<Bytes>, Cause>>, RequestBody) {
     let (feed, body) = mpsc::unbounded_channel();
     (feed, RequestBody::Stream(Box::pin(Fed(body))))
 }
@@ -313,6 +327,67 @@ async fn a_reset_of_one_stream_is_no_others_concern() {
     .await;
 }
 
+/// A server that answers each request with these frames at once: type, flags, content.
+async fn at_once(frames: &'static [(u8, u8, &'static [u8])]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("h2c://{}", listener.local_addr().unwrap());
+    tokio::task::spawn_local(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_exact(&mut [0; 24]).await.unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut head = [0; 9];
+        while stream.read_exact(&mut head).await.is_ok() {
+            let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+            stream.read_exact(&mut vec![0; length]).await.unwrap();
+            // SETTINGS are acknowledged, HEADERS answered.
+            let answer = match (head[3], head[4]) {
+                (4, 0) => vec![0, 0, 0, 4, 1, 0, 0, 0, 0],
+                (1, _) => frames.iter().fold(Vec::new(), |mut answer, (kind, flags, content)| {
+                    answer.extend_from_slice(&[0, 0, content.len() as u8, *kind, *flags]);
+                    answer.extend_from_slice(&head[5..]);
+                    answer.extend_from_slice(content);
+                    answer
+                }),
+                _ => Vec::new(),
+            };
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
+    url
+}
+
+/// `:status` 200 as HPACK has it, and the end of the head.
+const HEAD: (u8, u8, &[u8]) = (1, 4, &[0x88]);
+
+#[tokio::test]
+async fn an_answer_that_is_reset_right_behind_its_head_is_none() {
+    local(async {
+        let asking = Asking::of(&at_once(&[HEAD, (0, 0, b"half"), (3, 0, &[0, 0, 0, 2])]).await);
+        for round in 1..=3 {
+            let answer = asking.ask(Method::GET, RequestBody::Empty).await;
+            assert_eq!(answer.map(|(head, _)| head.status), Err(Cause::UpstreamCutShort));
+            assert!(asking.journey.take_detail().unwrap().contains("unexpected internal error"));
+            let state = asking.upstream.servers()[0].health.state();
+            assert_eq!(state, if round < 3 { State::Up } else { State::Ejected }, "each is told once");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_answered_whole_may_want_no_more_of_the_request() {
+    local(async {
+        let asking = Asking::of(&at_once(&[HEAD, (0, 1, b"whole"), (3, 0, &[0, 0, 0, 0])]).await);
+        for _ in 0..3 {
+            let (_feed, body) = fed();
+            let (_, mut content) = asking.ask(Method::POST, body).await.unwrap();
+            assert_eq!(frame(&mut content).await.unwrap().unwrap().into_data().unwrap(), "whole");
+            assert!(frame(&mut content).await.is_none());
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_connection_that_leaves_ends_what_it_has_begun() {
     local(async {
@@ -378,11 +453,11 @@ async fn bodies_and_trailers_go_both_ways_at_once() {
             let (head, mut content) = asking.ask(Method::POST, body).await.unwrap();
             assert_eq!(head.status, StatusCode::OK);
             for word in ["one", "two", "three"] {
-                feed.send(Frame::data(Bytes::from(word))).unwrap();
+                feed.send(Ok(Frame::data(Bytes::from(word)))).unwrap();
                 assert_eq!(frame(&mut content).await.unwrap().unwrap().into_data().unwrap(), word);
             }
             let sum = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
-            feed.send(Frame::trailers(sum)).unwrap();
+            feed.send(Ok(Frame::trailers(sum))).unwrap();
             let trailers = frame(&mut content).await.unwrap().unwrap().into_trailers().unwrap();
             assert_eq!(trailers["grpc-status"], "0");
             assert!(frame(&mut content).await.is_none());
@@ -464,6 +539,174 @@ async fn a_client_that_takes_nothing_holds_the_server_back_and_nobody_else() {
         assert_eq!(length, 100_000);
         drop(slow);
         assert_eq!(std::future::poll_fn(|cx| answer.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+    })
+    .await;
+}
+
+/// A stream whose answer has begun: the client's side, which feeds the request and reads the answer, and the server's.
+struct Stream {
+    feed: mpsc::UnboundedSender<Result<Frame<Bytes>, Cause>>,
+    content: Content,
+    request: RecvStream,
+    answer: SendStream<Bytes>,
+}
+
+impl Stream {
+    async fn begin(asking: &Asking, fake: &mut Fake) -> Stream {
+        let (feed, body) = fed();
+        let (answered, (request, answer)) = tokio::join!(asking.ask(Method::POST, body), async {
+            let (_, (request, mut respond)) = fake.next().await;
+            (request.into_body(), respond.send_response(Response::new(()), false).unwrap())
+        });
+        Stream { feed, content: answered.unwrap().1, request, answer }
+    }
+
+    /// Passes a word of the client on.
+    async fn say(&mut self, word: &'static str) {
+        self.feed.send(Ok(Frame::data(Bytes::from_static(word.as_bytes())))).unwrap();
+        let heard = tokio::select! {
+            heard = self.request.data() => heard,
+            _ = frame(&mut self.content) => panic!("nothing was answered"),
+        };
+        assert_eq!(heard.unwrap().unwrap(), word);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_silent_on_a_stream_may_go_on_later() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let mut stream = Stream::begin(&asking, &mut fake).await;
+        stream.say("one").await;
+        stream.feed.send(Err(Cause::BodyTimeout)).unwrap();
+        stream.feed.send(Err(Cause::BodyTimeout)).unwrap();
+        stream.say("two").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_on_which_neither_side_sends_is_broken_off() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let mut asking = Asking::of(&fake.url);
+        asking.timeouts.between_bytes = Duration::from_millis(300);
+        let mut stream = Stream::begin(&asking, &mut fake).await;
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stream.say("ping").await;
+        }
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            stream.answer.send_data(Bytes::from_static(b"pong"), false).unwrap();
+            assert_eq!(frame(&mut stream.content).await.unwrap().unwrap().into_data().unwrap(), "pong");
+        }
+        assert_eq!(frame(&mut stream.content).await.unwrap().unwrap_err(), Cause::StreamSilent);
+        drop(stream.content);
+        assert_eq!(std::future::poll_fn(|cx| stream.answer.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+        assert_eq!(asking.upstream.servers()[0].health.state(), State::Up);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_of_grpc_are_such_streams_before_they_are_answered() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let mut asking = Asking::of(&fake.url);
+        asking.timeouts.between_bytes = Duration::from_millis(300);
+        for (content_type, expected) in
+            [("text/plain", Cause::BodyTimeout), ("application/grpc+proto", Cause::StreamSilent)]
+        {
+            asking.content_type = Some(content_type);
+            let (feed, body) = fed();
+            feed.send(Ok(Frame::data(Bytes::from_static(b"one")))).unwrap();
+            feed.send(Err(Cause::BodyTimeout)).unwrap();
+            let (answer, asked) = tokio::join!(asking.ask(Method::POST, body), fake.next());
+            assert_eq!(answer.map(|(head, _)| head.status), Err(expected), "{content_type}");
+            drop(asked);
+        }
+        assert_eq!(asking.upstream.servers()[0].health.state(), State::Up);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_has_the_servers_stream_reset() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let mut stream = Stream::begin(&asking, &mut fake).await;
+        stream.say("half").await;
+        stream.answer.send_data(Bytes::from_static(b"an"), false).unwrap();
+        assert_eq!(frame(&mut stream.content).await.unwrap().unwrap().into_data().unwrap(), "an");
+        stream.feed.send(Err(Cause::BodyTooLarge)).unwrap();
+        assert_eq!(frame(&mut stream.content).await.unwrap().unwrap_err(), Cause::BodyTooLarge);
+        drop(stream.content);
+        assert_eq!(std::future::poll_fn(|cx| stream.answer.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+    })
+    .await;
+}
+
+/// The server's side of an answer without end, and the client's.
+async fn endless(asking: &Asking, fake: &mut Fake) -> (usize, SendStream<Bytes>, Content) {
+    let (answer, (number, stream)) = tokio::join!(asking.ask(Method::GET, RequestBody::Empty), async {
+        let (number, (_, mut respond)) = fake.next().await;
+        (number, respond.send_response(Response::new(()), false).unwrap())
+    });
+    (number, stream, answer.unwrap().1)
+}
+
+#[tokio::test]
+async fn tiny_pieces_for_clients_that_take_nothing_are_put_together_and_hurt_nobody_else() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (_, mut steady, mut taken) = endless(&asking, &mut fake).await;
+        let mut stalled = Vec::new();
+        for _ in 0..10 {
+            let (_, mut stream, content) = endless(&asking, &mut fake).await;
+            stream.reserve_capacity(1 << 20);
+            for _ in 0..10_000 {
+                stream.send_data(Bytes::from_static(b"data: token 000001\n\n"), false).unwrap();
+            }
+            stalled.push((stream, content));
+        }
+        for _ in 0..10 {
+            steady.send_data(Bytes::from_static(b"tick"), false).unwrap();
+            assert_eq!(frame(&mut taken).await.unwrap().unwrap().into_data().unwrap(), "tick");
+        }
+        for (mut stream, mut content) in stalled {
+            stream.send_data(Bytes::from_static(b"end"), true).unwrap();
+            let (mut pieces, mut bytes) = (0, Vec::new());
+            while let Some(frame) = frame(&mut content).await {
+                bytes.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                pieces += 1;
+            }
+            assert_eq!(bytes.len(), 200_003);
+            assert!(bytes.ends_with(b"000001\n\nend") && pieces < 1000, "{pieces}");
+        }
+        assert_eq!((fake.made(), asking.upstream.servers()[0].health.state()), (1, State::Up));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn empty_frames_end_no_connection() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (_, mut stream, mut content) = endless(&asking, &mut fake).await;
+        for _ in 0..300 {
+            stream.send_data(Bytes::new(), false).unwrap();
+            stream.send_data(Bytes::from_static(b"more"), false).unwrap();
+            assert_eq!(frame(&mut content).await.unwrap().unwrap().into_data().unwrap(), "more");
+        }
+        let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
+        stream.send_data(Bytes::new(), false).unwrap();
+        stream.send_trailers(trailers).unwrap();
+        assert_eq!(frame(&mut content).await.unwrap().unwrap().into_trailers().unwrap()["x-sum"], "1");
     })
     .await;
 }
