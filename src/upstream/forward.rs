@@ -92,7 +92,7 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
             Err(cause) => {
                 if cause == Cause::UpstreamUnresolved {
                     let names = &call.upstream.name;
-                    call.journey.detail(Some(format!("no name in servers of [upstream.{names}] has an address yet")));
+                    call.journey.failed(Some(format!("no name in servers of [upstream.{names}] has an address yet")));
                 }
                 return Err(last.unwrap_or(cause));
             }
@@ -105,7 +105,7 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
             // What begins as an answer and turns out to be none is no sign of life.
             Ok(answer) => {
                 return finish(call, answer, body, open).inspect(|_| server.health.answered()).map_err(|failed| {
-                    call.journey.detail(failed.detail);
+                    call.journey.failed(failed.detail);
                     if !failed.told {
                         report(&server, failed.cause);
                     }
@@ -113,7 +113,7 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
                 });
             }
             Err(failed) => {
-                call.journey.detail(failed.detail);
+                call.journey.failed(failed.detail);
                 let broke = matches!(
                     failed.cause,
                     Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset | Cause::UpstreamTlsFailed

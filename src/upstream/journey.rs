@@ -16,7 +16,10 @@ pub struct Journey {
     began: Cell<Option<Instant>>,
     took: Cell<Option<Duration>>,
     queued: Cell<Duration>,
+    /// Of the request.
     detail: RefCell<Option<String>>,
+    /// Of the last attempt.
+    failure: RefCell<Option<String>>,
 }
 
 impl Journey {
@@ -25,7 +28,7 @@ impl Journey {
         self.attempts.set(self.attempts.get().saturating_add(1));
         *self.server.borrow_mut() = Some(Arc::clone(server));
         // What was said of another attempt is not why this one may fail.
-        *self.detail.borrow_mut() = None;
+        *self.failure.borrow_mut() = None;
     }
 
     /// It waited for a slot, in vain or not.
@@ -55,10 +58,17 @@ impl Journey {
         }
     }
 
-    /// What the operating system or the TLS library said of a failure; for the log alone.
+    /// What the log is told of the request beside its cause; for the log alone.
     pub fn detail(&self, detail: Option<String>) {
         if detail.is_some() {
             *self.detail.borrow_mut() = detail;
+        }
+    }
+
+    /// What the operating system or the TLS library said of the last attempt's failure; for the log alone.
+    pub(super) fn failed(&self, detail: Option<String>) {
+        if detail.is_some() {
+            *self.failure.borrow_mut() = detail;
         }
     }
 
@@ -77,6 +87,10 @@ impl Journey {
     }
 
     pub fn take_detail(&self) -> Option<String> {
-        self.detail.borrow_mut().take()
+        let (detail, failure) = (self.detail.borrow_mut().take(), self.failure.borrow_mut().take());
+        match (detail, failure) {
+            (Some(detail), Some(failure)) => Some(format!("{detail}; {failure}")),
+            (detail, failure) => detail.or(failure),
+        }
     }
 }

@@ -66,7 +66,7 @@ impl ServerBody {
         self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
-            exchange.journey.detail(detail);
+            exchange.journey.failed(detail);
             if !matches!(cause, Cause::UpstreamBodyTimeout | Cause::StreamSilent) {
                 exchange.lease.server().health.failed(Failure::Broken);
             }

@@ -66,7 +66,7 @@ impl ServerBody {
         self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
-            exchange.journey.detail(failed.detail);
+            exchange.journey.failed(failed.detail);
             if !is_of_connection(error) || exchange.place.is_first_to_lose_it() {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
