@@ -92,7 +92,9 @@ pub(super) fn hosts_come_first(cx: &Context<'_>, routes: &Routes) {
                 "`{name}` gets no request for {host}: hosts are decided before paths, and `{other}` names that one"
             );
             let problem = Problem::warning(&narrow.path.span, message).also(&broad.path.span, "what takes them");
-            cx.report(problem.help(format!("if they are meant for it, add host = \"{host}\"")));
+            cx.report(
+                problem.help(format!("if they are meant for it, give `{name}` a second route with host = \"{host}\"")),
+            );
         }
     }
 }

@@ -220,6 +220,10 @@ impl<'g> Walk<'g> {
         let outgoing = onward.outgoing(carried.length, carried.upgrade.as_ref(), &request_id);
         let head = match (Telling { outgoing: &outgoing, upstream }).head(receiver) {
             Ok(head) => head,
+            Err(Cause::BadTarget) => {
+                let said = "a server of uwsgi could decode the path twice";
+                return Err(self.refuse("head", said, None, Cause::BadTarget.into()));
+            }
             Err(cause) => return Err(self.refuse("head", "no server of this kind can be sent it", None, cause.into())),
         };
         let kept = match onward.withheld {

@@ -151,14 +151,20 @@ impl Root {
         }
     }
 
-    /// What stands beside a root that is a file, under its name with `suffix` behind it.
+    /// What stands beside a root that is a file, under its name with `suffix` behind it. Links that lead away are not
+    /// followed.
     ///
     /// # Errors
     /// Why there is nothing.
     pub fn beside(&self, suffix: &str, patience: Patience) -> Result<Node, Failure> {
-        let mut path = self.path.as_os_str().to_owned();
-        path.push(suffix);
-        node(open_cached(CWD, &path, READ, ResolveFlags::empty(), patience)?)
+        let (Some(directory), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Err(Failure::NotFound("no such file"));
+        };
+        let mut name = name.to_owned();
+        name.push(suffix);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let place = open_cached(CWD, directory.as_os_str(), flags, ResolveFlags::empty(), patience)?;
+        Within { place, patience }.find(name.as_bytes())
     }
 }
 

@@ -15,7 +15,7 @@ use super::route::{NoRoute, Route, Routes};
 use super::target::{Host, NormalPath, normalise};
 use crate::admit::credential::{cookies, without_parameters};
 use crate::admit::gate::{Asking, Gate};
-use crate::config::settings::{HashKey, PatternSegment};
+use crate::config::settings::{HashKey, PatternSegment, RouteSettings};
 use crate::http1::head::Notable;
 use crate::upstream::Upstream;
 
@@ -146,7 +146,7 @@ pub fn unserved(cause: Cause, upstream: &Upstream) -> Rejection {
 }
 
 /// Whether the route takes `%2F` in this path. Python servers read it as a slash, so where that would lead past this route
-/// into one that is as special or more, the request would go round what guards that.
+/// into one that is as special or more, or is guarded in another way, the request would go round what guards that.
 fn may_hold_slashes(
     routes: &Routes,
     route: &Arc<Route>,
@@ -163,7 +163,15 @@ fn may_hold_slashes(
         Err(NoRoute::Method { beside, .. }) => beside,
         Err(NoRoute::Path) => return true,
     };
-    Arc::ptr_eq(&other, route) || depth(&other) < depth(route)
+    Arc::ptr_eq(&other, route) || (depth(&other) < depth(route) && are_guarded_alike(&other.settings, &route.settings))
+}
+
+fn are_guarded_alike(one: &RouteSettings, other: &RouteSettings) -> bool {
+    one.access == other.access
+        && one.allow == other.allow
+        && one.deny == other.deny
+        && one.limits == other.limits
+        && one.validate.is_some() == other.validate.is_some()
 }
 
 /// How much of a path the route's own names and parameters take.

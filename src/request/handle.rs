@@ -16,7 +16,7 @@ use super::decisions::{NotRouted, asking, choose_route, is_expected, is_served, 
 use super::files::{self, Asked, Unserved};
 use super::inbound::{Inbound, authority};
 use super::limited::limit;
-use super::names::X_REQUEST_ID;
+use super::names::{X_ACCEL_REDIRECT, X_REQUEST_ID};
 use super::onward::Onward;
 use super::outgoing::{switched_to, wanted_upgrade};
 use super::plain::{self, about_the_server, from_server, redirection};
@@ -313,6 +313,8 @@ impl<'a> Passage<'a> {
                 let protocol = upgrade.and_then(|asked| switched_to(&asked, &head.headers));
                 let mut response = from_server(head, Content::Empty).map(|_| ());
                 let Some(protocol) = protocol else { return Err(Cause::UpstreamInvalidResponse.into()) };
+                // Nothing is sent in its place, and nobody is to know what lies where.
+                response.headers_mut().remove(X_ACCEL_REDIRECT);
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 response.headers_mut().insert(UPGRADE, protocol);
                 Passed::Upgrade(response, upgraded)

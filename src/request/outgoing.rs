@@ -240,7 +240,7 @@ impl Outgoing<'_> {
         for (name, value) in self.headers {
             if self.goes_on(name, &listed) {
                 if *name == IF_MATCH && self.route.settings.compress {
-                    out.put(&IF_MATCH, &[&strong(value.as_bytes())]);
+                    out.put(&IF_MATCH, &[&also_strong(value.as_bytes())]);
                     continue;
                 }
                 match self.withheld {
@@ -313,10 +313,11 @@ fn is_encoded_twice(path: &str) -> bool {
     parts.any(|rest| rest.as_bytes().first_chunk::<2>().is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit)))
 }
 
-/// The tags of `If-Match` as the service gave them: those of compressed answers were weakened, and weak ones never match
-/// there (RFC 9110 section 13.1.1).
-fn strong(line: &[u8]) -> Cow<'_, [u8]> {
-    let tags: Vec<&[u8]> = tags(line).map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag)).collect();
+/// The tags of `If-Match`, weak ones in both forms: those of compressed answers were weakened by the gateway, and weak ones
+/// never match there (RFC 9110 section 13.1.1); but some services give weak ones themselves and look for them.
+fn also_strong(line: &[u8]) -> Cow<'_, [u8]> {
+    let tags: Vec<&[u8]> =
+        tags(line).flat_map(|tag| [Some(tag), tag.strip_prefix(b"W/".as_slice())]).flatten().collect();
     if tags.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(tags.join(&b", "[..])) }
 }
 

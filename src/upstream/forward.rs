@@ -212,8 +212,12 @@ async fn attempt_alone(call: &Call<'_>, lease: Lease, body: &mut Replay, first: 
     let journey = Rc::clone(call.journey);
     let pool = Rc::clone(call.pool);
     let timeouts = exchange_timeouts(call);
-    let exchange =
-        Exchange::new(lease, connection, journey, pool, timeouts, call.framing, write_head).map_err(Failed::unsent)?;
+    let exchange = Exchange::new(lease, connection, journey, pool, timeouts, call.framing, write_head);
+    let exchange = exchange.map_err(|cause| {
+        // What such a path may hold has been judged before; what decodes it twice finds another.
+        let twice = cause == Cause::BadTarget;
+        Failed { detail: twice.then(|| "the path could be decoded twice".to_owned()), ..Failed::unsent(cause) }
+    })?;
     let answer = exchange.answer(body, call.interim).await.map_err(|mut failed| {
         let unheard = !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
         failed.stale = reused && unheard && call.journey.age() < RACE;

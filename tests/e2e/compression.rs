@@ -119,7 +119,7 @@ fn what_the_service_says_of_caches_stays_true() {
         while let Some(request) = connection.read_request() {
             // As frameworks compare them: weakly.
             let same = request.header("if-none-match").is_some_and(|tag| tag.trim_start_matches("W/") == "\"v5\"");
-            let failed = request.header("if-match").is_some_and(|tag| tag != "\"v5\"");
+            let failed = request.header("if-match").is_some_and(|tags| !tags.split(", ").any(|tag| tag == "\"v5\""));
             connection.send(match (same, failed) {
                 (true, _) => "HTTP/1.1 304 Not Modified\r\nETag: \"v5\"\r\nVary: Cookie\r\n\r\n".to_owned(),
                 (_, true) => "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n".to_owned(),
@@ -143,7 +143,7 @@ fn what_the_service_says_of_caches_stays_true() {
     // What the gateway has weakened it makes strong again: a change under a condition works as without it.
     let put = |tag: &str| Client::connect(gateway.port("http")).ask_with("PUT", "/", &[("If-Match", tag)], b"x").status;
     assert_eq!((put("W/\"v5\""), put("\"v5\""), put("W/\"v4\"")), (200, 200, 412));
-    assert_eq!(fake.requests().last().unwrap().header("if-match"), Some("\"v4\""));
+    assert_eq!(fake.requests().last().unwrap().header("if-match"), Some("W/\"v4\", \"v4\""));
 }
 
 #[test]

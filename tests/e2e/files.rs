@@ -97,6 +97,8 @@ fn one_file_answers_every_path_of_its_route() {
         |directory, _| {
             write(directory, "static/index.html", "<p>app</p>");
             write(directory, "static/index.html.br", "as br");
+            write(directory, "elsewhere", "not this");
+            symlink("../elsewhere", directory.join("static/index.html.gz")).unwrap();
         },
     );
     for target in ["/app/", "/app", "/app/orders/7", "/app/.hidden/z", "/app/users/..foo", "/app/a/"] {
@@ -107,6 +109,8 @@ fn one_file_answers_every_path_of_its_route() {
     let coded = get(&gateway, "/app/orders/7", &[("Accept-Encoding", "gzip, br")]);
     assert_eq!((coded.header("content-encoding"), coded.text().as_str()), (Some("br"), "as br"));
     assert_eq!(coded.header("content-type"), Some("text/html; charset=utf-8"));
+    let led_away = get(&gateway, "/app/orders/7", &[("Accept-Encoding", "gzip")]);
+    assert_eq!((led_away.header("content-encoding"), led_away.text().as_str()), (None, "<p>app</p>"));
 }
 
 #[test]

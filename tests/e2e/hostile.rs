@@ -465,4 +465,10 @@ fn an_encoded_slash_leads_past_no_route() {
     for target in ["/env/other%2Fusers", "/projects/group%2Fname", "/a%2Fb"] {
         assert_eq!(gateway.get(target).status, 200, "{target}");
     }
+    // Also one that is broader, where it is guarded in another way.
+    let broader = "[route.open]\npath = \"/pub/{name}\"\nupstream = \"app\"\nencoded_slashes = true\n\
+                   [route.guard]\npath = \"/pub/{*rest}\"\nupstream = \"app\"\nallow = [\"10.0.0.0/8\"]\n";
+    let gateway = Setup::before([fake.url()]).rest(broader).start();
+    assert_eq!((gateway.get("/pub/x").status, gateway.get("/pub/x/del").status), (200, 403));
+    assert_eq!(gateway.get("/pub/x%2Fdel").cause(), "bad_target");
 }

@@ -251,3 +251,17 @@ fn what_django_collected_is_served_for_ever() {
     let image = gateway.get(&format!("/static/{paper}"));
     assert_eq!((image.status, image.header("content-type")), (200, Some("image/svg+xml")), "{paper}");
 }
+
+/// Flask states the length of the file that it names, sends nothing and closes: nobody reads that body, so it is no failure
+/// that it is short.
+#[test]
+fn a_body_that_is_not_sent_with_the_name_is_no_failure() {
+    let fake = Fake::answering(
+        "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\nX-Accel-Redirect: /protected/a\r\n\r\n",
+    );
+    let gateway = before(&fake.url(), |directory| std::fs::write(directory.join("a"), b"invoice").unwrap());
+    for _ in 0..50 {
+        assert_eq!(gateway.get("/").text(), "invoice");
+    }
+    assert_eq!(gateway.metric("passerelle_upstream_ejections_total", &[]), 0.0);
+}

@@ -29,6 +29,7 @@ use crate::http1::framing::{self, Framing};
 use crate::http1::head::{BEGIN, HeadError, HeadScan, Kind, Limits, ResponseHead, take_response};
 use crate::http1::queue::Queue;
 use crate::http1::timer::Timer;
+use crate::request::names::{X_ACCEL_REDIRECT, X_SENDFILE};
 use crate::request::rejection::Cause;
 
 /// Bounds on a response's head; the remedy of `upstream_headers_too_large` states them.
@@ -305,7 +306,8 @@ impl Exchange {
         // Should the request end only now, it is the body that is waited for, no longer the head.
         self.timeouts.response = self.timeouts.between_bytes;
         self.connection.timer.set(self.timeouts.between_bytes);
-        ServerBody::new(self, body, framing, keep).begin()
+        let content = ServerBody::new(self, body, framing, keep);
+        if names_a_file(&head.headers) { Ok(Content::Stream(Box::pin(content))) } else { content.begin() }
     }
 
     /// Whether the connection may serve again.
@@ -363,6 +365,12 @@ impl Exchange {
     fn failed(&self, cause: Cause) -> Failed {
         Failed { wrote: self.wrote, answered: self.answered, ..Failed::unsent(cause) }
     }
+}
+
+/// Whether the answer may be one in whose place a file is sent. Such bodies may be shorter than they say, and nobody reads
+/// them: Flask states the file's length and sends nothing.
+pub(super) fn names_a_file(head: &HeaderMap) -> bool {
+    head.contains_key(X_SENDFILE) || head.contains_key(X_ACCEL_REDIRECT)
 }
 
 /// How much is told of what is no answer.

@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use self::answers::Receive;
 use self::body::ServerBody;
 use self::connections::{Connections, NoPlace, Place};
-use super::http1::{ExchangeTimeouts, Failed, HEAD_LIMITS, Interim, MOST_INTERIM, RACE};
+use super::http1::{ExchangeTimeouts, Failed, HEAD_LIMITS, Interim, MOST_INTERIM, RACE, names_a_file};
 use super::journey::Journey;
 use super::replay::Replay;
 use super::{Lease, Server};
@@ -324,7 +324,9 @@ impl Answer {
         exchange.timeouts.response = exchange.timeouts.between_bytes;
         exchange.timer.set(exchange.timeouts.between_bytes);
         let receive = Receive::new(exchange.place.answers(), receive);
-        Ok((head, ServerBody::new(exchange, receive, body, length).begin()?))
+        let unread = names_a_file(&head.headers);
+        let content = ServerBody::new(exchange, receive, body, length);
+        Ok((head, if unread { Content::Stream(Box::pin(content)) } else { content.begin()? }))
     }
 }
 
