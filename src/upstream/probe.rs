@@ -39,7 +39,7 @@ pub(super) async fn run(server: Arc<Server>, checks: Checks) {
     server.health.check();
     let (settings, fields) = (&checks.settings, fields(&checks.settings));
     let rules = Rules { fall: settings.fall.get(), rise: settings.rise.get() };
-    let mut activity = Activity::new(server.health.answers());
+    let mut activity = Activity::new(server.health.answers(), server.in_flight(), clock::now());
     loop {
         let began = Instant::now();
         let began_at = clock::now();
@@ -92,8 +92,9 @@ struct Activity {
 }
 
 impl Activity {
-    fn new(answers: u64) -> Activity {
-        Activity { previous: answers, current: answers, seen: answers, alive_at: None }
+    /// Of a server that has requests already, as after a reload, nothing is known of before: it counts as alive.
+    fn new(answers: u64, in_flight: usize, now: u64) -> Activity {
+        Activity { previous: answers, current: answers, seen: answers, alive_at: (in_flight > 0).then_some(now) }
     }
 
     fn begin(&mut self, answers: u64, now: u64) {
@@ -356,7 +357,8 @@ mod tests {
 
     #[test]
     fn activity_tells_busy_from_dead() {
-        let mut activity = Activity::new(7);
+        assert!(Activity::new(7, 2, 1_000).is_busy(7, 2, 2_000), "it had work when its checks began");
+        let mut activity = Activity::new(7, 0, 1_000);
         activity.begin(7, 1_000);
         assert!(!activity.is_busy(7, 0, 2_000), "nothing was answered");
         assert!(!activity.is_busy(7, 5, 2_000), "requests in flight alone are no sign of life");

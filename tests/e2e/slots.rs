@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::harness::backends::Backend;
 use crate::harness::http::{Client, get, head};
-use crate::harness::{Gateway, Setup, eventually};
+use crate::harness::{Fake, Gateway, Setup, eventually};
 
 /// gunicorn with so many workers, each of which serves one request at a time.
 fn gunicorn(workers: usize) -> Backend {
@@ -292,4 +292,26 @@ fn a_server_that_sees_its_client_leave_is_free_at_once() {
     gateway.metric_reaches("passerelle_upstream_slots_busy", &[], 1.0);
     drop(leaves);
     eventually("its slot is free", || (gateway.metric("passerelle_upstream_slots_busy", &[]) == 0.0).then_some(()));
+}
+
+/// Also when the client leaves in the middle of what it sends: the worker has begun.
+#[test]
+fn a_slot_stays_taken_for_half_an_upload_too() {
+    let server = Fake::start(|mut connection| {
+        connection.read_head();
+        connection.hold();
+        // Works on although it sees the end of what is sent to it.
+        std::thread::sleep(Duration::from_secs(1));
+    });
+    let gateway = Setup::before([server.url()]).upstream("slots = 1").route("buffer = { request = false }").start();
+    let mut leaves = Client::connect(gateway.port("http"));
+    leaves.send(format!("{}half", head("POST", "/", &[("Content-Length", "8")])));
+    eventually("the server has the head", || (server.connections() == 1).then_some(()));
+    gateway.metric_reaches("passerelle_upstream_slots_busy", &[], 1.0);
+    drop(leaves);
+    gateway.log_line("the record of the one who left", |line| line["status"] == 499);
+    assert_eq!(gateway.metric("passerelle_upstream_slots_busy", &[]), 1.0);
+    eventually("its slot is free", || {
+        (gateway.metric("passerelle_upstream_slots_busy", &[]) == 0.0).then_some(())
+    });
 }

@@ -41,11 +41,11 @@ use crate::worker::Worker;
 /// What a client may send of one body before the gateway has passed it on; no other body is held up by it.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// By how much the window of a connection exceeds those of all its streams, which bound it already. The library allows
-/// half of it for what frames of a few bytes cost beside these, and ends the connection with all its streams beyond: a
-/// dozen calls that send messages of a few bytes to services that do not read them yet must not come that far.
-const WINDOW_FACTOR: u32 = 4;
-const LEAST_WINDOW: u32 = 64 * 1024 * 1024;
+/// The least window of a connection, which has room for those of all its streams. The library allows half of it for what
+/// frames of a few bytes cost beside these, and ends the connection with all its streams beyond: a dozen calls that send
+/// messages of a few bytes to services that do not read them yet must not come that far. More would let one client make the
+/// library hold more, since such frames cost it some 500 bytes each.
+const LEAST_WINDOW: u32 = 16 * 1024 * 1024;
 const MOST_WINDOW: u32 = i32::MAX.cast_unsigned();
 
 /// What is held of one response for a client that does not take it.
@@ -114,7 +114,7 @@ fn builder(settings: &ListenerSettings, executor: Spawn) -> Builder<Spawn> {
 }
 
 fn connection_window(streams: u32) -> u32 {
-    STREAM_WINDOW.saturating_mul(WINDOW_FACTOR).saturating_mul(streams).clamp(LEAST_WINDOW, MOST_WINDOW)
+    STREAM_WINDOW.saturating_mul(streams).clamp(LEAST_WINDOW, MOST_WINDOW)
 }
 
 /// From a request as hyper hands it over to its response. Dropped before its end, it counts as a reset.

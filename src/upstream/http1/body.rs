@@ -12,7 +12,7 @@ use crate::http1::buffer::poll_read;
 use crate::http1::chunked::{Decoded, Decoder};
 use crate::http1::encode;
 use crate::http1::framing::Framing;
-use crate::request::rejection::Cause;
+use crate::request::rejection::{Blame, Cause};
 use crate::upstream::health::Failure;
 
 /// The body of a server's response; goes on sending the request's while it is read.
@@ -67,7 +67,9 @@ impl ServerBody {
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
             exchange.journey.failed(detail);
-            if !matches!(cause, Cause::UpstreamBodyTimeout | Cause::StreamSilent) {
+            if cause.row().blame == Blame::Client {
+                exchange.abandon();
+            } else if !matches!(cause, Cause::UpstreamBodyTimeout | Cause::StreamSilent) {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
         }

@@ -30,7 +30,7 @@ use crate::http1::head::{BEGIN, HeadError, HeadScan, Kind, Limits, ResponseHead,
 use crate::http1::queue::Queue;
 use crate::http1::timer::Timer;
 use crate::request::names::{X_ACCEL_REDIRECT, X_SENDFILE};
-use crate::request::rejection::Cause;
+use crate::request::rejection::{Blame, Cause};
 
 /// Bounds on a response's head; the remedy of `upstream_headers_too_large` states them.
 pub(super) const HEAD_LIMITS: Limits = Limits { bytes: 64 * 1024, target: 0, fields: 256 };
@@ -197,9 +197,16 @@ impl Exchange {
             None => Poll::Pending,
         })
         .await;
-        let exchange = wanted.0.take();
-        let head = head?;
-        exchange.map(|exchange| Answer { head, exchange }).ok_or_else(|| Failed::unsent(Cause::Internal))
+        match (wanted.0.take(), head) {
+            (Some(exchange), Ok(head)) => Ok(Answer { head, exchange }),
+            // The client has left in the middle of its request, of which the server has a part.
+            (Some(exchange), Err(failed)) if failed.cause.row().blame == Blame::Client => {
+                exchange.abandon();
+                Err(failed)
+            }
+            (_, Err(failed)) => Err(failed),
+            (None, Ok(_)) => Err(Failed::unsent(Cause::Internal)),
+        }
     }
 
     /// Passes informational responses on until the final one is here.

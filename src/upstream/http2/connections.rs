@@ -37,8 +37,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MOST_STREAMS as u32;
 
 /// What frames of a few bytes may cost beside these before the library ends the connection. They lie with it only from one
-/// look of the connection's task to the next, which takes them off (see [`Answers`]).
-const SMALL_FRAMES: usize = 2 * CONNECTION_WINDOW as usize;
+/// look of the connection's task to the next, which takes them off (see [`Answers`]); in one look megabytes may come.
+const SMALL_FRAMES: usize = 16 * CONNECTION_WINDOW as usize;
 
 /// What is held of one request that the server does not take.
 const SEND_BUFFER: usize = 64 * 1024;

@@ -342,7 +342,8 @@ fn failed(error: &h2::Error, answered: bool) -> Failed {
     // section 8.7).
     let unseen = error.is_remote() && (error.is_go_away() || reason == Some(Reason::REFUSED_STREAM));
     let stale = error.is_remote() && error.is_go_away() && reason == Some(Reason::NO_ERROR);
-    let cause = if error.is_library() && reason == Some(Reason::ENHANCE_YOUR_CALM) {
+    let floods = || error.to_string().contains("too_many_data_frames");
+    let cause = if error.is_library() && reason == Some(Reason::ENHANCE_YOUR_CALM) && !floods() {
         // What the library calls it when a head comes in more frames than it takes.
         Cause::UpstreamHeadersTooLarge
     } else if error.is_remote() && error.is_reset() {

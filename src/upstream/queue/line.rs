@@ -4,8 +4,8 @@
 //! Better classes go first. Within a class the oldest goes first, as long as nobody waits for long: that is fair, and
 //! bursts are what a queue is for. Under lasting overload it is the wrong order: everybody waits as long as the line is,
 //! and is served when nobody is interested any more. So once somebody has waited for an interval, or a good part of
-//! those who wait give up before that, and more join than are served, the newest go first until the line has emptied
-//! (adaptive LIFO). Meanwhile those who have waited for longer than
+//! those who wait have given up before that for some windows on end, and more join than are served, the newest go first
+//! until the line has emptied or no longer grows (adaptive LIFO). Meanwhile those who have waited for longer than
 //! a moment are refused: their turn will not come, and the sooner they know the better. The newest are kept however long
 //! they have waited, as many as there are slots or are served in an interval: nobody idles for lack of requests, and a few
 //! slow ones do not make an overload.
@@ -32,9 +32,17 @@ struct Entry<W> {
     waiter: W,
 }
 
-/// Clients are impatient when for so many that are served one gives up, and when at least so many do.
+/// Clients are impatient when for so many that are served one gives up, and at least so many do, in so many windows on
+/// end: a page of a few requests that somebody closes is no sign of anything.
 const SERVED_FOR_ONE_LEFT: u32 = 4;
 const LEAST_LEFT: u32 = 2;
+const IMPATIENT_WINDOWS: u32 = 3;
+
+/// After so many windows in which the line did not grow, it is served in order again.
+const CALM_WINDOWS: u32 = 2;
+
+/// So many mean gaps between two seats are a pause that says something.
+const PAUSE: f64 = 8.0;
 
 /// What the settings come to.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +73,7 @@ struct Window {
     began: Instant,
     joined: u32,
     seated: u32,
-    /// By themselves.
+    /// Clients that gave up.
     left: u32,
 }
 
@@ -75,6 +83,14 @@ impl Window {
     }
 }
 
+/// Why somebody leaves the line unserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// The client is gone.
+    GaveUp,
+    TimeUp,
+}
+
 /// See the module.
 pub(super) struct Line<W> {
     rules: Rules,
@@ -82,6 +98,9 @@ pub(super) struct Line<W> {
     turn: u64,
     window: Window,
     newest_first: bool,
+    /// Windows on end in which clients gave up, and in which the line did not grow.
+    impatient: u32,
+    calm: u32,
     /// Whether those who have waited for long are refused.
     shedding: bool,
     /// Seats in a second, of late; `None` before any window has passed.
@@ -98,6 +117,8 @@ impl<W> Line<W> {
             turn: 0,
             window: Window::new(now),
             newest_first: false,
+            impatient: 0,
+            calm: 0,
             shedding: false,
             rate: None,
             moved: now,
@@ -153,12 +174,15 @@ impl<W> Line<W> {
         self.of_class(last.class).next().map(|(key, _)| *key)
     }
 
-    /// Whoever has left by themselves: the client is gone, or their time is up. `None` when they were not in line any
-    /// more.
-    pub(super) fn leave(&mut self, key: Key, now: Instant) -> Option<W> {
+    /// Whoever has left by themselves. `None` when they were not in line any more.
+    pub(super) fn leave(&mut self, key: Key, why: Leaves, now: Instant) -> Option<W> {
         self.look(now);
         let waiter = self.take_out(key)?;
-        self.window.left = self.window.left.saturating_add(1);
+        match why {
+            Leaves::GaveUp => self.window.left = self.window.left.saturating_add(1),
+            // Nobody's impatience, and in overload what comes of the order.
+            Leaves::TimeUp => {}
+        }
         Some(waiter)
     }
 
@@ -214,14 +238,16 @@ impl<W> Line<W> {
     /// How long it takes until as many as wait now have got a slot, by how it went of late; `None` when nothing is
     /// known. Where nobody has been served for a while, it goes no faster than one in that time.
     pub(super) fn drains_in(&self, now: Instant) -> Option<Duration> {
-        let rate = self.rate?;
         let waiting = u32::try_from(self.waiting.len().saturating_add(1)).unwrap_or(u32::MAX);
-        let stalled = now.duration_since(self.moved).saturating_mul(waiting);
+        let idle = now.duration_since(self.moved);
+        let stalled = idle.saturating_mul(waiting);
+        let Some(rate) = self.rate else { return (!self.waiting.is_empty()).then_some(stalled) };
         if rate <= 0.0 {
             return Some(stalled);
         }
         let by_rate = Duration::try_from_secs_f64(f64::from(waiting) / rate).unwrap_or(Duration::MAX);
-        Some(by_rate.max(stalled))
+        // Requests that take equal times end together: a pause of a few of their gaps says nothing.
+        Some(if idle.as_secs_f64() * rate > PAUSE { by_rate.max(stalled) } else { by_rate })
     }
 
     fn served_in_an_interval(&self) -> usize {
@@ -252,6 +278,7 @@ impl<W> Line<W> {
         if self.waiting.is_empty() {
             self.newest_first = false;
             self.shedding = false;
+            (self.impatient, self.calm) = (0, 0);
         }
         Some(entry.waiter)
     }
@@ -266,11 +293,14 @@ impl<W> Line<W> {
         self.window = Window::new(now);
         let rate = f64::from(seated) / passed.as_secs_f64();
         self.rate = Some(self.rate.map_or(rate, |before| 0.7 * before + 0.3 * rate));
-        let grows = !self.waiting.is_empty() && joined > 0 && joined >= seated;
-        let is_impatient = left >= LEAST_LEFT && left >= seated / SERVED_FOR_ONE_LEFT;
+        let grows = !self.waiting.is_empty() && joined > seated;
+        let gives_up = grows && left >= LEAST_LEFT && left.saturating_mul(SERVED_FOR_ONE_LEFT) >= seated;
+        self.impatient = if gives_up { self.impatient.saturating_add(1) } else { 0 };
+        self.calm = if grows { 0 } else { self.calm.saturating_add(1) };
+        let is_impatient = self.impatient >= IMPATIENT_WINDOWS;
         let is_lasting = self.newest_first || is_impatient || self.longest_wait(now) >= self.rules.interval;
         self.shedding = grows && is_lasting;
-        self.newest_first |= self.shedding;
+        self.newest_first = self.shedding || (self.newest_first && self.calm < CALM_WINDOWS);
     }
 }
 
@@ -355,8 +385,8 @@ mod tests {
         let mut desk = Desk::new(SETTINGS);
         let (key, _) = desk.line.join(NORMAL, 1, desk.now).unwrap();
         desk.join(NORMAL, 2).unwrap();
-        assert_eq!(desk.line.leave(key, desk.now), Some(1));
-        assert_eq!(desk.line.leave(key, desk.now), None);
+        assert_eq!(desk.line.leave(key, Leaves::GaveUp, desk.now), Some(1));
+        assert_eq!(desk.line.leave(key, Leaves::GaveUp, desk.now), None);
         assert_eq!(desk.seat(), Some(2));
     }
 
@@ -531,7 +561,7 @@ mod tests {
             while let Some((since, _, key)) = waiting.front().copied()
                 && desk.now.duration_since(since) >= Duration::from_millis(400)
             {
-                desk.line.leave(key, desk.now);
+                desk.line.leave(key, Leaves::GaveUp, desk.now);
                 waiting.pop_front();
             }
             if who % 2 == 0
@@ -545,5 +575,54 @@ mod tests {
         }
         let late = &waits[waits.len() / 2..];
         assert!(late.iter().all(|wait| *wait < Duration::from_millis(50)), "{late:?}");
+    }
+
+    /// 4 slots, 200 ms each: how many of 28 that come at once are served in order, while two others give up.
+    #[test]
+    fn a_burst_of_which_two_give_up_is_served_all_the_same() {
+        let mut desk = Desk::new(SETTINGS);
+        for who in 0..28 {
+            desk.join(NORMAL, who).unwrap();
+        }
+        let leave = [28, 29].map(|who| desk.line.join(NORMAL, who, desk.now).unwrap().0);
+        let (mut seated, mut shed) = (Vec::new(), Vec::new());
+        for step in 1..=80 {
+            desk.pass(20);
+            if step == 5 {
+                for key in leave {
+                    desk.line.leave(key, Leaves::GaveUp, desk.now);
+                }
+            }
+            if step % 10 == 0 {
+                seated.extend(std::iter::from_fn(|| desk.seat()).take(4));
+            }
+            shed.extend(desk.shed(4));
+        }
+        assert_eq!((seated, shed), ((0..28).collect(), vec![]));
+    }
+
+    /// Clients that ask again and again, and a page that one of them closes: nobody starves afterwards.
+    #[test]
+    fn who_gives_up_once_turns_no_order_round() {
+        let mut desk = Desk::new(SETTINGS);
+        for who in 0..8 {
+            desk.join(NORMAL, who).unwrap();
+        }
+        for round in 0..100 {
+            desk.pass(200);
+            let served: Vec<u32> = std::iter::from_fn(|| desk.seat()).take(4).collect();
+            for who in &served {
+                desk.join(NORMAL, *who).unwrap();
+            }
+            if round == 8 {
+                let page = [100, 101, 102].map(|who| desk.line.join(NORMAL, who, desk.now).unwrap().0);
+                desk.pass(20);
+                for key in page {
+                    desk.line.leave(key, Leaves::GaveUp, desk.now);
+                }
+            }
+            assert!(desk.shed(4).is_empty());
+            assert!(desk.line.longest_wait(desk.now) < Duration::from_millis(500), "round {round}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::{Lease, Upstream};
 use crate::config::settings::{Priority, QueueSettings};
 use crate::observe::metrics::{Dropped, UpstreamMetrics, WorkerId};
 use crate::request::rejection::Cause;
-use line::{Key, Line};
+use line::{Key, Leaves, Line};
 
 /// How many of the line are asked whether a free slot is for them, where they differ: those that are tried again wait
 /// for certain servers, and those of a snapshot before may know others.
@@ -161,7 +161,7 @@ impl Queue {
         let patience = max_wait.saturating_sub(wanted.waited);
         let outcome = match tokio::time::timeout(patience, &mut told).await {
             Ok(outcome) => outcome,
-            Err(_) if self.leave(key, Instant::now()) => Ok(Err(Refused::Timeout)),
+            Err(_) if self.leave(key, Leaves::TimeUp, Instant::now()) => Ok(Err(Refused::Timeout)),
             // A slot was found for it at the last moment.
             Err(_) => told.await,
         };
@@ -230,9 +230,9 @@ impl Queue {
     }
 
     /// Whether it was still in line.
-    fn leave(&self, key: Key, now: Instant) -> bool {
+    fn leave(&self, key: Key, why: Leaves, now: Instant) -> bool {
         let mut inner = self.lock();
-        let waiter = inner.line.leave(key, now);
+        let waiter = inner.line.leave(key, why, now);
         self.publish(&mut inner);
         drop(inner);
         waiter.is_some()
@@ -308,7 +308,7 @@ impl<F: Fn(Duration)> Drop for Place<'_, F> {
         (self.waited)(self.began.elapsed());
         if !self.left {
             // A slot that was found for it meanwhile goes back with the other end of the channel.
-            self.queue.leave(self.key, Instant::now());
+            self.queue.leave(self.key, Leaves::GaveUp, Instant::now());
             self.queue.metrics.dropped(self.worker, Dropped::ClientLeft);
         }
     }
