@@ -170,10 +170,10 @@ impl Fifo {
         }
     }
 
-    /// The file begins anew; one that grew is let go.
+    /// The file begins anew; one that grew, or whose beginning was given back, is let go.
     fn caught_up(&mut self) {
         (self.read, self.written) = (0, 0);
-        if let Some(file) = self.file.as_mut().filter(|file| file.end() > UNIT) {
+        if let Some(file) = self.file.as_mut().filter(|file| file.end() > UNIT || file.begin() > 0) {
             *file = Arc::new(file.another());
         }
     }

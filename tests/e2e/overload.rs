@@ -128,10 +128,10 @@ fn gateway(backends: &[Backend; 2], slots: &str) -> Gateway {
 /// One test here at a time: they are about time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The best of five: a machine that is busy with something else disturbs a run, and never makes it better.
+/// The best of eight: a machine that is busy with something else disturbs a run, and never makes it better.
 fn share(what: &str, least: f64, mut run: impl FnMut() -> f64) {
     let mut seen = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..8 {
         let share = run();
         seen.push(share);
         if share >= least {
