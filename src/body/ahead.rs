@@ -14,7 +14,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::Source;
+use super::AnswerSource;
 use super::fifo::Fifo;
 use super::spool::{Bounds, Spool};
 use crate::clock;
@@ -64,17 +64,20 @@ impl Ahead {
         self.stream_after = None;
     }
 
-    /// Reads on from the server while the client takes nothing; wakes the task when there is more to do.
-    pub(super) fn poll(&mut self, source: &mut Source, cx: &mut Context<'_>) {
-        if self.ended.is_none() && !self.is_stream {
-            self.read_on(source, cx);
+    /// Reads on from the server while the client takes nothing; wakes the task when there is more to do. What may not be
+    /// read yet still lets the request be sent: a client may want to read only after that.
+    pub(super) fn poll(&mut self, source: &mut AnswerSource, cx: &mut Context<'_>) {
+        match (&self.ended, self.is_stream) {
+            (None, false) => self.read_on(source, cx),
+            (None, true) => source.as_mut().poll_request(cx),
+            (Some(_), _) => {}
         }
         if let Some(fifo) = &mut self.fifo {
             fifo.poll_work(cx);
         }
     }
 
-    fn read_on(&mut self, source: &mut Source, cx: &mut Context<'_>) {
+    fn read_on(&mut self, source: &mut AnswerSource, cx: &mut Context<'_>) {
         loop {
             if let Some(fifo) = &mut self.fifo
                 && !fifo.has_room()
@@ -83,6 +86,7 @@ impl Ahead {
                 if !fifo.has_room() {
                     // It is not the server that is waited for.
                     self.waits = None;
+                    source.as_mut().poll_request(cx);
                     return;
                 }
             }
@@ -111,7 +115,7 @@ impl Ahead {
     /// The next frame for the client.
     pub(super) fn poll_frame(
         &mut self,
-        source: &mut Source,
+        source: &mut AnswerSource,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         if let Some(fifo) = &mut self.fifo {
@@ -135,7 +139,11 @@ impl Ahead {
         }
     }
 
-    fn poll_source(&mut self, source: &mut Source, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+    fn poll_source(
+        &mut self,
+        source: &mut AnswerSource,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let polled = source.as_mut().poll_frame(cx);
         let Some(stream_after) = self.stream_after else { return polled };
         if polled.is_pending() {
@@ -146,7 +154,7 @@ impl Ahead {
         polled
     }
 
-    pub(super) fn is_end_stream(&self, source: &Source) -> bool {
+    pub(super) fn is_end_stream(&self, source: &AnswerSource) -> bool {
         if self.fifo.as_ref().is_some_and(|fifo| !fifo.is_empty()) {
             return false;
         }
@@ -157,7 +165,7 @@ impl Ahead {
         }
     }
 
-    pub(super) fn size_hint(&self, source: &Source) -> SizeHint {
+    pub(super) fn size_hint(&self, source: &AnswerSource) -> SizeHint {
         let waiting = self.fifo.as_ref().map_or(0, |fifo| fifo.len());
         let exact = source.size_hint().exact();
         exact.map_or_else(SizeHint::default, |left| SizeHint::with_exact(left.saturating_add(waiting)))

@@ -30,6 +30,16 @@ use crate::request::rejection::Cause;
 /// A body that is read from somewhere.
 pub type Source = Pin<Box<dyn Body<Data = Bytes, Error = Cause>>>;
 
+/// A response's body that is read from somewhere.
+pub type AnswerSource = Pin<Box<dyn AnswerBody>>;
+
+/// What a response's body is read from. That of a server sends the request's body meanwhile.
+pub trait AnswerBody: Body<Data = Bytes, Error = Cause> {
+    /// Goes on with the request's body alone and reads nothing of the response: its client does not take it, and may
+    /// not do so before it has sent everything. Wakes the task when more of the request can be sent.
+    fn poll_request(self: Pin<&mut Self>, _: &mut Context<'_>) {}
+}
+
 /// The body of a request: from the client, to an upstream.
 pub enum RequestBody {
     Empty,
@@ -114,7 +124,7 @@ pub enum Content {
     /// Made by the gateway.
     Full(Bytes),
     /// From an upstream.
-    Stream(Source),
+    Stream(AnswerSource),
 }
 
 /// Told how a response went, once: when its body is dropped.
@@ -172,11 +182,13 @@ impl ResponseBody {
         self
     }
 
-    /// To be called while the client does not take what it was given: goes on reading from the server, where that is
-    /// allowed. Wakes the task when there is more to do.
+    /// To be called while the client does not take what it was given: goes on sending the request, and reading from the
+    /// server where that is allowed. Wakes the task when there is more to do.
     pub fn poll_ahead(&mut self, cx: &mut Context<'_>) {
-        if let (Content::Stream(source), Some(ahead)) = (&mut self.content, &mut self.ahead) {
-            ahead.poll(source, cx);
+        match (&mut self.content, &mut self.ahead) {
+            (Content::Stream(source), Some(ahead)) => ahead.poll(source, cx),
+            (Content::Stream(source), None) => source.as_mut().poll_request(cx),
+            (Content::Empty | Content::Full(_), _) => {}
         }
     }
 

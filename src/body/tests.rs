@@ -80,3 +80,37 @@ fn a_body_that_is_not_taken_was_abandoned() {
     assert_eq!(told(content(), |_| {}), Some((0, Outcome::Abandoned)));
     assert_eq!(told(content(), |body| assert!(body.take_full().is_some())), Some((4, Outcome::Complete)));
 }
+
+/// An answer without end, which counts how often its request was to go on.
+struct Endless(Rc<Cell<usize>>);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Cause;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        Poll::Ready(Some(Ok(Frame::data(bytes(0, 1000)))))
+    }
+}
+
+impl AnswerBody for Endless {
+    fn poll_request(self: Pin<&mut Self>, _: &mut Context<'_>) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[tokio::test]
+async fn the_request_goes_on_when_its_answer_may_be_read_no_further() {
+    let (_directory, spool, _) = spool(0);
+    let asked = Rc::new(Cell::new(0));
+    let stream = || ResponseBody::new(Content::Stream(Box::pin(Endless(Rc::clone(&asked)))));
+    let bounds = Bounds { memory: 10_000, disk: 0 };
+    let bodies = [stream(), stream().read_ahead(|| Ahead::new(&spool, bounds, std::time::Duration::from_secs(1)))];
+    for (before, mut body) in bodies.into_iter().enumerate() {
+        let asks = std::future::poll_fn(|cx| {
+            body.poll_ahead(cx);
+            if asked.get() > before { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::time::timeout(std::time::Duration::from_secs(20), asks).await.unwrap();
+    }
+}

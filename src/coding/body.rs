@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::Coding;
 use super::encoder::Encoder;
 use super::encoders::Open;
-use crate::body::Source;
+use crate::body::{AnswerBody, AnswerSource};
 use crate::http1::timer::Timer;
 use crate::request::rejection::Cause;
 
@@ -26,7 +26,7 @@ const ENOUGH: usize = 8 * 1024;
 pub(super) enum Input {
     /// They are all there.
     Full(Bytes),
-    Source(Source),
+    Source(AnswerSource),
 }
 
 /// How often what came is sent though it is less than `ENOUGH`. Each time costs some bytes, and what the encoder could
@@ -160,6 +160,15 @@ impl Body for CodedBody {
     }
 }
 
+impl AnswerBody for CodedBody {
+    fn poll_request(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        match &mut self.get_mut().from {
+            Input::Source(source) => source.as_mut().poll_request(cx),
+            Input::Full(_) => {}
+        }
+    }
+}
+
 /// A body that is all there, coded at once.
 ///
 /// # Errors
@@ -203,6 +212,8 @@ mod tests {
             Poll::Ready(Some(Ok(Frame::data(Bytes::from(format!("{{\"row\": {}, \"item\": \"tea\"}}\n", self.left))))))
         }
     }
+
+    impl AnswerBody for Rows {}
 
     /// When each piece of the coded rows came, and how many bytes they are together.
     async fn coded(rows: usize, every: Duration, ends: bool) -> (Vec<Duration>, usize) {

@@ -20,6 +20,7 @@ use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 use tokio::time::Instant;
 
 use super::Readers;
+use crate::body::AnswerBody;
 use crate::request::rejection::Cause;
 
 /// Bytes that are read at a time.
@@ -118,6 +119,8 @@ impl Piece {
         }
     }
 }
+
+impl AnswerBody for FileBody {}
 
 impl Body for FileBody {
     type Data = Bytes;

@@ -192,9 +192,9 @@ fn who_speaks_something_else_is_found_out() {
 }
 
 /// A gateway with TLS towards clients, in front of this server of gRPC.
-fn before_rpc(url: &str, certificate: &Certificate) -> Gateway {
+fn before_rpc(url: &str, certificate: &Certificate, body_timeout: &str) -> Gateway {
     let config = Setup::before([url.to_owned()])
-        .listener("body_timeout = \"300ms\"\n[listener.http.tls]\ncertificates = [{ chain = \"site.pem\", key = \"site.key\" }]")
+        .listener(&format!("body_timeout = \"{body_timeout}\"\n[listener.http.tls]\ncertificates = [{{ chain = \"site.pem\", key = \"site.key\" }}]"))
         .route("max_body = \"64 MiB\"")
         .rest(&format!(
             "[upstream.gone]\nservers = [\"h2c://127.0.0.1:{}\"]\n[route.gone]\npath = \"/gone.Service/{{*rest}}\"\nupstream = \"gone\"",
@@ -209,7 +209,7 @@ fn before_rpc(url: &str, certificate: &Certificate) -> Gateway {
 fn grpc_goes_end_to_end() {
     let (_server, port) = started("python", &["rpc.py", "serve"], "port ");
     let certificate = Certificate::new(&["localhost"]);
-    let gateway = before_rpc(&format!("h2c://127.0.0.1:{port}"), &certificate);
+    let gateway = before_rpc(&format!("h2c://127.0.0.1:{port}"), &certificate, "300ms");
     let called = Command::new(python_program("python"))
         .current_dir(services())
         .args(["rpc.py", "call", &format!("localhost:{}", gateway.port("http"))])
@@ -239,10 +239,47 @@ fn grpc_goes_end_to_end() {
 }
 
 #[test]
+fn a_client_may_send_everything_before_it_reads_the_first_answer() {
+    const MESSAGES: usize = 500;
+    let (_server, port) = started("python", &["rpc.py", "serve"], "port ");
+    let certificate = Certificate::new(&["localhost"]);
+    let gateway = before_rpc(&format!("h2c://127.0.0.1:{port}"), &certificate, "60s");
+    let trusting = client_config(&[&certificate], &["h2"], &[&rustls::version::TLS13]);
+    let mut client = Http2::connect(gateway.port("http"), "localhost", &trusting);
+    let request = Request::post("https://localhost/test.Service/Hoards")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let message: Vec<u8> = [0, 0, 0, 0x20, 0].into_iter().chain(std::iter::repeat_n(b'm', 8 * 1024)).collect();
+    let answered = client.run(async |sender| {
+        let (answer, mut sending) = crate::harness::http2::open(sender, request, false).await.unwrap();
+        // Far more than the answers that fit into the client's window.
+        for _ in 0..MESSAGES {
+            let mut left = bytes::Bytes::from(message.clone());
+            while !left.is_empty() {
+                sending.reserve_capacity(left.len());
+                let room = std::future::poll_fn(|cx| sending.poll_capacity(cx)).await.unwrap().unwrap();
+                sending.send_data(left.split_to(room.min(left.len())), false).unwrap();
+            }
+        }
+        sending.send_data(bytes::Bytes::new(), true).unwrap();
+        let (mut body, mut length) = (answer.await.unwrap().into_body(), 0);
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            length += data.len();
+            body.flow_control().release_capacity(data.len()).unwrap();
+        }
+        (length, body.trailers().await.unwrap().unwrap()["grpc-status"].clone())
+    });
+    assert_eq!(answered, (MESSAGES * message.len(), "0".parse().unwrap()));
+}
+
+#[test]
 fn a_client_that_resets_its_stream_has_the_servers_reset_too() {
     let (_server, port) = started("python", &["rpc.py", "serve"], "port ");
     let certificate = Certificate::new(&["localhost"]);
-    let gateway = before_rpc(&format!("h2c://127.0.0.1:{port}"), &certificate);
+    let gateway = before_rpc(&format!("h2c://127.0.0.1:{port}"), &certificate, "300ms");
     let trusting = client_config(&[&certificate], &["h2"], &[&rustls::version::TLS13]);
     let mut client = Http2::connect(gateway.port("http"), "localhost", &trusting);
     let uri = "https://localhost/test.Service/Sleeps";

@@ -3,7 +3,9 @@ through the gateway and prints what came of each, as JSON.
 """
 
 import json
+import queue
 import sys
+import threading
 import time
 from concurrent import futures
 
@@ -52,6 +54,19 @@ def echoes(requests, context):
         yield request
 
 
+def hoards(requests, context):
+    """Echoes, but goes on reading while nobody takes what it says."""
+    read = queue.SimpleQueue()
+
+    def reads():
+        for request in requests:
+            read.put(request)
+        read.put(None)
+
+    threading.Thread(target=reads, daemon=True).start()
+    yield from iter(read.get, None)
+
+
 def serve():
     server = grpc.server(futures.ThreadPoolExecutor(16), options=LARGEST)
     handlers = {
@@ -62,6 +77,7 @@ def serve():
         "CountsUp": grpc.unary_stream_rpc_method_handler(counts_up),
         "Breaks": grpc.unary_stream_rpc_method_handler(breaks),
         "Adds": grpc.stream_unary_rpc_method_handler(adds),
+        "Hoards": grpc.stream_stream_rpc_method_handler(hoards),
         "Echoes": grpc.stream_stream_rpc_method_handler(echoes),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))

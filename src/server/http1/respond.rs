@@ -127,11 +127,20 @@ async fn send_body(wire: &RefCell<Wire>, body: ResponseBody, framing: Framing) -
                 }
                 Poll::Ready(Ok(())) => {}
                 Poll::Pending => {
+                    let unsent = !on_wire.out.is_empty();
                     drop(on_wire);
                     if !ended {
                         body.poll_ahead(cx);
                     }
-                    return Poll::Pending;
+                    // Reading the request's body writes, too: what came of that, nobody wakes this task for.
+                    let wire = wire.borrow();
+                    if wire.stalled {
+                        body.give_up(Cause::ClientStalled);
+                        return Poll::Ready(Err(Broken));
+                    }
+                    if !unsent || !wire.out.is_empty() {
+                        return Poll::Pending;
+                    }
                 }
             }
         }

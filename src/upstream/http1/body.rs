@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Exchange, Failed, READ, Replay, Sending};
-use crate::body::Content;
+use crate::body::{AnswerBody, Content};
 use crate::http1::buffer::poll_read;
 use crate::http1::chunked::{Decoded, Decoder};
 use crate::http1::encode;
@@ -85,6 +85,29 @@ impl Drop for ServerBody {
     }
 }
 
+impl Exchange {
+    /// Sends what can be sent of the request while it is answered.
+    fn send_on(&mut self, cx: &mut Context<'_>, body: &mut Replay) {
+        // A client that breaks its own body off still gets the answer that was already on its way.
+        if let Poll::Ready(Err(_)) = self.poll_send(cx, body) {
+            self.sending = Sending::Refused(std::io::ErrorKind::ConnectionAborted);
+        }
+        if !matches!(self.sending, Sending::Body { .. }) {
+            // The answer may take long, and the request is not sent again once it has begun.
+            body.let_go();
+        }
+    }
+}
+
+impl AnswerBody for ServerBody {
+    fn poll_request(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        let this = self.get_mut();
+        if let Some(exchange) = &mut this.exchange {
+            exchange.send_on(cx, &mut this.body);
+        }
+    }
+}
+
 impl Body for ServerBody {
     type Data = Bytes;
     type Error = Cause;
@@ -95,14 +118,7 @@ impl Body for ServerBody {
             return Poll::Ready(Some(Ok(first)));
         }
         let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
-        // A client that breaks its own body off still gets the answer that was already on its way.
-        if let Poll::Ready(Err(_)) = exchange.poll_send(cx, &mut this.body) {
-            exchange.sending = Sending::Refused(std::io::ErrorKind::ConnectionAborted);
-        }
-        if !matches!(exchange.sending, Sending::Body { .. }) {
-            // The answer may take long, and the request is not sent again once it has begun.
-            this.body.let_go();
-        }
+        exchange.send_on(cx, &mut this.body);
         let was_reset = exchange.was_reset();
         loop {
             let connection = &mut *exchange.connection;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::super::testing::{ANYONE, Certificates, build, settings};
 use super::super::{Upstream, connect};
 use super::*;
-use crate::body::RequestBody;
+use crate::body::{RequestBody, ResponseBody};
 use crate::config::settings::Balance;
 
 const TIMEOUTS: ExchangeTimeouts = ExchangeTimeouts {
@@ -230,4 +230,37 @@ async fn over_tls_a_request_is_sent_to_its_last_byte() {
     };
     let both = async { tokio::join!(client, server).0 };
     assert_eq!(tokio::time::timeout(Duration::from_secs(20), both).await, Ok(Ok(StatusCode::OK)));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_yet_is_still_read_from() {
+    let (near, mut far) = pair();
+    let (feed, mut body) = fed();
+    let exchange = exchange(near, SentFraming::Chunked);
+    far.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nfirst").await.unwrap();
+    let answer = exchange.answer(&mut body, &Seen::default()).await.ok().unwrap();
+    let content = answer.exchange.into_content(&Method::POST, &answer.head, body).ok().unwrap();
+    let mut body = ResponseBody::new(content);
+    let polled = std::future::poll_fn(|cx| {
+        body.poll_ahead(cx);
+        Poll::<()>::Pending
+    });
+    let server = async {
+        let (mut came, mut piece) = (Vec::new(), [0; 1024]);
+        while !came.ends_with(b"0\r\n\r\n") {
+            let read = far.read(&mut piece).await.unwrap();
+            came.extend_from_slice(&piece[..read]);
+        }
+    };
+    let client = async {
+        for _ in 0..10 {
+            feed.send(Bytes::from(vec![b'x'; 100_000])).unwrap();
+            tokio::task::yield_now().await;
+        }
+        drop(feed);
+    };
+    let both = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(server, client) });
+    tokio::select! { both = both => drop(both.expect("it is sent whole")), () = polled => unreachable!() }
+    let first = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), "first");
 }

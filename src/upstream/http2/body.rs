@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::answers::Receive;
 use super::{Exchange, Failed, Replay, Sending, failed, is_of_connection};
-use crate::body::Content;
+use crate::body::{AnswerBody, Content};
 use crate::http1::encode::trailing;
 use crate::request::rejection::Cause;
 use crate::upstream::health::Failure;
@@ -45,6 +45,19 @@ impl ServerBody {
         Err(Failed { wrote: true, answered: true, told: true, ..Failed::unsent(cause) })
     }
 
+    /// Sends what can be sent of the request while it is answered.
+    fn send_on(&mut self, cx: &mut Context<'_>) {
+        let Some(exchange) = &mut self.exchange else { return };
+        if let Poll::Ready(Err(cause)) = exchange.poll_send(cx, &mut self.body) {
+            exchange.sending = Sending::Refused;
+            self.broken = Some(cause);
+        }
+        if !matches!(exchange.sending, Sending::Body) {
+            // The answer may take long, and the request is not sent again once it has begun.
+            self.body.let_go();
+        }
+    }
+
     fn finish(&mut self) {
         self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
@@ -76,20 +89,21 @@ impl ServerBody {
     }
 }
 
+impl AnswerBody for ServerBody {
+    fn poll_request(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        self.get_mut().send_on(cx);
+    }
+}
+
 impl Body for ServerBody {
     type Data = Bytes;
     type Error = Cause;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
         let this = self.get_mut();
-        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
-        if let Poll::Ready(Err(cause)) = exchange.poll_send(cx, &mut this.body) {
-            exchange.sending = Sending::Refused;
-            this.broken = Some(cause);
-        }
-        if !matches!(exchange.sending, Sending::Body) {
-            // The answer may take long, and the request is not sent again once it has begun.
-            this.body.let_go();
+        this.send_on(cx);
+        if this.exchange.is_none() {
+            return Poll::Ready(None);
         }
         loop {
             let pending = match this.receive.poll_data(cx) {

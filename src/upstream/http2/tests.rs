@@ -18,7 +18,7 @@ use super::super::pool::Pool;
 use super::super::testing::{ANYONE, build, settings};
 use super::super::{Server, Upstream};
 use super::*;
-use crate::body::RequestBody;
+use crate::body::{RequestBody, ResponseBody};
 use crate::config::settings::{Balance, Priority, UpstreamTimeouts};
 use crate::observe::metrics::WorkerId;
 
@@ -811,6 +811,68 @@ async fn who_does_not_speak_http2_is_found_out() {
             }
         });
         assert_eq!(asking.get().await, Err(Cause::UpstreamInvalidResponse));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_yet_is_still_read_from() {
+    const PIECE: usize = 50_000;
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (feed, body) = fed();
+        let answer = tokio::task::spawn_local(async move { asking.ask(Method::POST, body).await });
+        let (_, (request, mut respond)) = fake.next().await;
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        stream.send_data("first".into(), false).unwrap();
+        let (_, content) = answer.await.unwrap().unwrap();
+        let mut body = ResponseBody::new(content);
+        // More than the server's window has room for at once.
+        let server = async {
+            let (mut request, mut came) = (request.into_body(), 0);
+            while let Some(data) = request.data().await {
+                let length = data.unwrap().len();
+                came += length;
+                request.flow_control().release_capacity(length).unwrap();
+            }
+            came
+        };
+        let client = async {
+            for _ in 0..10 {
+                feed.send(Ok(Frame::data(vec![b'x'; PIECE].into()))).unwrap();
+                tokio::task::yield_now().await;
+            }
+            drop(feed);
+        };
+        let polled = std::future::poll_fn(|cx| {
+            body.poll_ahead(cx);
+            Poll::<()>::Pending
+        });
+        let (came, ()) =
+            tokio::select! { both = async { tokio::join!(server, client) } => both, () = polled => unreachable!() };
+        assert_eq!(came, 10 * PIECE);
+        let first = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "first");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_before_its_answer_is_read_fails_what_is_left_of_that() {
+    local(async {
+        let mut fake = Fake::plain().await;
+        let asking = Asking::of(&fake.url);
+        let (feed, body) = fed();
+        let answer = tokio::task::spawn_local(async move { asking.ask(Method::POST, body).await });
+        let (_, (_request, mut respond)) = fake.next().await;
+        let _stream = respond.send_response(Response::new(()), false).unwrap();
+        let (_, content) = answer.await.unwrap().unwrap();
+        let mut body = ResponseBody::new(content);
+        feed.send(Err(Cause::BodyTooLarge)).unwrap();
+        body.poll_ahead(&mut Context::from_waker(std::task::Waker::noop()));
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        assert_eq!(frame.unwrap().err(), Some(Cause::BodyTooLarge));
     })
     .await;
 }
