@@ -311,7 +311,5 @@ fn a_slot_stays_taken_for_half_an_upload_too() {
     drop(leaves);
     gateway.log_line("the record of the one who left", |line| line["status"] == 499);
     assert_eq!(gateway.metric("passerelle_upstream_slots_busy", &[]), 1.0);
-    eventually("its slot is free", || {
-        (gateway.metric("passerelle_upstream_slots_busy", &[]) == 0.0).then_some(())
-    });
+    eventually("its slot is free", || (gateway.metric("passerelle_upstream_slots_busy", &[]) == 0.0).then_some(()));
 }
