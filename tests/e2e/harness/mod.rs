@@ -36,11 +36,19 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A port that nobody listened on a moment ago, and that no other test here is given.
+/// A port that nobody listened on a moment ago, that no other test here is given, and that the kernel gives to nobody by
+/// itself: whatever asks it for a port in the meantime gets another.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let mut range = range.split_ascii_whitespace().map(|end| end.parse::<u16>().unwrap());
+    let (first, last) = (range.next().unwrap(), range.next().unwrap());
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Any of them, since another run of the tests may look at the same time.
+        let port = fastrand::u16(10_000..);
+        if (first..=last).contains(&port) || TcpListener::bind(("127.0.0.1", port)).is_err() {
+            continue;
+        }
         if GIVEN.lock().unwrap().insert(port) {
             return port;
         }

@@ -6,6 +6,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Instant;
@@ -27,6 +28,8 @@ pub struct Process {
 pub struct Output {
     lines: Mutex<Vec<String>>,
     grown: Condvar,
+    /// How many of stdout and stderr have ended.
+    ended: AtomicUsize,
 }
 
 type Order = (Command, Sender<std::io::Result<Child>>);
@@ -109,11 +112,13 @@ impl Output {
     fn follow(self: &Arc<Self>, from: impl Read + Send + 'static) {
         let output = Arc::clone(self);
         std::thread::spawn(move || {
-            for line in BufReader::new(from).split(b'\n') {
-                let Ok(line) = line else { return };
+            for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
                 output.lines.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
                 output.grown.notify_all();
             }
+            let _held = output.lines.lock().unwrap();
+            output.ended.fetch_add(1, Ordering::Relaxed);
+            output.grown.notify_all();
         });
     }
 
@@ -125,7 +130,8 @@ impl Output {
         self.lines().join("\n")
     }
 
-    /// Waits for a line that `look` makes something of, whether it has come already or not.
+    /// Waits for a line that `look` makes something of, whether it has come already or not; not for one that cannot come
+    /// any more.
     pub fn find<T>(&self, what: &str, mut look: impl FnMut(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.lines.lock().unwrap();
@@ -138,7 +144,7 @@ impl Output {
                 seen += 1;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.ended.load(Ordering::Relaxed) == 2 {
                 let text = lines.join("\n");
                 drop(lines);
                 panic!("no line of the output says this: {what}\n{text}");
