@@ -3,11 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use http_body::{Body, Frame};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -15,6 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::tls::SystemRoots;
 use super::{ChooseBy, Upstream};
+use crate::body::RequestBody;
 use crate::config::problem::Problem;
 use crate::config::settings::{
     At, Authority, Balance, Endpoint, Host, HostHeader, QueueSettings, RetrySettings, ServerSpec, SlotSettings,
@@ -22,10 +28,29 @@ use crate::config::settings::{
 };
 use crate::config::source::{SourceFile, Span};
 use crate::observe::metrics::Metrics;
+use crate::request::rejection::Cause;
 
 /// A place in a file.
 pub(crate) fn span() -> Span {
     Span::whole_file(&Arc::new(SourceFile::new("test.toml", "")))
+}
+
+/// A request's body of one piece, and what is alive as long as it is held.
+pub(super) fn held() -> (Rc<()>, RequestBody) {
+    struct Held(Option<Bytes>, #[expect(dead_code, reason = "it is there")] Rc<()>);
+
+    impl Body for Held {
+        type Data = Bytes;
+        type Error = Cause;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+        }
+    }
+
+    let alive = Rc::default();
+    let body = Held(Some(Bytes::from_static(b"body")), Rc::clone(&alive));
+    (alive, RequestBody::Stream(Box::pin(body)))
 }
 
 pub(super) fn at<T>(value: T) -> At<T> {

@@ -1,6 +1,7 @@
 //! `passerelle explain` against the gateway itself: what is said of a request is what becomes of it, and saying it
 //! sends and counts nothing.
 
+use std::net::TcpStream;
 use std::path::Path;
 
 use base64::Engine;
@@ -404,19 +405,24 @@ fn a_running_gateway_tells_who_waits() {
     assert!(idle.provided.is_empty());
     let mut clients = Vec::new();
     for reached in [1.0, 2.0, 3.0] {
-        let mut client = Client::connect(gateway.port("http"));
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        clients.push(client);
-        eventually("it is served or waits", || {
-            let (busy, waits) = ("passerelle_upstream_slots_busy", "passerelle_upstream_queue_length");
-            (gateway.metric(busy, &[]) + gateway.metric(waits, &[]) == reached).then_some(())
-        });
+        clients.push(one_more(&gateway, reached));
     }
     let full = live(&gateway, &request.asked());
     assert!(server(&full).ends_with("; 1 in flight, 1 of 1 slots busy"), "{}", server(&full));
     assert_eq!(step(&full, "queue").text, "no slot is free: 2 of at most 7 wait, none for more than 60s");
     assert_eq!(full.provided, ["a slot is free in time"]);
     assert_eq!(gateway.metric("passerelle_upstream_queue_length", &[]), 2.0, "who only asks does not wait");
+}
+
+/// A client whose request is at the server or in the queue, as `reached` are with it.
+fn one_more(gateway: &Gateway, reached: f64) -> Client<TcpStream> {
+    let mut client = Client::connect(gateway.port("http"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("it is served or waits", || {
+        let (busy, waits) = ("passerelle_upstream_slots_busy", "passerelle_upstream_queue_length");
+        (gateway.metric(busy, &[]) + gateway.metric(waits, &[]) == reached).then_some(())
+    });
+    client
 }
 
 fn asked(method: &str, headers: &[(&str, &str)], body: Option<&str>) -> Asked {
@@ -464,13 +470,7 @@ fn full_places_are_told() {
     let mut clients = Vec::new();
     for reached in [1.0, 2.0] {
         assert_eq!(verdict(&[]), (None, None));
-        let mut client = Client::connect(gateway.port("http"));
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        clients.push(client);
-        eventually("it is served or waits", || {
-            let (busy, waits) = ("passerelle_upstream_slots_busy", "passerelle_upstream_queue_length");
-            (gateway.metric(busy, &[]) + gateway.metric(waits, &[]) == reached).then_some(())
-        });
+        clients.push(one_more(&gateway, reached));
     }
     let full = (Some(503), Some("queue_full".to_owned()));
     assert_eq!((verdict(&[]), answered(&[])), (full.clone(), full));

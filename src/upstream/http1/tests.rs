@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::super::testing::{ANYONE, Certificates, build, settings};
+use super::super::testing::{ANYONE, Certificates, build, held, settings};
 use super::super::{Upstream, connect};
 use super::*;
 use crate::body::{RequestBody, ResponseBody};
@@ -47,24 +47,6 @@ impl Body for Fed {
 fn fed() -> (mpsc::UnboundedSender<Bytes>, Replay) {
     let (feed, body) = mpsc::unbounded_channel();
     (feed, Replay::new(RequestBody::Stream(Box::pin(Fed(body)))))
-}
-
-/// A request's body of one piece, and what is alive as long as it is held.
-fn held() -> (Rc<()>, Replay) {
-    struct Held(Option<Bytes>, #[expect(dead_code, reason = "it is there")] Rc<()>);
-
-    impl Body for Held {
-        type Data = Bytes;
-        type Error = Cause;
-
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
-        }
-    }
-
-    let alive = Rc::default();
-    let body = Held(Some(Bytes::from_static(b"body")), Rc::clone(&alive));
-    (alive, Replay::new(RequestBody::Stream(Box::pin(body))))
 }
 
 fn no_body() -> Replay {
@@ -185,7 +167,8 @@ async fn a_body_is_timed_by_its_bytes_also_when_the_request_ended_after_the_head
 #[tokio::test]
 async fn a_requests_body_is_let_go_once_it_is_sent_though_the_answer_goes_on() {
     let (near, mut far) = pair();
-    let (alive, mut body) = held();
+    let (alive, body) = held();
+    let mut body = Replay::new(body);
     let exchange = exchange(near, SentFraming::Length(4));
     far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
     let answer = exchange.answer(&mut body, &Seen::default()).await.ok().unwrap();

@@ -15,7 +15,7 @@ use super::super::forward::{Call, Forwarded, Head, forward};
 use super::super::health::State;
 use super::super::http1::SentFraming;
 use super::super::pool::Pool;
-use super::super::testing::{ANYONE, build, settings};
+use super::super::testing::{ANYONE, build, held, settings};
 use super::super::{Server, Upstream};
 use super::*;
 use crate::body::{RequestBody, ResponseBody};
@@ -470,22 +470,10 @@ async fn bodies_and_trailers_go_both_ways_at_once() {
 
 #[tokio::test]
 async fn a_requests_body_is_let_go_once_it_is_sent_though_the_answer_goes_on() {
-    struct Held(Option<Bytes>, #[expect(dead_code, reason = "it is there")] Rc<()>);
-
-    impl Body for Held {
-        type Data = Bytes;
-        type Error = Cause;
-
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
-            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
-        }
-    }
-
     local(async {
         let mut fake = Fake::plain().await;
         let asking = Asking::of(&fake.url);
-        let alive = Rc::default();
-        let body = RequestBody::Stream(Box::pin(Held(Some(Bytes::from_static(b"body")), Rc::clone(&alive))));
+        let (alive, body) = held();
         let asked = tokio::task::spawn_local(async move { asking.ask(Method::POST, body).await });
         let (_, (mut request, mut respond)) = fake.next().await;
         while request.body_mut().data().await.is_some() {}
