@@ -6,6 +6,7 @@
 //! names, except for the values that `${file:…}` and `${credential:…}` draw.
 
 mod admission;
+mod env_file;
 pub mod hints;
 pub mod keys_file;
 mod lines;

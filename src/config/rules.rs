@@ -124,7 +124,7 @@ fn upstream_names(cx: &Context<'_>, draft: &Draft) {
     let required = draft.settings.admin.ready_requires.iter();
     let routed = draft.settings.routes.values().filter_map(|route| route.action.upstream());
     for name in required.chain(routed) {
-        if draft.upstreams.contains(&name.value) || draft.apps.contains(&name.value) {
+        if draft.upstreams.contains(&name.value) {
             continue;
         }
         let shown = if name.span.is_secret() { String::new() } else { format!(" `{}`", name.value.escape_debug()) };

@@ -3,6 +3,7 @@
 //! Strings end here. Whatever building the gateway may still complain about (a name that dangles, a file that cannot
 //! be read) keeps the place it was written at, as [`At`]. Routes come with `[defaults]` already merged in.
 
+mod app;
 mod auth;
 mod buffer;
 mod limit;
@@ -16,6 +17,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::app::{
+    AppServer, AppSettings, EntryPoint, NoEntry, PackageFile, Packages, WatchSettings, WorkerSettings,
+};
 pub use self::auth::{
     Access, ApiKeyEntry, ApiKeyPlace, ApiKeySettings, AuthKind, AuthSettings, BasicSettings, CertificateSubject,
     ClaimPath, ClaimSettings, ClientCertificateSettings, ClientProof, Demands, FetchUrl, IdentityHeaders,
@@ -79,6 +83,8 @@ pub struct Settings {
     pub log: LogSettings,
     pub listeners: BTreeMap<String, ListenerSettings>,
     pub upstreams: BTreeMap<String, UpstreamSettings>,
+    /// Each is one of `upstreams` too.
+    pub apps: BTreeMap<String, AppSettings>,
     pub auths: BTreeMap<String, AuthSettings>,
     pub limits: BTreeMap<String, LimitSettings>,
     pub stores: BTreeMap<String, StoreSettings>,

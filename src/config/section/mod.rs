@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod app;
 mod auth;
 mod buffer;
 mod cors;
@@ -34,17 +35,12 @@ const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
     None => NonZeroUsize::MIN,
 };
 
-/// The sections of the language that this version does not have.
-const NOT_YET: [&str; 1] = ["app"];
-
 /// What the file says, as far as it could be read.
 pub(super) struct Draft {
     pub(super) settings: Settings,
     /// Routes that could not be read whole are not among the settings; rules that need all of them do not hold then.
     pub(super) complete: bool,
-    /// The names of `[app.NAME]`: each would be an upstream.
-    pub(super) apps: BTreeSet<String>,
-    /// Every `[upstream.NAME]`, those that could not be read among them; and so on.
+    /// Every `[upstream.NAME]` and `[app.NAME]`, those that could not be read among them; and so on.
     pub(super) upstreams: BTreeSet<String>,
     pub(super) auths: BTreeSet<String>,
     pub(super) limits: BTreeSet<String>,
@@ -69,8 +65,15 @@ pub(super) fn read(root: Table<'_>) -> Draft {
     let log = log::read(root.get("log", Node::table));
     let defaults = defaults::read(root.get("defaults", Node::table));
     let (listeners, listeners_whole) = named(&root, "listener", listener::read);
-    let upstream_names = names(root.node("upstream"));
-    let (upstreams, upstreams_whole) = named(&root, "upstream", upstream::read);
+    let (mut upstreams, upstreams_whole) = named(&root, "upstream", upstream::read);
+    let (apps, apps_whole) = named(&root, "app", app::read);
+    let upstream_names = upstream_names(&root);
+    let apps = apps.into_iter().map(|(name, app)| {
+        // One of both sections has been told.
+        upstreams.entry(name.clone()).or_insert(app.upstream);
+        (name, app.settings)
+    });
+    let apps = apps.collect();
     let auth_names = names(root.node("auth"));
     let (auths, auths_whole) = named(&root, "auth", auth::read);
     let limit_names = names(root.node("limit"));
@@ -79,12 +82,6 @@ pub(super) fn read(root: Table<'_>) -> Draft {
     let (stores, stores_whole) = named(&root, "store", store::read);
     let known = Known { protected: !auth_names.is_empty(), auths: &auths };
     let (routes, routes_whole) = named(&root, "route", |table| route::read(table, &defaults, known));
-    let apps = names(root.unavailable("app"));
-    for section in NOT_YET {
-        if let Some(node) = root.unavailable(section) {
-            refuse_section(&node);
-        }
-    }
     let lines = root.lines();
     root.finish();
     Draft {
@@ -94,6 +91,7 @@ pub(super) fn read(root: Table<'_>) -> Draft {
             log,
             listeners,
             upstreams,
+            apps,
             auths,
             limits,
             stores,
@@ -101,10 +99,9 @@ pub(super) fn read(root: Table<'_>) -> Draft {
             answers: defaults.answers(),
             lines,
         },
-        complete: [listeners_whole, upstreams_whole, auths_whole, limits_whole, stores_whole, routes_whole]
+        complete: [listeners_whole, upstreams_whole, apps_whole, auths_whole, limits_whole, stores_whole, routes_whole]
             .iter()
             .all(|whole| *whole),
-        apps,
         upstreams: upstream_names,
         auths: auth_names,
         limits: limit_names,
@@ -158,24 +155,23 @@ fn check_name(name: &str, node: &Node<'_>) -> Option<()> {
     None
 }
 
+/// Every `[upstream.NAME]` and `[app.NAME]`. An app is an upstream of its name, so no name is of both.
+fn upstream_names(root: &Table<'_>) -> BTreeSet<String> {
+    let mut all = names(root.node("upstream"));
+    let Some(section) = root.node("app").filter(Node::is_table) else { return all };
+    for (name, node) in section.table().iter().flat_map(Table::entries) {
+        if !all.insert(name.to_owned()) {
+            let message = format!("`{}` is an upstream already", name.escape_debug());
+            let help = "an app is an upstream of its own name: give one of them another";
+            node.cx.report(Problem::error(&node.cx.span(&node.key_range), message).help(help));
+        }
+    }
+    all
+}
+
 fn names(section: Option<Node<'_>>) -> BTreeSet<String> {
     let Some(node) = section.filter(Node::is_table) else {
         return BTreeSet::new();
     };
     node.table().iter().flat_map(Table::entries).map(|(name, _)| name.to_owned()).collect()
-}
-
-/// Refuses each `[SECTION.NAME]` of a section that this version does not have.
-fn refuse_section(node: &Node<'_>) {
-    let Some(table) = Some(node).filter(|node| node.is_table()).and_then(Node::table) else {
-        return node.not_yet();
-    };
-    let mut empty = true;
-    for (_, node) in table.entries() {
-        node.not_yet();
-        empty = false;
-    }
-    if empty {
-        node.not_yet();
-    }
 }

@@ -35,6 +35,7 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     let settings = UpstreamSettings {
         span: table.span(),
         servers: servers.clone().unwrap_or_default(),
+        of_app: false,
         balance: table.or("balance", Balance::LeastRequests, balance),
         host: table.or("host", HostHeader::Preserve, host),
         slots: table.or("slots", SlotSettings::Unlimited, slots),
@@ -54,6 +55,25 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     table.finish();
     // Servers that could not be read have been told; what goes on from here shall be judged all the same.
     Some(settings)
+}
+
+/// The upstream that an app is: its workers are the servers, found by whoever runs them.
+pub(super) fn of_app(table: &Table<'_>) -> UpstreamSettings {
+    UpstreamSettings {
+        span: table.span(),
+        servers: Vec::new(),
+        of_app: true,
+        balance: table.or("balance", Balance::LeastRequests, balance),
+        host: HostHeader::Preserve,
+        slots: table.or("slots", SlotSettings::Unlimited, slots),
+        queue: queue(table.get("queue", Node::table)),
+        max_upgraded: table.or("max_upgraded", TEN_THOUSAND, |node| number::length(node, 10_000_000)),
+        health: table.get("health", Node::table).and_then(health),
+        timeouts: timeouts(table.get("timeouts", Node::table)),
+        retry: retry(table.get("retry", Node::table)),
+        tls: UpstreamTlsSettings::default(),
+        uwsgi_params: UwsgiParams::new(),
+    }
 }
 
 fn servers(node: &Node<'_>) -> Option<Vec<At<ServerSpec>>> {
@@ -157,7 +177,7 @@ fn queue(table: Option<Table<'_>>) -> QueueSettings {
 }
 
 fn health(table: Table<'_>) -> Option<HealthSettings> {
-    let path = table.require("path", "\"/healthz\"", health_path);
+    let path = table.require("path", "\"/healthz\"", own_path);
     let settings = HealthSettings {
         path: path.clone().unwrap_or_default(),
         host: table.get("host", |node| http::host_value(node, "a host")),
@@ -173,7 +193,7 @@ fn health(table: Table<'_>) -> Option<HealthSettings> {
 }
 
 /// A path, perhaps with a query, that can be sent as it stands.
-fn health_path(node: &Node<'_>) -> Option<String> {
+pub(super) fn own_path(node: &Node<'_>) -> Option<String> {
     let text = node.text("a path such as \"/healthz\"")?;
     if !text.text.starts_with('/') {
         return node.refuse(format!("{} must begin with a slash, not be {}", node.key, text.quoted()));

@@ -14,8 +14,10 @@ use super::{At, CertificateFiles};
 #[derive(Clone, Debug)]
 pub struct UpstreamSettings {
     pub span: Span,
-    /// At least one.
+    /// At least one, unless they are the workers of an app.
     pub servers: Vec<At<ServerSpec>>,
+    /// Whether it is an `[app.NAME]`: its servers are the workers that the gateway runs, as many as there are just now.
+    pub of_app: bool,
     pub balance: Balance,
     pub host: HostHeader,
     pub slots: SlotSettings,

@@ -1,0 +1,132 @@
+//! A process of an app as the gateway sees it: started by way of a keeper (see `shim`), watched to its end, asked to stop.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
+use tokio::process::{Child, Command};
+
+use super::environ::Environ;
+use super::shim::{Asked, KEEPER, Plan, Told};
+
+/// How long a keeper may take beyond the grace that it was given, before it is left alone.
+const KEEPER_GRACE: Duration = Duration::from_secs(10);
+
+/// A process that runs, or has ended and is not known to have. Dropped, it ends: the keeper sees that nobody is there.
+pub(super) struct Process {
+    /// Of the app's process, not of the keeper.
+    pub(super) pid: i32,
+    told: Lines<BufReader<OwnedReadHalf>>,
+    asking: OwnedWriteHalf,
+    keeper: Child,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Exited(i32),
+    Killed(i32),
+    /// Its keeper was killed, and with it the process.
+    Lost,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::Exited(code) => write!(f, "it exited with code {code}"),
+            Ended::Killed(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "it was ended by {name}"),
+                None => write!(f, "it was ended by signal {signal}"),
+            },
+            Ended::Lost => f.write_str("it was killed together with its keeper"),
+        }
+    }
+}
+
+/// The signals that processes end by.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    const NAMES: [(i32, &str); 9] = [
+        (1, "SIGHUP"),
+        (2, "SIGINT"),
+        (3, "SIGQUIT"),
+        (4, "SIGILL"),
+        (6, "SIGABRT"),
+        (7, "SIGBUS"),
+        (9, "SIGKILL, as the kernel does when memory runs out"),
+        (11, "SIGSEGV"),
+        (15, "SIGTERM"),
+    ];
+    NAMES.iter().find(|(number, _)| *number == signal).map(|(_, name)| *name)
+}
+
+impl Process {
+    /// Starts what `plan` says, with `environ` and nothing else of the gateway's environment. What it writes, to standard
+    /// output and standard error in one order, is to be read of the receiver.
+    ///
+    /// # Errors
+    /// The system refuses. A command that cannot be run is no error here: its process says so and exits with 127.
+    pub(super) async fn start(plan: &Plan, environ: &Environ) -> io::Result<(Process, pipe::Receiver)> {
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let (reader, writer) = io::pipe()?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(KEEPER).env_clear().envs(environ.variables());
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(writer.try_clone()?).stderr(writer);
+        // Not of the terminal's group: Ctrl-C there is for the gateway, which lets its apps finish.
+        command.process_group(0);
+        let keeper = command.spawn()?;
+        // It holds the other ends.
+        drop(command);
+        let (told, mut asking) = UnixStream::from_std(ours)?.into_split();
+        let mut line = serde_json::to_vec(plan)?;
+        line.push(b'\n');
+        asking.write_all(&line).await?;
+        let mut process = Process { pid: 0, told: BufReader::new(told).lines(), asking, keeper };
+        let written = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
+        match process.next().await {
+            Some(Told::Started { pid }) => process.pid = pid,
+            Some(Told::Exited { .. } | Told::Killed { .. }) | None => {
+                return Err(io::Error::other("its keeper could not start it"));
+            }
+        }
+        Ok((process, written))
+    }
+
+    /// Waits for its end. May be dropped and called again.
+    pub(super) async fn ended(&mut self) -> Ended {
+        let ended = loop {
+            match self.next().await {
+                Some(Told::Started { .. }) => {}
+                Some(Told::Exited { code }) => break Ended::Exited(code),
+                Some(Told::Killed { signal }) => break Ended::Killed(signal),
+                None => break Ended::Lost,
+            }
+        };
+        // What the keeper does now takes no time, unless something cannot even be killed.
+        let _ = tokio::time::timeout(KEEPER_GRACE, self.keeper.wait()).await;
+        ended
+    }
+
+    /// Asks it to stop, and kills it after `grace`.
+    pub(super) async fn stop(&mut self, grace: Duration) -> Ended {
+        let grace_in_milliseconds = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        if let Ok(mut line) = serde_json::to_vec(&Asked::Stop { grace: grace_in_milliseconds }) {
+            line.push(b'\n');
+            // One that has ended already need not be asked.
+            let _ = self.asking.write_all(&line).await;
+        }
+        let patience = grace.saturating_add(KEEPER_GRACE);
+        tokio::time::timeout(patience, self.ended()).await.unwrap_or(Ended::Lost)
+    }
+
+    /// The keeper's next word; `None`: there is none any more.
+    async fn next(&mut self) -> Option<Told> {
+        let line = self.told.next_line().await.ok()??;
+        serde_json::from_str(&line).ok()
+    }
+}

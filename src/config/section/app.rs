@@ -1,0 +1,255 @@
+//! `[app.NAME]`: what the gateway runs, and the upstream that it is.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::env_file;
+use super::super::node::Node;
+use super::super::outside::read_bounded;
+use super::super::problem::Problem;
+use super::super::reader::Table;
+use super::super::settings::{
+    AppServer, AppSettings, At, EntryPoint, PackageFile, Packages, Secret, UpstreamSettings, WatchSettings,
+    WorkerSettings,
+};
+use super::super::value::{self, choice, number};
+use super::upstream;
+
+/// Far more than any machine runs.
+const MOST_WORKERS: u32 = 1024;
+const MOST_THREADS: u32 = 1024;
+
+/// How long a worker more than needed is kept by default.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Of a file that people write by hand.
+const LARGEST_ENV_FILE: u64 = 1 << 20;
+
+/// As nobody means more memory than this.
+const MOST_MEMORY: u64 = 1 << 50;
+
+/// An app, and the upstream of its name.
+pub(super) struct App {
+    pub(super) settings: AppSettings,
+    pub(super) upstream: UpstreamSettings,
+}
+
+pub(super) fn read(table: Table<'_>) -> Option<App> {
+    let directory = table.require("directory", "\"/srv/billing\"", |node| value::path(node).map(|path| node.at(path)));
+    let entry = table.require("entry", "\"billing.wsgi:application\"", entry);
+    let server = table.get("server", |node| choice::choice(node, &AppServer::ALL));
+    let threads = table.or("threads", NonZeroU32::MIN, |node| number::count(node, MOST_THREADS));
+    let mut env = BTreeMap::new();
+    env.extend(table.get("env_file", |node| env_of_file(node, directory.as_ref())).into_iter().flatten());
+    env.extend(table.get("env", variables).into_iter().flatten());
+    let settings = AppSettings {
+        span: table.span(),
+        directory: directory.clone().unwrap_or_else(|| At { value: PathBuf::new(), span: table.span() }),
+        entry: entry.clone().unwrap_or(EntryPoint { module: String::new(), attribute: String::new() }),
+        server,
+        workers: table.or("workers", fixed(default_workers()), workers),
+        threads,
+        packages: packages(&table),
+        args: table.or("args", Vec::new(), |node| node.list_of("a list of arguments", argument)),
+        env,
+        pass_env: table.or("pass_env", Vec::new(), |node| node.list_of("a list of names of variables", variable_name)),
+        user: table.get("user", user),
+        umask: table.or("umask", 0o027, umask),
+        open_files: table.get("open_files", |node| number::count(node, 1 << 30)).map(Into::into),
+        memory_limit: table.get("memory_limit", |node| number::size(node, 1..=MOST_MEMORY)).and_then(|size| size.try_into().ok()),
+        warm_up: table.or("warm_up", Vec::new(), |node| node.list_of("a list of paths", upstream::own_path)),
+        pre_release: table.or("pre_release", Vec::new(), pre_release),
+        watch: table.get("watch", watch),
+        keep: table.or("keep", NonZeroU32::MIN.saturating_add(2), |node| number::count(node, 100)),
+    };
+    let upstream = upstream::of_app(&table);
+    table.finish();
+    directory.and(entry).and(Some(App { settings, upstream }))
+}
+
+fn fixed(count: NonZeroU32) -> WorkerSettings {
+    WorkerSettings { min: count, max: count, idle: IDLE }
+}
+
+/// Twice the cores plus one, as gunicorn's documentation has it.
+fn default_workers() -> NonZeroU32 {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let count = cores.saturating_mul(2).saturating_add(1).min(MOST_WORKERS as usize);
+    u32::try_from(count).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+}
+
+fn workers(node: &Node<'_>) -> Option<WorkerSettings> {
+    if !node.is_table() {
+        if !node.is_string() && !node.is_integer() {
+            return node.wrong_type("a number of workers, or { min = 2, max = 8 }");
+        }
+        return number::count(node, MOST_WORKERS).map(fixed);
+    }
+    let table = node.table()?;
+    let count = |node: &Node<'_>| number::count(node, MOST_WORKERS);
+    let min = table.or("min", NonZeroU32::MIN, count);
+    let max = table.require("max", "8", count);
+    let idle = table.or("idle", IDLE, number::timeout);
+    table.finish();
+    let max = max?;
+    if max < min {
+        return node.refuse(format!("`max` of {} is below `min`", node.key));
+    }
+    Some(WorkerSettings { min, max, idle })
+}
+
+/// `module:attribute`, both names joined by dots.
+fn entry(node: &Node<'_>) -> Option<EntryPoint> {
+    let text = node.text("an entry such as \"billing.wsgi:application\"")?;
+    match text.text.parse::<EntryPoint>() {
+        Ok(entry) => Some(entry),
+        Err(help) => {
+            node.refuse_with(format!("{} takes MODULE:ATTRIBUTE, not {}", node.key, text.quoted()), help.to_string())
+        }
+    }
+}
+
+fn packages(table: &Table<'_>) -> Packages {
+    let requirements = table.node("requirements");
+    let python = table.node("python");
+    if let (Some(requirements), Some(python)) = (&requirements, &python) {
+        let problem = Problem::error(&python.span(), "`python` and `requirements` exclude each other");
+        let problem = problem.also(&requirements.span(), "an environment is made of this");
+        python.cx.report(problem.help("python names an environment that is there; leave one of them out"));
+    }
+    match (requirements, python) {
+        (Some(requirements), _) => requirements_file(&requirements).map(Packages::File),
+        (None, Some(python)) => package_file(&python).map(Packages::Interpreter),
+        (None, None) => Some(Packages::Found),
+    }
+    .unwrap_or(Packages::Found)
+}
+
+fn requirements_file(node: &Node<'_>) -> Option<At<PackageFile>> {
+    let file = package_file(node)?;
+    let name = file.value.written.file_name().unwrap_or_default();
+    if name != "uv.lock" && file.value.written.extension().is_none_or(|kind| kind != "txt" && kind != "in" && kind != "toml") {
+        let message = format!("{} takes a requirements file, pyproject.toml or uv.lock", node.key);
+        return node.refuse_with(message, "requirements files end in .txt");
+    }
+    Some(file)
+}
+
+fn package_file(node: &Node<'_>) -> Option<At<PackageFile>> {
+    let beside = value::path(node)?;
+    let written = PathBuf::from(node.text("a path")?.text);
+    Some(node.at(PackageFile { written, beside }))
+}
+
+/// What is no argument of a command: it could not be passed on.
+fn argument(node: &Node<'_>) -> Option<String> {
+    let text = node.text("a string")?;
+    if text.text.contains('\0') {
+        return node.refuse(format!("{} holds a NUL byte", node.key));
+    }
+    Some(text.text)
+}
+
+fn variable_name(node: &Node<'_>) -> Option<String> {
+    let text = node.text("the name of a variable")?;
+    if !env_file::is_name(&text.text) {
+        return node.refuse(format!("{} cannot be the name of a variable", text.quoted()));
+    }
+    Some(text.text)
+}
+
+fn variables(node: &Node<'_>) -> Option<BTreeMap<String, Secret>> {
+    let table = node.table()?;
+    let mut variables = BTreeMap::new();
+    for (name, node) in table.entries() {
+        if !env_file::is_name(name) {
+            let message = format!("`{}` cannot be the name of a variable", name.escape_debug());
+            node.cx.report(Problem::error(&node.cx.span(&node.key_range), message).help("write letters, digits and `_`"));
+            continue;
+        }
+        // Numbers and booleans are what people write too, and mean their text.
+        let value = match node.literal_scalar() {
+            Some(text) => Some(text),
+            None => node.secret_text("a string").map(|text| text.text),
+        };
+        let Some(value) = value else { continue };
+        if value.contains('\0') {
+            node.refuse::<()>(format!("{} holds a NUL byte", node.key));
+            continue;
+        }
+        variables.insert(name.to_owned(), Secret::new(value));
+    }
+    Some(variables)
+}
+
+/// The file beside the configuration, or else in the app's directory.
+fn env_of_file(node: &Node<'_>, directory: Option<&At<PathBuf>>) -> Option<BTreeMap<String, Secret>> {
+    let beside = value::path(node)?;
+    let written = node.text("a path")?.text;
+    let within = directory.map(|directory| directory.value.join(&written));
+    let path = [Some(&beside), within.as_ref()].into_iter().flatten().find(|path| path.exists()).unwrap_or(&beside);
+    node.cx.files.borrow_mut().insert(path.clone());
+    let shown = |path: &Path| if node.span().is_secret() { "the file".to_owned() } else { path.display().to_string() };
+    let text = match read_bounded(path, LARGEST_ENV_FILE) {
+        Ok(bytes) => String::from_utf8(bytes),
+        Err(reason) => return node.refuse(format!("{} cannot be read: {reason}", shown(path))),
+    };
+    let Ok(text) = text else { return node.refuse(format!("{} is not UTF-8", shown(path))) };
+    match env_file::parse(&text) {
+        Ok(variables) => Some(variables.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()),
+        Err(wrong) => node.refuse_with(
+            format!("line {} of {} {}", wrong.line, shown(path), wrong.what),
+            "write NAME=value, one a line; quotes and # for comments are understood",
+        ),
+    }
+}
+
+fn user(node: &Node<'_>) -> Option<At<String>> {
+    let text = node.text("the name of a user")?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'$');
+    if text.text.is_empty() || text.text.len() > 256 || !text.text.bytes().all(plain) {
+        return node.refuse(format!("{} cannot be the name of a user", text.quoted()));
+    }
+    Some(node.at(text.text))
+}
+
+/// Octal digits, as `umask` of a shell takes them.
+fn umask(node: &Node<'_>) -> Option<u32> {
+    let text = node.text("an octal umask such as \"0027\"")?;
+    let octal = !text.text.is_empty() && text.text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    match u32::from_str_radix(&text.text, 8).ok().filter(|mask| octal && *mask <= 0o777) {
+        Some(mask) => Some(mask),
+        None => node.refuse_with(format!("{} is no umask", text.quoted()), "write octal digits: \"0027\""),
+    }
+}
+
+/// One command, or a list of them.
+fn pre_release(node: &Node<'_>) -> Option<Vec<Vec<String>>> {
+    let takes = "a command such as [\"python\", \"manage.py\", \"migrate\"], or a list of those";
+    let members = node.list(takes)?;
+    if members.iter().any(Node::is_list) {
+        return node.list_of(takes, command);
+    }
+    command(node).map(|command| vec![command])
+}
+
+fn command(node: &Node<'_>) -> Option<Vec<String>> {
+    let words = node.list_of("a command: a list of strings", argument)?;
+    if words.first().is_none_or(String::is_empty) {
+        return node.refuse(format!("{} names no command", node.key));
+    }
+    Some(words)
+}
+
+fn watch(node: &Node<'_>) -> Option<WatchSettings> {
+    let table = node.table()?;
+    let settings = WatchSettings {
+        period: table.or("period", Duration::from_secs(30), number::timeout),
+        requests: table.or("requests", NonZeroU32::MIN.saturating_add(19), |node| number::count(node, 1_000_000)),
+        errors_percent: table.or("errors", 20, number::percent),
+    };
+    table.finish();
+    Some(settings)
+}

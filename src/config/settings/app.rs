@@ -1,0 +1,211 @@
+//! `[app.NAME]`: Python services that the gateway runs itself.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::source::Span;
+use super::{At, Secret};
+
+/// `[app.NAME]`, less what it has as an upstream.
+#[derive(Clone, Debug)]
+pub struct AppSettings {
+    pub span: Span,
+    /// Where the code is; releases run from their own copies of it.
+    pub directory: At<PathBuf>,
+    pub entry: EntryPoint,
+    /// `None`: what fits the entry.
+    pub server: Option<AppServer>,
+    pub workers: WorkerSettings,
+    /// Requests that a worker of a WSGI service runs at once.
+    pub threads: NonZeroU32,
+    pub packages: Packages,
+    /// What the server itself is given beside.
+    pub args: Vec<String>,
+    /// `env_file` and `env` together; the latter wins.
+    pub env: BTreeMap<String, Secret>,
+    /// What of the gateway's own environment goes along.
+    pub pass_env: Vec<String>,
+    /// `None`: the gateway's own, which is not root.
+    pub user: Option<At<String>>,
+    pub umask: u32,
+    /// `None`: as many as the gateway itself.
+    pub open_files: Option<NonZeroU64>,
+    /// Bytes of resident memory past which a worker is replaced.
+    pub memory_limit: Option<NonZeroU64>,
+    /// Paths that are asked for before a release takes over.
+    pub warm_up: Vec<String>,
+    /// Commands that run once, in a release's environment, before its workers start.
+    pub pre_release: Vec<Vec<String>>,
+    pub watch: Option<WatchSettings>,
+    /// Releases that are kept for `rollback`, the serving one among them.
+    pub keep: NonZeroU32,
+}
+
+/// What a reload compares: a line that moved, or the name that the gateway gives to secrets, changes nothing.
+impl PartialEq for AppSettings {
+    fn eq(&self, other: &AppSettings) -> bool {
+        let AppSettings {
+            span: _,
+            directory,
+            entry,
+            server,
+            workers,
+            threads,
+            packages,
+            args,
+            env,
+            pass_env,
+            user,
+            umask,
+            open_files,
+            memory_limit,
+            warm_up,
+            pre_release,
+            watch,
+            keep,
+        } = self;
+        *directory == other.directory
+            && *entry == other.entry
+            && *server == other.server
+            && *workers == other.workers
+            && *threads == other.threads
+            && *packages == other.packages
+            && *args == other.args
+            && *env == other.env
+            && *pass_env == other.pass_env
+            && *user == other.user
+            && *umask == other.umask
+            && *open_files == other.open_files
+            && *memory_limit == other.memory_limit
+            && *warm_up == other.warm_up
+            && *pre_release == other.pre_release
+            && *watch == other.watch
+            && *keep == other.keep
+    }
+}
+
+/// `package.module:attribute`: what a server imports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryPoint {
+    /// Names joined by dots.
+    pub module: String,
+    /// A name, or names joined by dots.
+    pub attribute: String,
+}
+
+impl std::fmt::Display for EntryPoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.module, self.attribute)
+    }
+}
+
+/// Why a text is no entry: what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEntry {
+    NoColon,
+    Names,
+    IsPath,
+}
+
+impl std::fmt::Display for NoEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            NoEntry::NoColon => "name the callable too: \"billing.wsgi:application\"",
+            NoEntry::Names => "module and callable are Python names, joined by dots: \"billing.wsgi:application\"",
+            NoEntry::IsPath => "write the module as Python imports it from the directory: \"app:app\" for app.py",
+        })
+    }
+}
+
+impl std::str::FromStr for EntryPoint {
+    type Err = NoEntry;
+
+    fn from_str(text: &str) -> Result<EntryPoint, NoEntry> {
+        let (module, attribute) = text.split_once(':').ok_or(NoEntry::NoColon)?;
+        if module.contains('/') || module.ends_with(".py") {
+            return Err(NoEntry::IsPath);
+        }
+        if !is_dotted(module) || !is_dotted(attribute) {
+            return Err(NoEntry::Names);
+        }
+        Ok(EntryPoint { module: module.to_owned(), attribute: attribute.to_owned() })
+    }
+}
+
+/// Python names, joined by dots. What is not ASCII may be one too; whether it is, the interpreter says.
+fn is_dotted(text: &str) -> bool {
+    let is_word = |c: char| c == '_' || c.is_alphanumeric();
+    text.len() <= 256
+        && text.split('.').all(|name| {
+            name.chars().all(is_word) && name.chars().next().is_some_and(|first| !first.is_numeric())
+        })
+}
+
+/// What runs Python code and speaks HTTP, or uwsgi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppServer {
+    Gunicorn,
+    Uvicorn,
+    Granian,
+    Uwsgi,
+}
+
+impl AppServer {
+    /// Each by its name: of the key's values, of the package, and of the command.
+    pub const ALL: [(&'static str, AppServer); 4] = [
+        ("gunicorn", AppServer::Gunicorn),
+        ("uvicorn", AppServer::Uvicorn),
+        ("granian", AppServer::Granian),
+        ("uwsgi", AppServer::Uwsgi),
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AppServer::Gunicorn => "gunicorn",
+            AppServer::Uvicorn => "uvicorn",
+            AppServer::Granian => "granian",
+            AppServer::Uwsgi => "uwsgi",
+        }
+    }
+}
+
+/// How many workers an app has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerSettings {
+    pub min: NonZeroU32,
+    /// The same where the number is fixed.
+    pub max: NonZeroU32,
+    /// How long a worker more than needed is kept.
+    pub idle: Duration,
+}
+
+/// Where the packages of an app are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Packages {
+    /// An environment is made of `uv.lock`, `pyproject.toml` or `requirements.txt`, whichever of them, in this order, is
+    /// in the directory.
+    Found,
+    /// An environment is made of this file: in the app's directory, or else beside the configuration file.
+    File(At<PackageFile>),
+    /// An environment that is there: its interpreter.
+    Interpreter(At<PackageFile>),
+}
+
+/// A path as it was written, and what it is beside the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageFile {
+    pub written: PathBuf,
+    pub beside: PathBuf,
+}
+
+/// `watch`: what takes a release back after the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchSettings {
+    pub period: Duration,
+    /// Answers that it takes for a verdict.
+    pub requests: NonZeroU32,
+    /// Share of 5xx that is too much, in percent.
+    pub errors_percent: u32,
+}
