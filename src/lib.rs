@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod admit;
+pub mod app;
 pub mod body;
 pub mod certificate_name;
 pub mod cli;

@@ -33,7 +33,7 @@ pub const STARTER: &str = "app-starter";
 const ORPHANS_GRACE: Duration = Duration::from_secs(1);
 
 /// How shells tell that a command could not be run.
-const NOT_RUN: i32 = 127;
+pub const NOT_RUN: u8 = 127;
 
 /// A process to be, less its environment, which is the keeper's own. Holds no secrets: the starter's is an argument.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -209,11 +209,6 @@ pub fn start(plan: &str) -> io::Error {
     };
     let error = Command::new(program).args(arguments).exec();
     io::Error::new(error.kind(), format!("{program} could not be run: {error}"))
-}
-
-/// The code to exit with when [`start`] comes back.
-pub fn not_run() -> i32 {
-    NOT_RUN
 }
 
 /// Everything that the process inherits.

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::shim;
 use crate::config::problem::Problem;
 use crate::config::render;
 
@@ -89,6 +90,12 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// What stands between the gateway and a process of an app
+    #[command(name = shim::KEEPER, hide = true)]
+    AppKeeper,
+    /// What becomes a process of an app
+    #[command(name = shim::STARTER, hide = true)]
+    AppStarter { plan: String },
     /// Make API keys
     #[command(subcommand)]
     Key(Key),
@@ -141,9 +148,27 @@ pub fn main() -> ExitCode {
         Command::Explain { config, request } => explain::run(&config.config, &request),
         Command::Reload { config } => reload::reload(&config.config),
         Command::Health { config } => health::health(&config.config),
+        Command::AppKeeper => kept(shim::keep()),
+        Command::AppStarter { plan } => return not_started(&shim::start(&plan)),
         Command::Key(Key::New { wanted }) => key::new(&wanted),
     };
     exit.into()
+}
+
+fn kept(result: std::io::Result<()>) -> Exit {
+    match result {
+        Ok(()) => Exit::Fine,
+        Err(error) => {
+            print_error(&format!("passerelle: a process of an app cannot be kept: {error}\n"));
+            Exit::Failed
+        }
+    }
+}
+
+/// What the process says that could not become another: its output is read like the other's.
+fn not_started(error: &std::io::Error) -> ExitCode {
+    print_error(&format!("passerelle: {error}\n"));
+    ExitCode::from(shim::NOT_RUN)
 }
 
 /// Writes `problems` to standard error, in colour where that is a terminal.

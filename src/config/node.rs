@@ -89,19 +89,6 @@ impl<'a> Node<'a> {
         None
     }
 
-    /// The one way to refuse what the configuration language has and this version does not.
-    pub(super) fn not_yet(&self) {
-        self.not_yet_because(None);
-    }
-
-    pub(super) fn not_yet_because(&self, help: Option<&'static str>) {
-        let problem = not_yet(&self.cx.span(&self.key_range), &self.path);
-        self.cx.report(match help {
-            Some(help) => problem.help(help),
-            None => problem,
-        });
-    }
-
     pub(super) fn is_string(&self) -> bool {
         matches!(self.value, DeValue::String(_))
     }
@@ -126,6 +113,20 @@ impl<'a> Node<'a> {
     /// A string as it stands in the file, before anything is drawn.
     pub(super) fn literal(&self) -> Option<&'a str> {
         self.value.as_str()
+    }
+
+    /// The text of a number or a boolean, where one is written without quotes.
+    pub(super) fn unquoted(&self) -> Option<String> {
+        match self.value {
+            DeValue::Integer(integer) if integer.radix() == 10 => Some(integer.as_str().to_owned()),
+            DeValue::Float(float) => Some(float.as_str().to_owned()),
+            DeValue::Boolean(boolean) => Some(boolean.to_string()),
+            DeValue::Integer(_)
+            | DeValue::String(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => None,
+        }
     }
 
     /// A string in a secret position: never shown, wherever it came from.
@@ -294,9 +295,4 @@ impl<'a> Node<'a> {
 pub(super) fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     let values: Vec<Option<T>> = values.collect();
     values.into_iter().collect()
-}
-
-/// The fixed form in which what this version does not have yet is refused.
-pub(super) fn not_yet(span: &Span, what: &str) -> Problem {
-    Problem::error(span, format!("`{what}` is not available in this version yet"))
 }

@@ -55,8 +55,6 @@ pub(super) struct Table<'a> {
     pub(super) range: Range<usize>,
     entries: &'a DeTable<'a>,
     known: RefCell<BTreeSet<&'static str>>,
-    /// Known too, but of no use yet.
-    unavailable: RefCell<BTreeSet<&'static str>>,
 }
 
 impl<'a> Table<'a> {
@@ -65,7 +63,7 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn new(cx: &'a Context<'a>, path: String, range: Range<usize>, entries: &'a DeTable<'a>) -> Self {
-        Table { cx, path, range, entries, known: RefCell::default(), unavailable: RefCell::default() }
+        Table { cx, path, range, entries, known: RefCell::default() }
     }
 
     pub(super) fn span(&self) -> Span {
@@ -124,12 +122,6 @@ impl<'a> Table<'a> {
         self.entries.keys().any(|written| written.get_ref() != key && suggest::is_slip(written.get_ref(), key))
     }
 
-    /// The value of a key that is known and of no use yet.
-    pub(super) fn unavailable(&self, key: &'static str) -> Option<Node<'a>> {
-        self.unavailable.borrow_mut().insert(key);
-        self.find(key)
-    }
-
     /// Every entry with its name, for tables whose keys the operator chooses.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
         self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), self.child(key.get_ref(), key.span(), value)))
@@ -137,16 +129,16 @@ impl<'a> Table<'a> {
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
-        let (known, unavailable) = (self.known.borrow(), self.unavailable.borrow());
+        let known = self.known.borrow();
         let available: Vec<&str> = known.iter().copied().collect();
         for (key, node) in self.entries() {
-            if known.contains(key) || unavailable.contains(key) {
+            if known.contains(key) {
                 continue;
             }
             let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
             let problem =
                 Problem::error(&self.cx.span(&node.key_range), format!("unknown key `{}`{place}", key.escape_debug()));
-            let slip = suggest::closest(key, available.iter().chain(unavailable.iter()).copied());
+            let slip = suggest::closest(key, available.iter().copied());
             let hint = hints::of_key(&self.path, key).map(str::to_owned);
             let help = hint.or_else(|| slip.map(|slip| format!("did you mean `{slip}`?")));
             self.cx.report(match help.or_else(|| suggest::help(key, &available, "keys")) {

@@ -170,7 +170,7 @@ fn variables(node: &Node<'_>) -> Option<BTreeMap<String, Secret>> {
             continue;
         }
         // Numbers and booleans are what people write too, and mean their text.
-        let value = match node.literal_scalar() {
+        let value = match node.unquoted() {
             Some(text) => Some(text),
             None => node.secret_text("a string").map(|text| text.text),
         };
