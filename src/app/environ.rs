@@ -53,7 +53,8 @@ impl Environ {
     /// For whatever builds environments: no variable of the app but those that say where packages come from.
     pub(super) fn for_builds(settings: &AppSettings, home: &Path) -> Environ {
         let mut environ = Environ::bare(home);
-        let fetches = |name: &str| FETCHING.contains(&name) || FETCHING_PREFIXES.iter().any(|part| name.starts_with(part));
+        let fetches =
+            |name: &str| FETCHING.contains(&name) || FETCHING_PREFIXES.iter().any(|part| name.starts_with(part));
         for (name, value) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(fetches)) {
             environ.set(name, value);
         }

@@ -12,6 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::process::{Child, Command};
 
 use super::environ::Environ;
+use super::records::LONGEST_LINE;
 use super::shim::{Asked, KEEPER, Plan, Told};
 
 /// How long a keeper may take beyond the grace that it was given, before it is left alone.
@@ -128,5 +129,69 @@ impl Process {
     async fn next(&mut self) -> Option<Told> {
         let line = self.told.next_line().await.ok()??;
         serde_json::from_str(&line).ok()
+    }
+}
+
+/// Runs what `plan` says to its end, and tells each line of what it writes. Dropped, it ends what runs.
+///
+/// # Errors
+/// The system refuses to start it, or `patience` is over: it was killed.
+pub(super) async fn run(
+    plan: &Plan,
+    environ: &Environ,
+    patience: Duration,
+    mut tell: impl FnMut(&str),
+) -> io::Result<Ended> {
+    let (mut process, written) = Process::start(plan, environ).await?;
+    let mut lines = BoundedLines::new(written);
+    let to_end = async {
+        while let Some(line) = lines.next().await {
+            tell(&line);
+        }
+        process.ended().await
+    };
+    match tokio::time::timeout(patience, to_end).await {
+        Ok(ended) => Ok(ended),
+        Err(_) => {
+            process.stop(Duration::ZERO).await;
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("it took longer than {patience:?}")))
+        }
+    }
+}
+
+/// Lines of whatever a process writes, cut where they become too long. What is not UTF-8 is replaced.
+pub(super) struct BoundedLines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+}
+
+impl<R: tokio::io::AsyncRead + Unpin> BoundedLines<R> {
+    pub(super) fn new(reader: R) -> BoundedLines<R> {
+        BoundedLines { reader: BufReader::new(reader), line: Vec::new() }
+    }
+
+    /// The next line, without its break; `None` at the end. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> Option<String> {
+        loop {
+            let available = self.reader.fill_buf().await.unwrap_or_default();
+            if available.is_empty() {
+                let line = std::mem::take(&mut self.line);
+                return (!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned());
+            }
+            let room = LONGEST_LINE.saturating_sub(self.line.len());
+            let end = memchr::memchr(b'\n', available);
+            let length = end.unwrap_or(available.len()).min(room);
+            self.line.extend_from_slice(available.get(..length).unwrap_or_default());
+            let is_whole = end.is_some_and(|end| end <= room);
+            let used = if is_whole { length.saturating_add(1) } else { length };
+            self.reader.consume(used);
+            if is_whole || self.line.len() >= LONGEST_LINE {
+                let mut line = std::mem::take(&mut self.line);
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
+                return Some(String::from_utf8_lossy(&line).into_owned());
+            }
+        }
     }
 }

@@ -129,7 +129,8 @@ impl Records {
 
 /// Of a group of exceptions, the line is indented and has a mark in front.
 fn is_beginning(line: &str) -> bool {
-    line.trim_start_matches([' ', '+', '|']) == BEGINS || line.trim_start() == "+ Exception Group Traceback (most recent call last):"
+    line.trim_start_matches([' ', '+', '|']) == BEGINS
+        || line.trim_start() == "+ Exception Group Traceback (most recent call last):"
 }
 
 #[cfg(test)]
@@ -153,7 +154,10 @@ mod tests {
     fn a_traceback_is_one_record() {
         let text = format!("before\n{ONE}\nafter");
         assert_eq!(records(&text), [line("before"), Record::Traceback(ONE.to_owned()), line("after")]);
-        assert_eq!(records(&format!("{ONE}\n{ONE}")), [Record::Traceback(ONE.to_owned()), Record::Traceback(ONE.to_owned())]);
+        assert_eq!(
+            records(&format!("{ONE}\n{ONE}")),
+            [Record::Traceback(ONE.to_owned()), Record::Traceback(ONE.to_owned())]
+        );
         // One that breaks off is told as far as it came.
         let cut = "Traceback (most recent call last):\n  File \"app.py\"";
         assert_eq!(records(cut), [Record::Traceback(cut.to_owned())]);

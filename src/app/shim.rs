@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::{
-    Gid, Pid, Resource, Rlimit, Signal, Uid, WaitOptions, WaitStatus, getpid, getppid, kill_process, kill_process_group,
-    set_child_subreaper, set_parent_process_death_signal, setrlimit, umask, wait,
+    Gid, Pid, Resource, Rlimit, Signal, Uid, WaitOptions, WaitStatus, getpid, getppid, kill_process,
+    kill_process_group, set_child_subreaper, set_parent_process_death_signal, setrlimit, umask, wait,
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
@@ -60,15 +60,9 @@ pub struct Ids {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
-    Started {
-        pid: i32,
-    },
-    Exited {
-        code: i32,
-    },
-    Killed {
-        signal: i32,
-    },
+    Started { pid: i32 },
+    Exited { code: i32 },
+    Killed { signal: i32 },
 }
 
 /// What a keeper is asked for.
@@ -91,11 +85,7 @@ pub fn keep() -> io::Result<()> {
     let plan = plan.trim_end();
     set_child_subreaper(Some(getpid()))?;
     no_core_dumps();
-    let child = Command::new("/proc/self/exe")
-        .args([STARTER, plan])
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()?;
+    let child = Command::new("/proc/self/exe").args([STARTER, plan]).stdin(Stdio::null()).process_group(0).spawn()?;
     let child = Pid::from_child(&child);
     tell(&mut socket, Told::Started { pid: child.as_raw_nonzero().get() });
     // A signal must not reach whoever gets the number next.

@@ -24,7 +24,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, Wrong> {
             line = line.saturating_add(1);
             continue;
         }
-        let (name, value) = rest.trim_start().split_once('=').filter(|(name, _)| !name.contains('\n')).ok_or(wrong("has no `=`"))?;
+        let (name, value) =
+            rest.trim_start().split_once('=').filter(|(name, _)| !name.contains('\n')).ok_or(wrong("has no `=`"))?;
         let name = name.strip_prefix("export ").unwrap_or(name).trim();
         if !is_name(name) {
             return Err(wrong("does not begin with the name of a variable"));
@@ -44,16 +45,15 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, Wrong> {
 /// What can be the name of a variable, in a file and to a shell.
 pub(super) fn is_name(name: &str) -> bool {
     let is_word = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
-    name.len() <= 256
-        && name.bytes().all(is_word)
-        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+    name.len() <= 256 && name.bytes().all(is_word) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 /// The value that `text` begins with, and what comes after its line.
 fn value_of(text: &str) -> Result<(String, &str), &'static str> {
     let (value, after) = match text.chars().next() {
         Some('\'') => {
-            let (value, after) = text.get(1..).unwrap_or_default().split_once('\'').ok_or("has a quote without its end")?;
+            let (value, after) =
+                text.get(1..).unwrap_or_default().split_once('\'').ok_or("has a quote without its end")?;
             (value.to_owned(), after)
         }
         Some('"') => double_quoted(text.get(1..).unwrap_or_default())?,

@@ -121,11 +121,9 @@ impl<'a> Node<'a> {
             DeValue::Integer(integer) if integer.radix() == 10 => Some(integer.as_str().to_owned()),
             DeValue::Float(float) => Some(float.as_str().to_owned()),
             DeValue::Boolean(boolean) => Some(boolean.to_string()),
-            DeValue::Integer(_)
-            | DeValue::String(_)
-            | DeValue::Datetime(_)
-            | DeValue::Array(_)
-            | DeValue::Table(_) => None,
+            DeValue::Integer(_) | DeValue::String(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                None
+            }
         }
     }
 

@@ -11,7 +11,7 @@ pub(super) const MAX_FILE: u64 = 1024 * 1024;
 
 /// The world outside a file, given as a function so that tests need not change the real environment.
 pub struct Outside<'a> {
-    env: &'a dyn Fn(&str) -> Option<OsString>,
+    pub(super) env: &'a dyn Fn(&str) -> Option<OsString>,
 }
 
 impl<'a> Outside<'a> {

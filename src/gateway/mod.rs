@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::admit::auth::{Auth, Auths, Building};
 use crate::admit::limit::{self, AllLimits};
+use crate::app::App;
 use crate::body::Spool;
 use crate::config::problem::{Problem, Severity};
 use crate::config::settings::{Access, Settings};
@@ -23,6 +24,7 @@ use crate::upstream::tls::SystemRoots;
 pub struct Gateway {
     pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub apps: BTreeMap<Arc<str>, Arc<App>>,
     pub auths: Auths,
     pub limits: AllLimits,
     pub routes: Routes,
@@ -56,6 +58,9 @@ impl Gateway {
                 )
             })
             .collect();
+        let state = &settings.server.state_directory;
+        let apps = settings.apps.iter().filter_map(|(name, app)| App::build(name, app, state, problems));
+        let apps = apps.map(|app| (Arc::clone(&app.name), Arc::new(app))).collect();
         let tickets = before.map(|gateway| gateway.tickets.clone()).unwrap_or_default();
         let mut building = Building { metrics, system_roots: &system_roots, problems };
         let auths = build_auths(&settings, before, &mut building);
@@ -80,7 +85,18 @@ impl Gateway {
             .flat_map(|listener| listener.sockets().map(|socket| (socket, Arc::clone(listener))))
             .collect();
         let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
-        (!failed).then_some(Gateway { listeners, upstreams, auths, limits, routes, settings, spool, tickets, sockets })
+        (!failed).then_some(Gateway {
+            listeners,
+            upstreams,
+            apps,
+            auths,
+            limits,
+            routes,
+            settings,
+            spool,
+            tickets,
+            sockets,
+        })
     }
 
     /// Whether a route lists the `[auth.NAME]`.

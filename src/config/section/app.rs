@@ -58,7 +58,9 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
         user: table.get("user", user),
         umask: table.or("umask", 0o027, umask),
         open_files: table.get("open_files", |node| number::count(node, 1 << 30)).map(Into::into),
-        memory_limit: table.get("memory_limit", |node| number::size(node, 1..=MOST_MEMORY)).and_then(|size| size.try_into().ok()),
+        memory_limit: table
+            .get("memory_limit", |node| number::size(node, 1..=MOST_MEMORY))
+            .and_then(|size| size.try_into().ok()),
         warm_up: table.or("warm_up", Vec::new(), |node| node.list_of("a list of paths", upstream::own_path)),
         pre_release: table.or("pre_release", Vec::new(), pre_release),
         watch: table.get("watch", watch),
@@ -130,7 +132,9 @@ fn packages(table: &Table<'_>) -> Packages {
 fn requirements_file(node: &Node<'_>) -> Option<At<PackageFile>> {
     let file = package_file(node)?;
     let name = file.value.written.file_name().unwrap_or_default();
-    if name != "uv.lock" && file.value.written.extension().is_none_or(|kind| kind != "txt" && kind != "in" && kind != "toml") {
+    if name != "uv.lock"
+        && file.value.written.extension().is_none_or(|kind| kind != "txt" && kind != "in" && kind != "toml")
+    {
         let message = format!("{} takes a requirements file, pyproject.toml or uv.lock", node.key);
         return node.refuse_with(message, "requirements files end in .txt");
     }
@@ -166,7 +170,8 @@ fn variables(node: &Node<'_>) -> Option<BTreeMap<String, Secret>> {
     for (name, node) in table.entries() {
         if !env_file::is_name(name) {
             let message = format!("`{}` cannot be the name of a variable", name.escape_debug());
-            node.cx.report(Problem::error(&node.cx.span(&node.key_range), message).help("write letters, digits and `_`"));
+            node.cx
+                .report(Problem::error(&node.cx.span(&node.key_range), message).help("write letters, digits and `_`"));
             continue;
         }
         // Numbers and booleans are what people write too, and mean their text.

@@ -60,7 +60,7 @@ struct Known<'k> {
 
 /// Reads the whole file.
 pub(super) fn read(root: Table<'_>) -> Draft {
-    let server = server::read(root.get("server", Node::table));
+    let server = server::read(root.get("server", Node::table), root.cx);
     let admin = admin::read(root.get("admin", Node::table), &root);
     let log = log::read(root.get("log", Node::table));
     let defaults = defaults::read(root.get("defaults", Node::table));

@@ -1,10 +1,11 @@
 //! `[server]`
 
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::node::Node;
-use super::super::reader::Table;
+use super::super::reader::{Context, Table};
 use super::super::settings::{ServerSettings, TempSettings};
 use super::super::value::{self, number};
 
@@ -17,12 +18,13 @@ const MOST_TEMP: u64 = 1 << 50;
 /// More threads than any machine has cores for.
 const MOST_WORKERS: u32 = 1024;
 
-pub(super) fn read(table: Option<Table<'_>>) -> ServerSettings {
+pub(super) fn read(table: Option<Table<'_>>, cx: &Context<'_>) -> ServerSettings {
     let mut settings = ServerSettings {
         workers: one_a_core(),
         shutdown_grace: Duration::from_secs(30),
         drain_delay: Duration::ZERO,
         temp: TempSettings { directory: None, limit: TEMP_LIMIT },
+        state_directory: state_directory(cx),
     };
     if let Some(table) = table {
         settings.workers = table.or("workers", settings.workers, workers);
@@ -30,9 +32,33 @@ pub(super) fn read(table: Option<Table<'_>>) -> ServerSettings {
         settings.drain_delay = table.or("drain_delay", settings.drain_delay, number::duration);
         settings.temp.directory = table.get("temp_directory", |node| value::path(node).map(|path| node.at(path)));
         settings.temp.limit = table.or("temp_limit", TEMP_LIMIT, |node| number::size(node, 0..=MOST_TEMP));
+        settings.state_directory = table.or("state_directory", settings.state_directory, value::path);
         table.finish();
     }
     settings
+}
+
+/// Beneath the directory that systemd or the system gives for such things, one for each configuration file: two gateways
+/// on one machine do not meet there.
+fn state_directory(cx: &Context<'_>) -> PathBuf {
+    let variable = |name: &str| (cx.outside.env)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // systemd gives a list where a unit has several.
+    let of_unit = variable("STATE_DIRECTORY").and_then(|list| {
+        let list = list.into_os_string().into_string().ok()?;
+        list.split(':').next().map(PathBuf::from)
+    });
+    let of_root = || rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/lib/passerelle"));
+    let of_user = || {
+        let home = || variable("HOME").map(|home| home.join(".local/state"));
+        variable("XDG_STATE_HOME").or_else(home).map(|state| state.join("passerelle"))
+    };
+    let above = of_unit.or_else(of_root).or_else(of_user).unwrap_or_else(|| cx.base.join(".passerelle"));
+    let file = Path::new(&cx.file.name);
+    let path = cx.base.join(file.file_name().unwrap_or_default());
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path.as_os_str().as_encoded_bytes());
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let digits = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}"));
+    above.join(format!("{stem}-{}", digits.collect::<String>()))
 }
 
 fn workers(node: &Node<'_>) -> Option<NonZeroUsize> {

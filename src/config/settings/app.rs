@@ -138,9 +138,9 @@ impl std::str::FromStr for EntryPoint {
 fn is_dotted(text: &str) -> bool {
     let is_word = |c: char| c == '_' || c.is_alphanumeric();
     text.len() <= 256
-        && text.split('.').all(|name| {
-            name.chars().all(is_word) && name.chars().next().is_some_and(|first| !first.is_numeric())
-        })
+        && text
+            .split('.')
+            .all(|name| name.chars().all(is_word) && name.chars().next().is_some_and(|first| !first.is_numeric()))
 }
 
 /// What runs Python code and speaks HTTP, or uwsgi.

@@ -17,6 +17,8 @@ pub struct ServerSettings {
     pub shutdown_grace: Duration,
     pub drain_delay: Duration,
     pub temp: TempSettings,
+    /// What outlives the process: releases of apps and their environments.
+    pub state_directory: PathBuf,
 }
 
 /// `[admin]`

@@ -1,0 +1,84 @@
+//! Where an app has its things: releases, environments, sockets, a home. All beneath one directory that is the gateway's.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::account::Account;
+
+/// The directory of one app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    root: PathBuf,
+}
+
+impl Place {
+    pub(super) fn new(state: &Path, app: &str) -> Place {
+        Place { root: state.join("apps").join(app) }
+    }
+
+    /// One directory for each release.
+    pub(super) fn releases(&self) -> PathBuf {
+        self.root.join("releases")
+    }
+
+    /// One directory for each environment, by its key.
+    pub(super) fn environments(&self) -> PathBuf {
+        self.root.join("environments")
+    }
+
+    /// `HOME` of the app's processes.
+    pub(super) fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+
+    /// What packages were fetched before, so that not everything is fetched again.
+    pub(super) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// Sockets of workers.
+    pub(super) fn sockets(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// Names the release that serves.
+    pub(super) fn current(&self) -> PathBuf {
+        self.root.join("current")
+    }
+
+    /// Makes every directory. Those above are passed through by everybody and listed by nobody; what is the app's belongs
+    /// to its user alone.
+    ///
+    /// # Errors
+    /// The system refuses; the path is named.
+    pub(super) fn prepare(&self, account: &Account) -> io::Result<()> {
+        passage(&self.root)?;
+        passage(&self.releases())?;
+        for own in [self.environments(), self.home(), self.cache(), self.sockets()] {
+            private(&own, account)?;
+        }
+        Ok(())
+    }
+}
+
+/// A directory that only leads elsewhere.
+pub(super) fn passage(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(|error| named(path, &error))
+}
+
+/// A directory that only `account`, and the gateway, may look into.
+pub(super) fn private(path: &Path, account: &Account) -> io::Result<()> {
+    let told = |error: io::Error| named(path, &error);
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(told(error)),
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(told)?;
+    account.own(path).map_err(told)
+}
+
+pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
