@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::ChooseBy;
 use super::clock;
 use super::health::{FULL, Standing};
-use super::members::{Member, Members};
+use super::members::{Member, Members, Missing};
 use super::server::{Lease, Server};
 use crate::config::settings::{Balance, HashKey};
 use crate::request::rejection::Cause;
@@ -63,9 +63,13 @@ fn best<'a>(
     hash: Option<u64>,
     tried: &'a [u64],
 ) -> Result<Option<(&'a Member, Rank)>, Cause> {
-    // Entries there are always: without members no name among them has an address.
     if members.list.is_empty() {
-        return Err(Cause::UpstreamUnresolved);
+        return match members.missing {
+            Missing::Addresses => Err(Cause::UpstreamUnresolved),
+            Missing::Workers => Err(Cause::AppNotRunning),
+            // Whoever waits for a slot gets one of them.
+            Missing::WorkersForNow => Ok(None),
+        };
     }
     let field = Field::new(members, tried).ok_or(Cause::NoHealthyServer)?;
     let member = match (balance, hash) {
@@ -411,7 +415,7 @@ mod tests {
         let upstream = upstream(&ABC[..1], Balance::LeastRequests);
         eject(&upstream.servers()[0]);
         tokio::time::advance(std::time::Duration::from_secs(2)).await;
-        upstream.choose(ANYONE, &[]).unwrap().server().health.answered();
+        upstream.choose(ANYONE, &[]).unwrap().server().health.answered(http::StatusCode::OK);
         assert!(upstream.is_healthy());
     }
 
@@ -421,7 +425,7 @@ mod tests {
         let lease = upstream.choose(ANYONE, &[]).unwrap();
         eject(lease.server());
         tokio::time::advance(std::time::Duration::from_secs(2)).await;
-        lease.server().health.answered();
+        lease.server().health.answered(http::StatusCode::OK);
         assert!(!lease.server().health.state().is_usable());
     }
 

@@ -70,6 +70,14 @@ pub enum Forwarded {
     Upgraded(ResponseHead, Box<Upgraded>),
 }
 
+impl Forwarded {
+    fn head(&self) -> &ResponseHead {
+        match self {
+            Forwarded::Response(head, _) | Forwarded::Upgraded(head, _) => head,
+        }
+    }
+}
+
 /// Forwards a request.
 ///
 /// # Errors
@@ -104,7 +112,8 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
         match attempt(call, lease, &mut body, tried.is_empty()).await {
             // What begins as an answer and turns out to be none is no sign of life.
             Ok(answer) => {
-                return finish(call, answer, body, open).inspect(|_| server.health.answered()).map_err(|failed| {
+                let finished = finish(call, answer, body, open);
+                return finished.inspect(|answer| server.health.answered(answer.head().status)).map_err(|failed| {
                     call.journey.failed(failed.detail);
                     if !failed.told {
                         report(&server, failed.cause);

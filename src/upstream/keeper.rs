@@ -87,6 +87,7 @@ impl Keeper {
         let mut doubts = tokio::time::interval(DOUBT_INTERVAL);
         doubts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let queue = Arc::clone(&keeper.upstream.queue);
+        let mut changed = Arc::clone(&keeper.upstream.changed);
         let mut looks = tokio::time::interval(QUEUE_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lessons = tokio::time::interval(LEARNING_INTERVAL);
@@ -95,7 +96,10 @@ impl Keeper {
             let due = keeper.names.values().filter_map(|name| name.due).min();
             tokio::select! {
                 next = adopt.recv() => match next {
-                    Some(next) => keeper.adopt(next),
+                    Some(next) => {
+                        keeper.adopt(next);
+                        changed = Arc::clone(&keeper.upstream.changed);
+                    }
                     None => return,
                 },
                 Some(result) = keeper.lookups.join_next() => match result {
@@ -103,6 +107,7 @@ impl Keeper {
                     // Nothing cancels a lookup, so it panicked: a defect, but no reason to stop here.
                     Err(error) => keeper.lookup_broke(&error),
                 },
+                () = changed.notified() => keeper.keep_checking(),
                 () = until(due) => keeper.look_up(),
                 _ = doubts.tick(), if !keeper.names.is_empty() => keeper.doubt(),
                 () = queue.begun.notified(), if queue.is_empty() => {}

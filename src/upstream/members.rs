@@ -178,8 +178,21 @@ pub(super) struct Members {
     /// Indexes into `list`, each as often as its weight and evenly spread: the order in which turns are taken.
     pub(super) round: Vec<usize>,
     pub(super) addresses: Addresses,
+    /// Why nobody is here, when nobody is.
+    pub(super) missing: Missing,
     /// Those that are members no more and still have requests: one that returns must know of them.
     left: Vec<Weak<Server>>,
+}
+
+/// Why an upstream has no servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// Entries there are always: no name among them has an address.
+    Addresses,
+    /// The app does not run.
+    Workers,
+    /// The app is being started.
+    WorkersForNow,
 }
 
 pub(super) struct Member {
@@ -242,7 +255,15 @@ impl Members {
                 left.push(weak);
             }
         }
-        Members { list, round, addresses, left }
+        Members { list, round, addresses, missing: Missing::Addresses, left }
+    }
+
+    /// The workers of an app.
+    pub(super) fn of_workers(workers: &[Arc<Server>], missing: Missing) -> Members {
+        let member = |server: &Arc<Server>| Member { server: Arc::clone(server), weight: 1, name: None };
+        let list: Vec<Member> = workers.iter().map(member).collect();
+        let round = (0..list.len()).collect();
+        Members { list, round, addresses: Addresses::new(), missing, left: Vec::new() }
     }
 
     /// Its servers, and those that have left it.

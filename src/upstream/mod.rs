@@ -27,6 +27,7 @@ pub(crate) mod testing;
 pub mod tls;
 pub mod upgrade;
 pub mod uwsgi;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::config::problem::Problem;
 use crate::config::settings::{Balance, HashKey, HostHeader, Priority, Protocol, UpstreamSettings, UpstreamTimeouts};
@@ -42,9 +44,11 @@ use crate::observe::metrics::{Metrics, UpstreamMetrics, WorkerId};
 use crate::request::rejection::Cause;
 use health::Standing;
 use journey::Journey;
-use members::{Addresses, Entry, Kin, Members};
+use members::{Addresses, Entry, Kin, Members, Missing};
 use queue::{Queue, Wanted};
 use tls::{Common, SystemRoots};
+
+pub use workers::{Retired, Worker};
 
 pub use server::{Address, Lease, Receiver, Server, ServerStatus};
 
@@ -78,7 +82,9 @@ pub struct Upstream {
     entries: Vec<Entry>,
     /// Turns that were taken by round robin and between equals.
     turn: Arc<AtomicUsize>,
-    members: ArcSwap<Members>,
+    members: Arc<ArcSwap<Members>>,
+    /// The workers of an app are others now: for its keeper.
+    changed: Arc<Notify>,
 }
 
 /// What `hash:…` balancing looks at.
@@ -119,6 +125,8 @@ impl Upstream {
             .enumerate()
             .filter_map(|(index, spec)| Entry::build(index, spec, &settings.tls, tls.as_ref(), problems))
             .collect();
+        // An app has its workers from whoever runs them, not from a snapshot: old and new snapshots see the same.
+        let of_app = before.filter(|before| settings.workers.is_some() && before.settings.workers.is_some());
         let members_before = before.map(|before| before.members.load_full());
         let mut addresses = members_before.as_ref().map(|members| members.addresses.clone()).unwrap_or_default();
         addresses.retain(|name, _| entries.iter().any(|entry| entry.name() == Some(name)));
@@ -127,7 +135,16 @@ impl Upstream {
             None => Arc::new(Queue::new(settings.queue, &metrics)),
         };
         let kin = Kin { upstream: &name, metrics: &metrics, slots: settings.slots, queue: &queue };
-        let members = Members::assemble(&entries, addresses, members_before.as_slice(), kin);
+        let members = match of_app {
+            Some(before) => Arc::clone(&before.members),
+            None if settings.workers.is_some() => {
+                Arc::new(ArcSwap::from_pointee(Members::of_workers(&[], Missing::WorkersForNow)))
+            }
+            None => {
+                let members = Members::assemble(&entries, addresses, members_before.as_slice(), kin);
+                Arc::new(ArcSwap::from_pointee(members))
+            }
+        };
         let percent = settings.retry.budget_percent;
         let budget = before
             .map(|before| &before.budget)
@@ -144,7 +161,8 @@ impl Upstream {
             tls,
             entries,
             turn: before.map(|before| Arc::clone(&before.turn)).unwrap_or_default(),
-            members: ArcSwap::from_pointee(members),
+            members,
+            changed: of_app.map(|before| Arc::clone(&before.changed)).unwrap_or_default(),
         }
     }
 
@@ -234,7 +252,7 @@ impl Upstream {
     /// Puts the settings of slots and queue in force for what earlier snapshots have left.
     fn enforce(&self) {
         for server in self.members.load().servers() {
-            server.slots.set(self.settings.slots);
+            server.slots.set(server.slots_of(self.settings.slots));
         }
         self.queue.set(self.settings.queue);
         self.queue.settle();
@@ -323,7 +341,8 @@ fn lengths_needed(settings: &UpstreamSettings) -> Lengths {
         Protocol::Http1 => Lengths::Wanted,
         Protocol::Http2 => Lengths::Indifferent,
     };
-    settings.servers.iter().map(|spec| of(spec.value.endpoint.protocol())).max().unwrap_or(Lengths::Wanted)
+    let protocols = settings.servers.iter().map(|spec| spec.value.endpoint.protocol());
+    protocols.chain(settings.workers).map(of).max().unwrap_or(Lengths::Wanted)
 }
 
 /// What the upstream's servers behind TLS share; `None` where there are none, or when problems have been told.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::USER_AGENT;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::clock;
@@ -63,7 +63,7 @@ fn jittered(interval: Duration) -> Duration {
 /// What came of one check.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    Status(u16),
+    Status(StatusCode),
     TimedOut,
     Failed(String),
     /// The gateway ran short of something: it says nothing of the server.
@@ -72,8 +72,8 @@ enum Outcome {
 
 fn verdict(outcome: Outcome, settings: &HealthSettings, busy: bool) -> Verdict {
     match outcome {
-        Outcome::Status(status) if settings.status.iter().any(|range| range.contains(&status)) => Verdict::Passed,
-        Outcome::Status(status) => Verdict::Failed(format!("the check got status {status}")),
+        Outcome::Status(status) if settings.status.iter().any(|range| range.contains(&status.as_u16())) => Verdict::Passed,
+        Outcome::Status(status) => Verdict::Failed(format!("the check got status {}", status.as_u16())),
         Outcome::TimedOut if busy => Verdict::Busy,
         Outcome::TimedOut => Verdict::Failed(format!("the check got no answer in {:?}", settings.timeout)),
         Outcome::Failed(why) => Verdict::Failed(format!("the check failed: {why}")),
@@ -127,17 +127,25 @@ impl Activity {
 fn fields(settings: &HealthSettings) -> Vec<(HeaderName, HeaderValue)> {
     let mut fields = settings.headers.clone();
     if !fields.iter().any(|(name, _)| name == USER_AGENT) {
-        fields.push((USER_AGENT, HeaderValue::from_static(concat!("passerelle/", env!("CARGO_PKG_VERSION")))));
+        fields.push((USER_AGENT, agent()));
     }
     fields
+}
+
+fn agent() -> HeaderValue {
+    HeaderValue::from_static(concat!("passerelle/", env!("CARGO_PKG_VERSION")))
 }
 
 async fn check(server: &Server, checks: &Checks, fields: &[(HeaderName, HeaderValue)]) -> Outcome {
     let Checks { settings, params } = checks;
     let host = settings.host.as_ref().unwrap_or(&server.host);
     let question = Question { target: &settings.path, host, fields, params };
+    exchange(server, &question, settings.timeout).await
+}
+
+async fn exchange(server: &Server, question: &Question<'_>, patience: Duration) -> Outcome {
     let exchange = async {
-        let mut stream = match connect(server, settings.timeout).await {
+        let mut stream = match connect(server, patience).await {
             Ok(stream) => stream,
             Err(error) => {
                 return match error.failure {
@@ -151,12 +159,46 @@ async fn check(server: &Server, checks: &Checks, fields: &[(HeaderName, HeaderVa
             Ok((head, rest)) => {
                 // Whether the rest comes or not, the answer is known.
                 let _ = tokio::time::timeout(BODY_PATIENCE, skip(rest)).await;
-                Outcome::Status(head.status.as_u16())
+                Outcome::Status(head.status)
             }
             Err(why) => Outcome::Failed(why),
         }
     };
-    tokio::time::timeout(settings.timeout, exchange).await.unwrap_or(Outcome::TimedOut)
+    tokio::time::timeout(patience, exchange).await.unwrap_or(Outcome::TimedOut)
+}
+
+/// One check of a server that is not in use yet.
+///
+/// # Errors
+/// Why it did not pass.
+pub(super) async fn once(server: &Server, checks: &Checks) -> Result<(), String> {
+    let outcome = check(server, checks, &fields(&checks.settings)).await;
+    match verdict(outcome, &checks.settings, false) {
+        Verdict::Passed => Ok(()),
+        Verdict::Failed(why) => Err(why),
+        Verdict::Busy => Err("the gateway could not connect".to_owned()),
+    }
+}
+
+/// Gets `path` of a server: the status of its answer.
+///
+/// # Errors
+/// Why there is none.
+pub(super) async fn ask(
+    server: &Server,
+    path: &str,
+    host: &HeaderValue,
+    params: &UwsgiParams,
+    patience: Duration,
+) -> Result<StatusCode, String> {
+    let fields = [(USER_AGENT, agent())];
+    let question = Question { target: path, host, fields: &fields, params };
+    match exchange(server, &question, patience).await {
+        Outcome::Status(status) => Ok(status),
+        Outcome::TimedOut => Err(format!("no answer in {patience:?}")),
+        Outcome::Failed(why) => Err(why),
+        Outcome::Unable => Err("the gateway could not connect".to_owned()),
+    }
 }
 
 async fn skip(mut rest: Rest<'_>) {
@@ -263,8 +305,8 @@ mod tests {
 
     #[tokio::test]
     async fn outcomes_are_told_apart() {
-        assert_eq!(outcome(OK).await, Outcome::Status(200));
-        assert_eq!(outcome(BROKEN).await, Outcome::Status(503));
+        assert_eq!(outcome(OK).await, Outcome::Status(StatusCode::from_u16(200).unwrap()));
+        assert_eq!(outcome(BROKEN).await, Outcome::Status(StatusCode::from_u16(503).unwrap()));
         assert_eq!(outcome(Behaviour::Hang).await, Outcome::TimedOut);
         assert!(matches!(outcome(Behaviour::Close).await, Outcome::Failed(_)));
         assert!(matches!(outcome(Behaviour::Answer("not http\r\n\r\n")).await, Outcome::Failed(_)));
@@ -277,7 +319,7 @@ mod tests {
             assert!(matches!(outcome(Behaviour::Answer(unusable)).await, Outcome::Failed(_)), "{unusable}");
         }
         let interim = Behaviour::Answer("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.0 204 No Content\r\n\r\n");
-        assert_eq!(outcome(interim).await, Outcome::Status(204));
+        assert_eq!(outcome(interim).await, Outcome::Status(StatusCode::from_u16(204).unwrap()));
         let cut = Behaviour::Answer("HTTP/1.1 200 OK\r\nContent-Len");
         assert!(matches!(outcome(cut).await, Outcome::Failed(_)));
     }
@@ -317,7 +359,7 @@ mod tests {
         let url = format!("http+unix:{}", path.display());
         let upstream = build(&settings(&[(&url, 1)], Balance::LeastRequests), None);
         let server = Arc::clone(&upstream.servers()[0]);
-        assert_eq!(check(&server, &checks(10, 2000), &[]).await, Outcome::Status(200));
+        assert_eq!(check(&server, &checks(10, 2000), &[]).await, Outcome::Status(StatusCode::from_u16(200).unwrap()));
         assert!(answer.await.unwrap().contains("host: localhost\r\n"));
     }
 
@@ -331,7 +373,7 @@ mod tests {
         // Requests are being answered all the while: checks time out and change nothing.
         let from = backend.requests();
         while backend.requests() < from + 10 {
-            server.health.answered();
+            server.health.answered(http::StatusCode::OK);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         assert!(server.health.state().is_usable());

@@ -48,6 +48,8 @@ pub struct Server {
     /// What `hash:…` balancing knows the server by: the same in every gateway and after every restart.
     pub(super) seed: u64,
     pub(super) slots: Slots,
+    /// What it takes at once where its upstream does not say: as many as a worker of an app has threads.
+    pub(super) own_slots: SlotSettings,
     /// Where slots are bounded, connections are too.
     pub(super) places: Places,
     /// Of the requests over uwsgi.
@@ -86,6 +88,7 @@ impl Server {
             host,
             metrics,
             slots: Slots::new(slots),
+            own_slots: SlotSettings::Unlimited,
             places: Places::default(),
             largest: uwsgi::Largest::default(),
             upgraded: AtomicUsize::new(0),
@@ -96,6 +99,14 @@ impl Server {
     /// What a request to it is written for.
     pub fn receiver(&self) -> Receiver<'_> {
         Receiver { host: &self.host, protocol: self.protocol }
+    }
+
+    /// What its slots are where the upstream has these settings.
+    pub(super) fn slots_of(&self, settings: SlotSettings) -> SlotSettings {
+        match settings {
+            SlotSettings::Unlimited => self.own_slots,
+            SlotSettings::Fixed(_) | SlotSettings::Auto => settings,
+        }
     }
 
     /// Requests that it runs for all workers, upgraded connections among them.

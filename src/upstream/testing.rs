@@ -84,7 +84,7 @@ pub(crate) fn settings(servers: &[(&str, u32)], balance: Balance) -> UpstreamSet
     UpstreamSettings {
         span: span(),
         servers: servers.iter().map(|(url, weight)| server(url, *weight)).collect(),
-        of_app: false,
+        workers: None,
         balance,
         host: HostHeader::Preserve,
         slots: SlotSettings::Unlimited,

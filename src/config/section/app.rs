@@ -11,7 +11,7 @@ use super::super::outside::read_bounded;
 use super::super::problem::Problem;
 use super::super::reader::Table;
 use super::super::settings::{
-    AppServer, AppSettings, At, EntryPoint, PackageFile, Packages, Secret, UpstreamSettings, WatchSettings,
+    AppServer, AppSettings, At, EntryPoint, PackageFile, Packages, Protocol, Secret, UpstreamSettings, WatchSettings,
     WorkerSettings,
 };
 use super::super::value::{self, choice, number};
@@ -66,7 +66,11 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
         watch: table.get("watch", watch),
         keep: table.or("keep", NonZeroU32::MIN.saturating_add(2), |node| number::count(node, 100)),
     };
-    let upstream = upstream::of_app(&table);
+    let protocol = match server {
+        Some(AppServer::Uwsgi) => Protocol::Uwsgi,
+        Some(AppServer::Gunicorn | AppServer::Uvicorn | AppServer::Granian) | None => Protocol::Http1,
+    };
+    let upstream = upstream::of_app(&table, protocol);
     table.finish();
     directory.and(entry).and(Some(App { settings, upstream }))
 }

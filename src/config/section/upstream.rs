@@ -35,7 +35,7 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     let settings = UpstreamSettings {
         span: table.span(),
         servers: servers.clone().unwrap_or_default(),
-        of_app: false,
+        workers: None,
         balance: table.or("balance", Balance::LeastRequests, balance),
         host: table.or("host", HostHeader::Preserve, host),
         slots: table.or("slots", SlotSettings::Unlimited, slots),
@@ -58,11 +58,11 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
 }
 
 /// The upstream that an app is: its workers are the servers, found by whoever runs them.
-pub(super) fn of_app(table: &Table<'_>) -> UpstreamSettings {
+pub(super) fn of_app(table: &Table<'_>, protocol: Protocol) -> UpstreamSettings {
     UpstreamSettings {
         span: table.span(),
         servers: Vec::new(),
-        of_app: true,
+        workers: Some(protocol),
         balance: table.or("balance", Balance::LeastRequests, balance),
         host: HostHeader::Preserve,
         slots: table.or("slots", SlotSettings::Unlimited, slots),

@@ -16,8 +16,9 @@ pub struct UpstreamSettings {
     pub span: Span,
     /// At least one, unless they are the workers of an app.
     pub servers: Vec<At<ServerSpec>>,
-    /// Whether it is an `[app.NAME]`: its servers are the workers that the gateway runs, as many as there are just now.
-    pub of_app: bool,
+    /// Of an `[app.NAME]`, whose servers are the workers that the gateway runs, as many as there are just now: what they
+    /// speak.
+    pub workers: Option<Protocol>,
     pub balance: Balance,
     pub host: HostHeader,
     pub slots: SlotSettings,

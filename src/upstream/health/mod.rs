@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
+
 use super::clock;
 use crate::observe::metrics::ServerMetrics;
 use crate::request::rejection::Cause;
@@ -30,6 +32,8 @@ pub struct Health {
     gate: AtomicU64,
     /// Responses so far. That it moves is what tells busy from dead.
     answers: AtomicU64,
+    /// How many of them were of the 5xx, and attempts that failed: what a release is watched for.
+    errors: AtomicU64,
     /// Whether the machine wants to hear of the next answer.
     listening: AtomicBool,
     /// Whether an ejected server was given a request because there was no other.
@@ -66,6 +70,7 @@ impl Failure {
             | Cause::UpstreamTimeout
             | Cause::UpstreamBodyTimeout => Some(Failure::Timeout),
             Cause::NoHealthyServer
+            | Cause::AppNotRunning
             | Cause::QueueFull
             | Cause::QueueTimeout
             | Cause::Overloaded
@@ -190,6 +195,7 @@ impl Health {
             metrics,
             gate: AtomicU64::new(OPEN),
             answers: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             on_trial: AtomicBool::new(false),
             machine: Mutex::new(Machine::new(clock::now())),
@@ -197,8 +203,11 @@ impl Health {
     }
 
     /// A response head came.
-    pub fn answered(&self) {
+    pub fn answered(&self, status: StatusCode) {
         self.answers.fetch_add(1, Ordering::Relaxed);
+        if status.is_server_error() {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
         if self.listening.load(Ordering::Relaxed) {
             let on_trial = self.on_trial.load(Ordering::Relaxed);
             self.tell(|machine| machine.answered(on_trial, clock::now()));
@@ -207,6 +216,7 @@ impl Health {
 
     /// An attempt failed.
     pub fn failed(&self, failure: Failure) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
         let answers = self.answers.load(Ordering::Relaxed);
         self.tell(|machine| machine.failed(failure, answers, clock::now()));
     }
@@ -247,8 +257,13 @@ impl Health {
         self.tell(|machine| machine.probed(verdict, rules, began, clock::now()));
     }
 
+    /// Responses of the 5xx, and attempts that got none, so far.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
     /// Responses so far.
-    pub(super) fn answers(&self) -> u64 {
+    pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
 
