@@ -18,6 +18,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::app::background::Apps;
 use crate::gateway::Gateway;
 use crate::observe::metrics::{Metrics, Readings, ServerReading};
 use crate::upstream::health::State;
@@ -31,6 +32,7 @@ pub struct Shared {
     metrics: Arc<Metrics>,
     lifecycle: Arc<Lifecycle>,
     reloads: mpsc::Sender<ReloadRequest>,
+    apps: Apps,
 }
 
 /// Somebody asks for the configuration to be loaded again, and waits for what comes of it.
@@ -45,10 +47,11 @@ impl Shared {
         newest: Arc<ArcSwap<Gateway>>,
         metrics: Arc<Metrics>,
         lifecycle: Arc<Lifecycle>,
+        apps: Apps,
     ) -> (Arc<Shared>, mpsc::Receiver<ReloadRequest>) {
         metrics.read_servers_from(Box::new(Servers(Arc::clone(&newest))));
         let (reloads, requests) = mpsc::channel(4);
-        (Arc::new(Shared { newest, metrics, lifecycle, reloads }), requests)
+        (Arc::new(Shared { newest, metrics, lifecycle, reloads, apps }), requests)
     }
 
     /// Has the configuration loaded again; `None` when the gateway is about to end.

@@ -95,6 +95,6 @@ impl Environ {
 }
 
 /// The values that must not be repeated wherever the app's words are.
-pub(super) fn secrets(settings: &AppSettings) -> impl Iterator<Item = &Secret> {
-    settings.env.values()
+pub(super) fn secrets(settings: &AppSettings) -> impl Iterator<Item = &str> {
+    settings.env.values().map(Secret::expose).filter(|value| value.len() >= 8)
 }

@@ -1,13 +1,25 @@
 //! Python services that the gateway runs itself: from `[app.NAME]` to processes that serve, release after release.
 
 mod account;
+pub mod background;
+mod copy;
 mod environ;
+mod environment;
 mod failure;
+mod fleet;
+mod launch;
+mod manager;
+mod output;
 mod place;
 mod process;
 mod progress;
 mod records;
+pub mod report;
 pub mod shim;
+mod stage;
+mod store;
+mod sweep;
+mod worker;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +42,7 @@ impl App {
     /// Compiles `settings`; nothing is started, and nothing is written. `state`: where the gateway keeps what outlives it.
     pub fn build(name: &str, settings: &AppSettings, state: &Path, problems: &mut Vec<Problem>) -> Option<App> {
         let account = Account::of(name, settings, problems)?;
-        let place = Place::new(state, name);
+        let place = Place::new(state, name, &account);
         Some(App { name: Arc::from(name), settings: settings.clone(), account, place })
     }
 }

@@ -10,11 +10,22 @@ use super::account::Account;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     root: PathBuf,
+    /// What one user has built another cannot use.
+    environments: PathBuf,
 }
 
 impl Place {
-    pub(super) fn new(state: &Path, app: &str) -> Place {
-        Place { root: state.join("apps").join(app) }
+    pub(super) fn new(state: &Path, app: &str, account: &Account) -> Place {
+        let root = state.join("apps").join(app);
+        let environments = match &account.ids {
+            Some(ids) => root.join(format!("environments-{}", ids.uid)),
+            None => root.join("environments"),
+        };
+        Place { root, environments }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// One directory for each release.
@@ -24,7 +35,7 @@ impl Place {
 
     /// One directory for each environment, by its key.
     pub(super) fn environments(&self) -> PathBuf {
-        self.root.join("environments")
+        self.environments.clone()
     }
 
     /// `HOME` of the app's processes.
@@ -45,6 +56,11 @@ impl Place {
     /// Names the release that serves.
     pub(super) fn current(&self) -> PathBuf {
         self.root.join("current")
+    }
+
+    /// Held for as long as a gateway runs the app.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
     }
 
     /// Makes every directory. Those above are passed through by everybody and listed by nobody; what is the app's belongs

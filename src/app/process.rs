@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::process::{Child, Command};
 
+use super::App;
 use super::environ::Environ;
 use super::records::LONGEST_LINE;
-use super::shim::{Asked, KEEPER, Plan, Told};
+use super::shim::{Asked, Ids, KEEPER, Plan, Told};
 
 /// How long a keeper may take beyond the grace that it was given, before it is left alone.
 const KEEPER_GRACE: Duration = Duration::from_secs(10);
@@ -25,6 +27,27 @@ pub(super) struct Process {
     told: Lines<BufReader<OwnedReadHalf>>,
     asking: OwnedWriteHalf,
     keeper: Child,
+}
+
+/// What holds for every process of an app.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    user: Option<Ids>,
+    umask: u32,
+    open_files: Option<u64>,
+}
+
+impl Limits {
+    pub(super) fn of(app: &App) -> Limits {
+        let settings = &app.settings;
+        Limits { user: app.account.ids.clone(), umask: settings.umask, open_files: settings.open_files.map(Into::into) }
+    }
+
+    /// Runs `command` in `directory`.
+    pub(super) fn plan(self, command: Vec<String>, directory: &Path) -> Plan {
+        let Limits { user, umask, open_files } = self;
+        Plan { command, directory: directory.to_owned(), user, umask, open_files }
+    }
 }
 
 /// How a process ended.

@@ -1,7 +1,9 @@
 //! The command line: one file a command.
 
 mod admin;
+mod apps;
 mod check;
+mod control;
 mod explain;
 mod health;
 mod key;
@@ -83,6 +85,37 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// Put new code of an app in place: new environment, new processes, then the switch, without a gap; what fails before
+    /// it leaves the old release serving
+    #[command(override_usage = "passerelle release [--config FILE] [--directory DIRECTORY] APP")]
+    #[command(after_help = "Example: passerelle release --config /etc/passerelle/passerelle.toml billing")]
+    Release {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The code, if not in `directory` of the app
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+        /// The NAME of [app.NAME]
+        app: String,
+    },
+    /// Go back to the release of an app that served before
+    #[command(override_usage = "passerelle rollback [--config FILE] APP")]
+    #[command(after_help = "Example: passerelle rollback --config /etc/passerelle/passerelle.toml billing")]
+    Rollback {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// The NAME of [app.NAME]
+        app: String,
+    },
+    /// Show the apps that the running gateway runs: releases, workers, memory, restarts
+    #[command(override_usage = "passerelle apps [--config FILE] [--format human|json]")]
+    #[command(after_help = "Example: passerelle apps --config /etc/passerelle/passerelle.toml")]
+    Apps {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[arg(long, value_enum, default_value_t = apps::Format::Human)]
+        format: apps::Format,
+    },
     /// Ask the running gateway on this machine whether it lives: the health check of a container
     #[command(override_usage = "passerelle health [--config FILE]")]
     #[command(after_help = "Example: passerelle health --config /etc/passerelle/passerelle.toml")]
@@ -147,6 +180,9 @@ pub fn main() -> ExitCode {
         Command::Check { config, format } => check::check(&config.config, format),
         Command::Explain { config, request } => explain::run(&config.config, &request),
         Command::Reload { config } => reload::reload(&config.config),
+        Command::Release { config, directory, app } => apps::release(&config.config, app, directory),
+        Command::Rollback { config, app } => apps::rollback(&config.config, app),
+        Command::Apps { config, format } => apps::apps(&config.config, format),
         Command::Health { config } => health::health(&config.config),
         Command::AppKeeper => kept(shim::keep()),
         Command::AppStarter { plan } => return not_started(&shim::start(&plan)),

@@ -35,7 +35,7 @@ pub(super) fn run(path: &Path) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("the control plane's runtime could not be made: {error}")),
     };
-    let first = First { gateway, config: path.to_owned(), files, metrics, log: log.log() };
+    let first = First { gateway, config: path.to_owned(), files, metrics, log: log.log(), fresh: false };
     let outcome = runtime.block_on(async {
         let signals = Signals::new().map_err(StartFailure::Signals)?;
         let (control, events) = Control::start(first, passed).await?;

@@ -24,11 +24,12 @@ pub use shutdown::{Outcome, Signals, run_to_end};
 pub use sockets::BindFailure;
 
 use crate::admin::{Endpoints, Lifecycle, ReloadRequest, Shared, Unavailable};
+use crate::app::background::Apps;
 use crate::gateway::Gateway;
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 use crate::server::threads::{Ended, Workers};
-use crate::{admit, upstream, validate};
+use crate::{admit, app, upstream, validate};
 use sockets::Sockets;
 use systemd::PassedSockets;
 
@@ -46,6 +47,8 @@ pub struct Control {
     /// What to watch for changes.
     files: latest::Sender<Vec<PathBuf>>,
     log: Log,
+    /// The apps that run.
+    pub apps: Apps,
 }
 
 /// Everything that a new snapshot may change.
@@ -62,6 +65,7 @@ struct Tasks {
     upstreams: upstream::background::Background,
     auths: admit::background::Background,
     documents: validate::background::Background,
+    apps: app::background::Background,
 }
 
 impl Tasks {
@@ -69,6 +73,7 @@ impl Tasks {
     async fn apply(&mut self, gateway: &Arc<Gateway>) {
         self.documents.apply(gateway).await;
         tokio::join!(self.upstreams.apply(gateway), self.auths.apply(gateway));
+        self.apps.apply(gateway).await;
     }
 }
 
@@ -81,6 +86,8 @@ pub struct First {
     pub files: Vec<PathBuf>,
     pub metrics: Arc<Metrics>,
     pub log: Log,
+    /// Whether apps are started with what is in their directories now, instead of what served last.
+    pub fresh: bool,
 }
 
 /// What happens to a running gateway by itself.
@@ -117,7 +124,7 @@ impl Control {
     /// # Errors
     /// An address that cannot be bound, or a thread that cannot be started; nothing was accepted then.
     pub async fn start(first: First, passed: PassedSockets) -> Result<(Arc<Control>, Events), StartFailure> {
-        let First { gateway, config, files, metrics, log } = first;
+        let First { gateway, config, files, metrics, log, fresh } = first;
         open_files::raise(&gateway.settings);
         let workers = gateway.settings.server.workers.get();
         let mut sockets = Sockets::new(workers, passed);
@@ -125,13 +132,15 @@ impl Control {
         let newest = Arc::new(ArcSwap::from_pointee(gateway));
         let gateway = newest.load_full();
         let lifecycle = Arc::new(Lifecycle::new());
-        let (shared, reloads) = Shared::new(Arc::clone(&newest), Arc::clone(&metrics), Arc::clone(&lifecycle));
+        let apps = Apps::default();
+        let (newest_read, counted) = (Arc::clone(&newest), Arc::clone(&metrics));
+        let (shared, reloads) = Shared::new(newest_read, counted, Arc::clone(&lifecycle), apps.clone());
         let mut endpoints = Endpoints::new(shared);
         // Probes are answered from here on, while names are resolved: live, but not ready.
         let prepared = endpoints.prepare(&gateway.settings.admin).map_err(StartFailure::Admin)?;
         endpoints.commit(prepared);
         tell_admin(&endpoints);
-        let mut tasks = Tasks::default();
+        let mut tasks = Tasks { apps: app::background::Background::new(apps.clone(), fresh), ..Tasks::default() };
         tasks.apply(&gateway).await;
 
         let (workers, ended) = Workers::start(workers, &newest, &metrics).map_err(StartFailure::Thread)?;
@@ -139,7 +148,7 @@ impl Control {
         let plane = Mutex::new(Plane { sockets, workers, endpoints, tasks });
         let files = latest::Sender::new(files);
         let reloading = Mutex::default();
-        let control = Control { config, metrics, newest, lifecycle, reloading, plane, files, log };
+        let control = Control { config, metrics, newest, lifecycle, reloading, plane, files, log, apps };
         Ok((Arc::new(control), Events { ended, reloads }))
     }
 

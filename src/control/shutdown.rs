@@ -17,6 +17,9 @@ use crate::server::threads::Ended;
 /// How long it may take to tell those who waited for a slot that they wait in vain.
 const FAREWELL: Duration = Duration::from_millis(100);
 
+/// How long what apps still do may take once no client waits for it any more.
+const APPS_GRACE: Duration = Duration::from_secs(1);
+
 /// How long workers may take to close what they were told to cut off.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -78,6 +81,7 @@ pub async fn run_to_end(control: &Arc<Control>, mut signals: Signals, mut events
             tokio::time::sleep(settings.drain_delay).await;
         }
         drain(control, &mut events.ended, settings.shutdown_grace).await;
+        control.plane.lock().await.tasks.apps.leave(APPS_GRACE).await;
     };
     let cut_short = tokio::select! {
         () = leaving => false,

@@ -30,6 +30,7 @@ pub mod uwsgi;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -85,6 +86,12 @@ pub struct Upstream {
     members: Arc<ArcSwap<Members>>,
     /// The workers of an app are others now: for its keeper.
     changed: Arc<Notify>,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Upstream").field(&self.name).finish()
+    }
 }
 
 /// What `hash:…` balancing looks at.

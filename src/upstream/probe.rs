@@ -72,7 +72,9 @@ enum Outcome {
 
 fn verdict(outcome: Outcome, settings: &HealthSettings, busy: bool) -> Verdict {
     match outcome {
-        Outcome::Status(status) if settings.status.iter().any(|range| range.contains(&status.as_u16())) => Verdict::Passed,
+        Outcome::Status(status) if settings.status.iter().any(|range| range.contains(&status.as_u16())) => {
+            Verdict::Passed
+        }
         Outcome::Status(status) => Verdict::Failed(format!("the check got status {}", status.as_u16())),
         Outcome::TimedOut if busy => Verdict::Busy,
         Outcome::TimedOut => Verdict::Failed(format!("the check got no answer in {:?}", settings.timeout)),

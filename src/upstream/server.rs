@@ -60,6 +60,12 @@ pub struct Server {
     queue: Arc<Queue>,
 }
 
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Server").field(&self.label).finish()
+    }
+}
+
 /// What a new server is made of.
 pub(super) struct Origin<'a> {
     pub(super) upstream: &'a Arc<str>,

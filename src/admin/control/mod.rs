@@ -13,13 +13,16 @@ use std::time::Duration;
 use std::{fs, io::ErrorKind};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use self::protocol::{Answer, Command, Request, line};
 use super::Shared;
 use super::lifecycle::ReloadOutcome;
+use crate::app::background::Pending;
 
 const MOST_CONNECTIONS: usize = 16;
 const LONGEST_REQUEST: u64 = 16 * 1024;
@@ -166,23 +169,62 @@ async fn connection(stream: UnixStream, shared: &Shared) -> io::Result<()> {
         }
         let whole = request.last() == Some(&b'\n');
         let answer = match Request::parse(&request) {
-            Ok(request) => obey(request.command, shared).await,
+            Ok(request) => obey(request.command, shared, &mut write).await?,
             Err(answer) => answer,
         };
-        timeout(PATIENCE, write.write_all(&line(&answer))).await??;
+        tell(&mut write, &answer).await?;
         if !whole {
             return Ok(());
         }
     }
 }
 
-async fn obey(command: Command, shared: &Shared) -> Answer {
-    match command {
-        Command::Reload => match shared.reload().await {
-            Some(ReloadOutcome::Loaded { generation }) => Answer::Ok { generation },
-            Some(ReloadOutcome::Failed { problems }) => Answer::Failed { problems },
-            None => Answer::Refused { reason: "the gateway is about to end".to_owned() },
-        },
+async fn tell(write: &mut OwnedWriteHalf, answer: &Answer) -> io::Result<()> {
+    timeout(PATIENCE, write.write_all(&line(answer))).await?
+}
+
+/// What takes long is told of while it goes on. A client that leaves does not end it.
+async fn obey(command: Command, shared: &Shared, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
+    let pending = match command {
+        Command::Reload => return Ok(reload(shared).await),
+        Command::Apps => return Ok(Answer::Apps { apps: shared.apps.report() }),
+        Command::Release { app, directory } => shared.apps.release(&app, directory),
+        Command::Rollback { app } => shared.apps.rollback(&app),
+    };
+    match pending {
+        Ok(pending) => follow(pending, write).await,
+        Err(reason) => Ok(Answer::Refused { reason }),
+    }
+}
+
+async fn follow(mut pending: Pending, write: &mut OwnedWriteHalf) -> io::Result<Answer> {
+    loop {
+        tokio::select! {
+            biased;
+            line = pending.lines.recv() => match line {
+                Ok(line) => tell(write, &Answer::Progress { line: line.to_string() }).await?,
+                // The newest lines matter most; without any more, only the outcome is to come.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Ok(outcome((&mut pending.outcome).await)),
+            },
+            came = &mut pending.outcome => return Ok(outcome(came)),
+        }
+    }
+}
+
+fn outcome(came: Result<Result<String, String>, oneshot::error::RecvError>) -> Answer {
+    match came {
+        Ok(Ok(said)) => Answer::Done { said },
+        Ok(Err(why)) => Answer::Undone { why },
+        Err(_) => Answer::Refused { reason: "the gateway is about to end".to_owned() },
+    }
+}
+
+async fn reload(shared: &Shared) -> Answer {
+    match shared.reload().await {
+        Some(ReloadOutcome::Loaded { generation }) => Answer::Ok { generation },
+        Some(ReloadOutcome::Failed { problems }) => Answer::Failed { problems },
+        None => Answer::Refused { reason: "the gateway is about to end".to_owned() },
     }
 }
 
@@ -236,7 +278,7 @@ mod tests {
         let (shared, _requests) = testing::shared_and_requests(testing::with_token(None));
         shared.lifecycle.draining();
         let refused = Answer::Refused { reason: "the gateway is about to end".to_owned() };
-        assert_eq!(obey(Command::Reload, &shared).await, refused);
+        assert_eq!(reload(&shared).await, refused);
     }
 
     #[tokio::test]

@@ -3,7 +3,11 @@
 //! A request names the version of these words that it speaks; without, that is the first. Commands are added as
 //! variants, so an older gateway refuses what it does not know and says so.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
+
+use crate::app::report::AppReport;
 
 /// The only version so far.
 pub const VERSION: u32 = 1;
@@ -22,6 +26,17 @@ pub struct Request {
 pub enum Command {
     /// Load the configuration again.
     Reload,
+    /// Make a release of an app: of what is in `directory`, or in the app's own. Answered by lines of progress before the
+    /// last.
+    Release {
+        app: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        directory: Option<PathBuf>,
+    },
+    /// Go back to the release before; likewise.
+    Rollback { app: String },
+    /// Tell what apps there are and how they are.
+    Apps,
 }
 
 /// One line from it.
@@ -29,11 +44,32 @@ pub enum Command {
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Answer {
     /// This generation of the configuration is in force.
-    Ok { generation: u64 },
+    Ok {
+        generation: u64,
+    },
     /// The new configuration is wrong; what served before serves on.
-    Failed { problems: String },
+    Failed {
+        problems: String,
+    },
     /// The request was not understood or cannot be met.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
+    /// What is just being done; the answer is still to come.
+    Progress {
+        line: String,
+    },
+    /// It is done.
+    Done {
+        said: String,
+    },
+    /// It was not done, and everything is as before.
+    Undone {
+        why: String,
+    },
+    Apps {
+        apps: Vec<AppReport>,
+    },
 }
 
 fn first_version() -> u32 {

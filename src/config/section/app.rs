@@ -24,6 +24,9 @@ const MOST_THREADS: u32 = 1024;
 /// How long a worker more than needed is kept by default.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Services that load models take their time.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Of a file that people write by hand.
 const LARGEST_ENV_FILE: u64 = 1 << 20;
 
@@ -61,6 +64,7 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
         memory_limit: table
             .get("memory_limit", |node| number::size(node, 1..=MOST_MEMORY))
             .and_then(|size| size.try_into().ok()),
+        start_timeout: table.or("start_timeout", START_TIMEOUT, number::timeout),
         warm_up: table.or("warm_up", Vec::new(), |node| node.list_of("a list of paths", upstream::own_path)),
         pre_release: table.or("pre_release", Vec::new(), pre_release),
         watch: table.get("watch", watch),

@@ -34,6 +34,8 @@ pub struct AppSettings {
     pub open_files: Option<NonZeroU64>,
     /// Bytes of resident memory past which a worker is replaced.
     pub memory_limit: Option<NonZeroU64>,
+    /// How long a worker may take from its start until it answers.
+    pub start_timeout: Duration,
     /// Paths that are asked for before a release takes over.
     pub warm_up: Vec<String>,
     /// Commands that run once, in a release's environment, before its workers start.
@@ -61,6 +63,7 @@ impl PartialEq for AppSettings {
             umask,
             open_files,
             memory_limit,
+            start_timeout,
             warm_up,
             pre_release,
             watch,
@@ -79,6 +82,7 @@ impl PartialEq for AppSettings {
             && *umask == other.umask
             && *open_files == other.open_files
             && *memory_limit == other.memory_limit
+            && *start_timeout == other.start_timeout
             && *warm_up == other.warm_up
             && *pre_release == other.pre_release
             && *watch == other.watch

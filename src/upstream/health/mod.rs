@@ -32,8 +32,10 @@ pub struct Health {
     gate: AtomicU64,
     /// Responses so far. That it moves is what tells busy from dead.
     answers: AtomicU64,
-    /// How many of them were of the 5xx, and attempts that failed: what a release is watched for.
+    /// How many of them were of the 5xx.
     errors: AtomicU64,
+    /// Attempts that got no response.
+    failures: AtomicU64,
     /// Whether the machine wants to hear of the next answer.
     listening: AtomicBool,
     /// Whether an ejected server was given a request because there was no other.
@@ -196,6 +198,7 @@ impl Health {
             gate: AtomicU64::new(OPEN),
             answers: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             on_trial: AtomicBool::new(false),
             machine: Mutex::new(Machine::new(clock::now())),
@@ -216,7 +219,7 @@ impl Health {
 
     /// An attempt failed.
     pub fn failed(&self, failure: Failure) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
         let answers = self.answers.load(Ordering::Relaxed);
         self.tell(|machine| machine.failed(failure, answers, clock::now()));
     }
@@ -257,9 +260,14 @@ impl Health {
         self.tell(|machine| machine.probed(verdict, rules, began, clock::now()));
     }
 
-    /// Responses of the 5xx, and attempts that got none, so far.
+    /// Responses of the 5xx so far.
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that got no response so far.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Responses so far.

@@ -1,0 +1,174 @@
+//! The managers of all apps, and how they are spoken to.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::failure::Failure;
+use super::manager::{Ask, Beginning, Manager, Shown};
+use super::progress::Progress;
+use super::report::{self, AppReport};
+use crate::gateway::Gateway;
+
+/// What waits for an app's manager while it is at work.
+const MOST_ASKS: usize = 16;
+
+/// Apps that run, for whoever asks about them or for something of them.
+#[derive(Clone, Debug, Default)]
+pub struct Apps(Arc<Mutex<HashMap<Arc<str>, Handle>>>);
+
+/// How one app is reached.
+#[derive(Clone, Debug)]
+struct Handle {
+    asks: mpsc::Sender<Ask>,
+    progress: Progress,
+    shown: watch::Receiver<Shown>,
+}
+
+/// Something that an app's manager was asked for, and is working on.
+#[derive(Debug)]
+pub struct Pending {
+    /// What it is doing.
+    pub lines: broadcast::Receiver<Arc<str>>,
+    /// What came of it: in a sentence, or why not.
+    pub outcome: oneshot::Receiver<Result<String, String>>,
+}
+
+impl Apps {
+    /// Asks for a release of what is in `directory`, or in the app's own.
+    ///
+    /// # Errors
+    /// There is no such app, or too much waits for it already; a sentence.
+    pub fn release(&self, app: &str, directory: Option<PathBuf>) -> Result<Pending, String> {
+        self.ask(app, |answer| Ask::Release { directory, answer })
+    }
+
+    /// Asks for the release before.
+    ///
+    /// # Errors
+    /// As for [`release`](Self::release).
+    pub fn rollback(&self, app: &str) -> Result<Pending, String> {
+        self.ask(app, |answer| Ask::Rollback { answer })
+    }
+
+    /// How all apps are, by name.
+    pub fn report(&self) -> Vec<AppReport> {
+        let apps = self.lock();
+        let mut reports: Vec<AppReport> =
+            apps.iter().map(|(name, handle)| report::of(name, &handle.shown.borrow())).collect();
+        reports.sort_by(|a, b| a.name.cmp(&b.name));
+        reports
+    }
+
+    fn ask(
+        &self,
+        app: &str,
+        ask: impl FnOnce(oneshot::Sender<Result<String, Failure>>) -> Ask,
+    ) -> Result<Pending, String> {
+        let handle = self.lock().get(app).cloned().ok_or_else(|| self.unknown(app))?;
+        let lines = handle.progress.follow();
+        let (answer, answered) = oneshot::channel();
+        handle.asks.try_send(ask(answer)).map_err(|_| format!("too many releases of {app} wait already"))?;
+        let (tell, outcome) = oneshot::channel();
+        tokio::spawn(async move {
+            let ended = || Err(Failure::new("the app is not run any more"));
+            let outcome = answered.await.unwrap_or_else(|_| ended());
+            let _ = tell.send(outcome.map_err(|failure| failure.to_string()));
+        });
+        Ok(Pending { lines, outcome })
+    }
+
+    fn unknown(&self, app: &str) -> String {
+        let mut names: Vec<String> = self.lock().keys().map(|name| name.to_string()).collect();
+        names.sort();
+        match names.as_slice() {
+            [] => format!("there is no app `{app}`: the configuration has none"),
+            names => format!("there is no app `{app}`; there is {}", names.join(", ")),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Handle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The managers; when this is dropped they end, and what they run is killed.
+#[derive(Debug, Default)]
+pub struct Background {
+    apps: Apps,
+    running: HashMap<Arc<str>, Running>,
+    /// Whether a start makes a release of what is in the directory, instead of starting what served last.
+    fresh: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    leave: oneshot::Sender<Duration>,
+    task: JoinHandle<()>,
+}
+
+impl Background {
+    pub fn new(apps: Apps, fresh: bool) -> Background {
+        Background { apps, running: HashMap::new(), fresh }
+    }
+
+    /// Makes the managers fit `gateway`, which is about to be put into force: new apps are started, changed ones get a
+    /// release, and those that are gone finish what they have.
+    pub async fn apply(&mut self, gateway: &Gateway) {
+        let grace = gateway.settings.server.shutdown_grace;
+        let gone: Vec<Arc<str>> =
+            self.running.keys().filter(|name| !gateway.apps.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.apps.lock().remove(&name);
+            if let Some(Running { leave, task: _ }) = self.running.remove(&name) {
+                // It ends by itself; the snapshot that has routes to it is still in force.
+                let _ = leave.send(grace);
+            }
+        }
+        for (name, app) in &gateway.apps {
+            let Some(upstream) = gateway.upstreams.get(name) else { continue };
+            let handle = self.apps.lock().get(name).cloned();
+            if let Some(handle) = handle {
+                let adopt = Ask::Adopt { app: Arc::clone(app), upstream: Arc::clone(upstream) };
+                // It may be in the middle of a release: whoever reloads does not wait for that.
+                let asks = handle.asks;
+                tokio::spawn(async move { asks.send(adopt).await });
+                continue;
+            }
+            let progress = Progress::new(name);
+            let beginning = Beginning {
+                app: Arc::clone(app),
+                upstream: Arc::clone(upstream),
+                progress: progress.clone(),
+                fresh: self.fresh,
+                grace,
+            };
+            let (manager, shown) = Manager::new(beginning);
+            let (asks, asked) = mpsc::channel(MOST_ASKS);
+            let (leave, left) = oneshot::channel();
+            let task = tokio::spawn(manager.run(asked, left));
+            self.running.insert(Arc::clone(name), Running { leave, task });
+            self.apps.lock().insert(Arc::clone(name), Handle { asks, progress, shown });
+        }
+    }
+
+    /// Lets all apps finish what they have, and waits for their end.
+    pub async fn leave(&mut self, grace: Duration) {
+        self.apps.lock().clear();
+        let running: Vec<Running> = self.running.drain().map(|(_, running)| running).collect();
+        let tasks: Vec<JoinHandle<()>> = running
+            .into_iter()
+            .map(|Running { leave, task }| {
+                let _ = leave.send(grace);
+                task
+            })
+            .collect();
+        for task in tasks {
+            let _ = task.await;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Releases on disk: which there are, which one serves, and those before it. What was under way when a gateway died
+//! counts as not made.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::place::{self, Place};
+
+const RECORD: &str = "release.json";
+const CODE: &str = "code";
+
+/// A release that was made whole: code copied, environment built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: u64,
+    /// Where the code was copied from.
+    pub(super) directory: PathBuf,
+    /// The key of its environment.
+    pub(super) environment: String,
+    pub(super) made: SystemTime,
+}
+
+/// The order in which releases served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct History {
+    /// The one that serves.
+    pub(super) current: Option<u64>,
+    /// Those before it, the last one last: where `rollback` leads.
+    pub(super) before: Vec<u64>,
+}
+
+impl History {
+    /// `release` serves now, and at most `keep` are remembered, it among them.
+    pub(super) fn switched(&mut self, release: u64, keep: u32) {
+        self.before.extend(self.current.filter(|current| *current != release));
+        self.current = Some(release);
+        let most = usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(1);
+        let superfluous = self.before.len().saturating_sub(most);
+        self.before.drain(..superfluous);
+    }
+
+    /// The one before serves again.
+    pub(super) fn rolled_back(&mut self) {
+        self.current = self.before.pop().or(self.current);
+    }
+
+    pub(super) fn all(&self) -> BTreeSet<u64> {
+        self.before.iter().copied().chain(self.current).collect()
+    }
+}
+
+/// The releases of one app. Its calls block.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    place: Place,
+}
+
+impl Store {
+    pub(super) fn new(place: &Place) -> Store {
+        Store { place: place.clone() }
+    }
+
+    /// # Errors
+    /// The file cannot be read or makes no sense.
+    pub(super) fn history(&self) -> io::Result<History> {
+        let path = self.place.current();
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| place::named(&path, &error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(History::default()),
+            Err(error) => Err(place::named(&path, &error)),
+        }
+    }
+
+    /// In one step: whoever reads sees the one or the other.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn remember(&self, history: &History) -> io::Result<()> {
+        replace(&self.place.current(), &serde_json::to_vec_pretty(history)?)
+    }
+
+    pub(super) fn code(&self, id: u64) -> PathBuf {
+        self.directory(id).join(CODE)
+    }
+
+    pub(super) fn directory(&self, id: u64) -> PathBuf {
+        self.place.releases().join(id.to_string())
+    }
+
+    /// A number that no release has had, and its directory.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn begin(&self) -> io::Result<u64> {
+        let last = self.ids()?.into_iter().max().unwrap_or(0);
+        let remembered = self.history()?.all().into_iter().max().unwrap_or(0);
+        let id = last.max(remembered).saturating_add(1);
+        place::passage(&self.directory(id))?;
+        Ok(id)
+    }
+
+    /// The release is whole.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn made(&self, record: &Record) -> io::Result<()> {
+        replace(&self.directory(record.id).join(RECORD), &serde_json::to_vec_pretty(record)?)
+    }
+
+    /// `None`: there is none of this number, or it was not made whole.
+    pub(super) fn record(&self, id: u64) -> Option<Record> {
+        serde_json::from_slice(&fs::read(self.directory(id).join(RECORD)).ok()?).ok()
+    }
+
+    /// Removes every release but those of `keep`.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn prune(&self, keep: &BTreeSet<u64>) -> io::Result<()> {
+        for id in self.ids()?.difference(keep) {
+            self.remove(*id)?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn remove(&self, id: u64) -> io::Result<()> {
+        let path = self.directory(id);
+        // The record goes first: what is left after a break is no release.
+        let _ = fs::remove_file(path.join(RECORD));
+        fs::remove_dir_all(&path).map_err(|error| place::named(&path, &error))
+    }
+
+    fn ids(&self) -> io::Result<BTreeSet<u64>> {
+        let path = self.place.releases();
+        let entries = fs::read_dir(&path).map_err(|error| place::named(&path, &error))?;
+        Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let told = |error: io::Error| place::named(path, &error);
+    let beside = path.with_extension("new");
+    let mut file = fs::File::create(&beside).map_err(told)?;
+    io::Write::write_all(&mut file, bytes).map_err(told)?;
+    file.sync_all().map_err(told)?;
+    fs::rename(&beside, path).map_err(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::account::Account;
+    use super::*;
+
+    #[test]
+    fn rollback_leads_to_what_served_before() {
+        let mut history = History::default();
+        (1..=4).for_each(|id| history.switched(id, 3));
+        assert_eq!(history, History { current: Some(4), before: vec![2, 3] });
+        history.rolled_back();
+        assert_eq!(history, History { current: Some(3), before: vec![2] });
+        history.switched(5, 3);
+        assert_eq!(history, History { current: Some(5), before: vec![2, 3] });
+        history.rolled_back();
+        history.rolled_back();
+        history.rolled_back();
+        assert_eq!(history, History { current: Some(2), before: vec![] });
+        history.switched(6, 1);
+        assert_eq!(history, History { current: Some(6), before: vec![] });
+    }
+
+    #[test]
+    fn what_was_not_finished_is_no_release() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::new(directory.path(), "app", &Account { ids: None });
+        fs::create_dir_all(place.releases()).unwrap();
+        let store = Store::new(&place);
+        assert_eq!(store.history().unwrap(), History::default());
+        assert_eq!(store.begin().unwrap(), 1);
+        assert_eq!(store.record(1), None);
+        assert_eq!(store.begin().unwrap(), 2);
+        let record =
+            Record { id: 2, directory: "/srv/app".into(), environment: "abc".into(), made: SystemTime::UNIX_EPOCH };
+        store.made(&record).unwrap();
+        assert_eq!(store.record(2), Some(record));
+        store.prune(&BTreeSet::from([2])).unwrap();
+        assert_eq!(store.ids().unwrap(), BTreeSet::from([2]));
+        let history = History { current: Some(2), before: vec![1] };
+        store.remember(&history).unwrap();
+        assert_eq!(store.history().unwrap(), history);
+    }
+}

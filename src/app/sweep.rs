@@ -1,0 +1,79 @@
+//! Before an app is started: nobody else runs it, and nothing is left of a gateway that died.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::launch::PLACE;
+use super::place::{Place, named};
+
+/// How long processes that were killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Keeps other gateways from running the app, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+/// Takes the place. Blocks for a moment.
+///
+/// # Errors
+/// Another process has it, or the system refuses.
+pub(super) fn lock(place: &Place) -> io::Result<Lock> {
+    let path = place.lock();
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| named(&path, &error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let message = format!("another gateway runs this app: it holds {}", path.display());
+            Err(io::Error::new(io::ErrorKind::WouldBlock, message))
+        }
+        Err(error) => Err(named(&path, &error.into())),
+    }
+}
+
+/// Ends every process that a gateway before this one has left here, and removes their sockets. Returns how many there
+/// were. Blocks until they are gone.
+pub(super) fn sweep(place: &Place) -> usize {
+    let mut marker = Vec::from(PLACE.as_bytes());
+    marker.push(b'=');
+    marker.extend_from_slice(place.root().as_os_str().as_bytes());
+    let deadline = Instant::now() + PATIENCE;
+    let mut most = 0;
+    loop {
+        let left = marked(&marker);
+        most = most.max(left.len());
+        if left.is_empty() || Instant::now() >= deadline {
+            break;
+        }
+        for pid in left {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    for entry in fs::read_dir(place.sockets()).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir_all(entry.path());
+    }
+    most
+}
+
+/// The processes whose environment has the variable. Those that are dead and not yet buried have none.
+fn marked(marker: &[u8]) -> Vec<Pid> {
+    let own = std::process::id();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let others = numbers.filter(|pid| *pid != own);
+    let is_marked = |pid: &u32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|variable| variable == marker)
+    };
+    others.filter(is_marked).filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
+}
