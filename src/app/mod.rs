@@ -2,6 +2,7 @@
 
 mod account;
 mod environ;
+mod environment;
 mod failure;
 mod place;
 mod process;
