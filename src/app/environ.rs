@@ -2,7 +2,7 @@
 //! Nothing else of the gateway's own.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
@@ -87,6 +87,14 @@ impl Environ {
 
     pub(super) fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
         self.0.insert(name.into(), value.into());
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.0.remove(OsStr::new(name));
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
     pub(super) fn variables(&self) -> impl Iterator<Item = (&OsString, &OsString)> {

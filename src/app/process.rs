@@ -17,6 +17,28 @@ use super::environ::Environ;
 use super::records::LONGEST_LINE;
 use super::shim::{Asked, Ids, KEEPER, Plan, Told};
 
+/// The program that a keeper is: this very one, even if another has taken its place on the disk.
+#[cfg(not(test))]
+fn program() -> &'static std::path::Path {
+    std::path::Path::new("/proc/self/exe")
+}
+
+/// The tests of the library are no such program, so they have the real one built.
+#[cfg(test)]
+fn program() -> &'static std::path::Path {
+    static BUILT: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
+        let cargo = std::process::Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--locked", "--bin", "passerelle"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(cargo.unwrap().success(), "the program could not be built");
+        // This test is target/debug/deps/passerelle-…
+        let own = std::env::current_exe().unwrap();
+        own.parent().and_then(std::path::Path::parent).unwrap().join("passerelle")
+    });
+    &BUILT
+}
+
 /// How long a keeper may take beyond the grace that it was given, before it is left alone.
 const KEEPER_GRACE: Duration = Duration::from_secs(10);
 
@@ -98,7 +120,7 @@ impl Process {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         let (reader, writer) = io::pipe()?;
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(program());
         command.arg(KEEPER).env_clear().envs(environ.variables());
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(writer.try_clone()?).stderr(writer);
         // Not of the terminal's group: Ctrl-C there is for the gateway, which lets its apps finish.
