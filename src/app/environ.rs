@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
-use crate::config::settings::{AppSettings, Secret};
+use crate::config::settings::AppSettings;
 
 /// Where programs are looked for, whatever the gateway was started with.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -95,6 +95,6 @@ impl Environ {
 }
 
 /// The values that must not be repeated wherever the app's words are.
-pub(super) fn secrets(settings: &AppSettings) -> impl Iterator<Item = &Secret> {
-    settings.env.values()
+pub(super) fn secrets(settings: &AppSettings) -> Vec<&str> {
+    settings.secret_values()
 }
