@@ -59,7 +59,7 @@ fn messages_are_as_recorded() {
 /// Secrets of the golden files all begin with "hidden".
 #[test]
 fn no_message_shows_a_secret() {
-    for name in ["secrets", "secrets_syntax", "not_yet", "auth_jwt", "auth_jwt_secret", "auth_api_key", "auth_slips"] {
+    for name in ["secrets", "secrets_syntax", "app_env", "auth_jwt", "auth_jwt_secret", "auth_api_key", "auth_slips"] {
         let text = std::fs::read_to_string(directory("tests/config").join(name).with_extension("toml")).unwrap();
         let loaded = load(name, &text);
         // The comment that explains this is the one line that may say so.
@@ -81,6 +81,15 @@ fn no_debug_print_shows_a_secret() {
         [upstream.app]
         servers = ["http://${file:drawn/secret}.internal:80"]
         health = { path = "/health?token=${file:drawn/secret}" }
+        [app.billing]
+        directory = "srv"
+        entry = "app:app"
+        args = ["--key=${file:drawn/secret}"]
+        env_file = "drawn/app.env"
+        env = { DATABASE_URL = "postgres://shop:hidden-password@db/shop", SHARED = "hidden-of-env", COUNT = 12345678 }
+        [route.billing]
+        path = "/billing/{*rest}"
+        upstream = "billing"
         [route.all]
         path = "/{*rest}"
         upstream = "app"
@@ -98,6 +107,11 @@ fn no_debug_print_shows_a_secret() {
     let shown = format!("{loaded:?} {settings:?}");
     assert!(shown.contains("RespondSettings"));
     assert!(!shown.contains("hidden"), "{shown}");
+    // And what an app is given stays out of what it says itself.
+    let app = &settings.apps["billing"];
+    assert_eq!(app.env["SHARED"].expose(), "hidden-of-env");
+    assert_eq!(app.env["COUNT"].expose(), "12345678");
+    assert_eq!(app.secret_values(), ["hidden-password", "hidden-plain", "hidden quoted"]);
 }
 
 /// The key of RFC 7515 appendix A.3.
@@ -108,7 +122,12 @@ const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1B
 fn shipped(name: &str) -> (tempfile::TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let copy = home.path().join(name);
-    std::fs::copy(directory("config").join(name), &copy).unwrap();
+    let text = std::fs::read_to_string(directory("config").join(name)).unwrap();
+    // Only root can choose a user, and must choose one that there is.
+    let user = if is_root() { "user = \"nobody\"" } else { "" };
+    std::fs::write(&copy, text.replace("user = \"billing\"", user)).unwrap();
+    std::fs::create_dir(home.path().join("billing")).unwrap();
+    std::fs::write(home.path().join("billing/requirements.txt"), "gunicorn\n").unwrap();
     std::fs::create_dir(home.path().join("certs")).unwrap();
     std::fs::create_dir(home.path().join("keys")).unwrap();
     for files in ["static", "protected"] {
@@ -127,6 +146,10 @@ fn shipped(name: &str) -> (tempfile::TempDir, PathBuf) {
     (home, copy)
 }
 
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 fn passerelle(arguments: &[&str], directory: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_passerelle")).args(arguments).current_dir(directory).output().unwrap()
 }
@@ -139,16 +162,22 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// What any user but root is told of apps.
+const SHARES: &str =
+    "warning: app `billing` runs as the gateway's own user: whoever breaks into it can read the gateway's keys";
+
 #[test]
 fn shipped_configurations_are_valid() {
     for (name, summary) in [
         ("minimal.toml", "minimal.toml: ok, 1 listener, 1 upstream, 1 route\n"),
         ("typical.toml", "typical.toml: ok, 2 listeners, 1 upstream, 3 routes\n"),
-        ("full.toml", "full.toml: ok, 2 listeners, 2 upstreams, 5 routes\n"),
+        ("full.toml", "full.toml: ok, 2 listeners, 2 upstreams, 1 app, 6 routes\n"),
     ] {
         let (home, _) = shipped(name);
         let output = passerelle(&["check", "--config", name], home.path());
-        assert_eq!(stderr(&output), "", "{name}");
+        let told = stderr(&output);
+        let shares = !is_root() && name == "full.toml";
+        assert_eq!(told.lines().next(), shares.then_some(SHARES), "{name}: {told}");
         assert_eq!(stdout(&output), summary);
         assert_eq!(output.status.code(), Some(0));
     }
@@ -322,7 +351,7 @@ proptest! {
 }
 
 fn known_lines() -> Vec<String> {
-    let files = ["config/full.toml", "config/typical.toml", "tests/config/not_yet.toml", "tests/config/secrets.toml"];
+    let files = ["config/full.toml", "config/typical.toml", "tests/config/app.toml", "tests/config/secrets.toml"];
     files
         .iter()
         .flat_map(|file| {

@@ -107,3 +107,29 @@ fn a_wrong_file_is_told_whole() {
     assert_eq!(told, ask("check"));
     assert!(told.contains("did you mean `upstream`?"), "{told}");
 }
+
+/// The workers of an app run with the gateway: by the file alone there is none.
+#[test]
+fn a_route_to_an_app_leads_to_its_workers() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("app.toml");
+    // Root must say whom an app runs as, and others cannot.
+    let user = if rustix::process::geteuid().is_root() { "user = \"nobody\"" } else { "" };
+    let text = format!(
+        "[listener.http]\naddress = \"127.0.0.1:8080\"\n[app.billing]\ndirectory = \".\"\nentry = \"billing:app\"\n\
+         slots = 4\nworkers = 2\n{user}\n[route.billing]\npath = \"/{{*rest}}\"\nupstream = \"billing\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let output = run(&format!("passerelle explain --config {} http://a/", file.display()));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    for said in [
+        "servers   the app's workers, which run with the gateway; --live tells how they fare",
+        "slots     4 at once on each server; up to 1000 more wait, none for more than 2s",
+        "app.toml:7]",
+        "app.toml:6]",
+        "\nForwarded to billing.\n",
+    ] {
+        assert!(told.contains(said), "{told}");
+    }
+}

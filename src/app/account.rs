@@ -93,3 +93,78 @@ fn of_user(user: &User) -> nix::Result<Ids> {
     let groups = getgrouplist(&name, user.gid)?.into_iter().map(Gid::as_raw).collect();
     Ok(Ids { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::App;
+    use crate::config::problem::Severity;
+    use crate::config::{Outside, load_text};
+
+    /// What is said of an app with this line among its settings, and whether it could be compiled.
+    fn said(user: &str) -> (bool, Vec<(Severity, String)>) {
+        let text = format!("[app.shop]\ndirectory = \"/\"\nentry = \"app:app\"\n{user}\n");
+        let loaded = load_text("app.toml", &text, Path::new("/"), &Outside::new(&|_| Some("hidden".into())));
+        let (_, problems) = loaded.build(|settings, problems| {
+            problems.clear();
+            let app = App::build("shop", &settings.apps["shop"], Path::new("/none"), problems);
+            if app.is_some() {
+                problems.push(crate::config::problem::Problem::warning(&settings.apps["shop"].span, "compiled"));
+            }
+            Some(())
+        });
+        let mut told: Vec<_> = problems.into_iter().map(|problem| (problem.severity, problem.message)).collect();
+        let compiled = told.pop_if(|(_, message)| message == "compiled").is_some();
+        (compiled, told)
+    }
+
+    fn is_root() -> bool {
+        nix::unistd::Uid::effective().is_root()
+    }
+
+    fn own_name() -> String {
+        let own = nix::unistd::Uid::effective();
+        nix::unistd::User::from_uid(own).unwrap().map_or(own.to_string(), |user| user.name)
+    }
+
+    const SHARED: &str =
+        "app `shop` runs as the gateway's own user: whoever breaks into it can read the gateway's keys";
+
+    #[test]
+    fn root_says_who_an_app_is() {
+        let (compiled, told) = said("");
+        match is_root() {
+            true => {
+                let message = "`user` of app `shop` is missing: the gateway runs as root, and so would the app";
+                assert_eq!((compiled, told), (false, vec![(Severity::Error, message.to_owned())]));
+            }
+            false => assert_eq!((compiled, told), (true, vec![(Severity::Warning, SHARED.to_owned())])),
+        }
+    }
+
+    #[test]
+    fn another_user_is_for_root_to_choose() {
+        let (compiled, told) = said("user = \"nobody\"");
+        match is_root() {
+            true => assert_eq!((compiled, told), (true, vec![])),
+            false => {
+                let message = "only a gateway that runs as root can run an app as `nobody`";
+                assert_eq!((compiled, told), (false, vec![(Severity::Error, message.to_owned())]));
+            }
+        }
+    }
+
+    #[test]
+    fn sharing_a_user_draws_a_warning() {
+        let expected = (true, vec![(Severity::Warning, SHARED.to_owned())]);
+        assert_eq!(said(&format!("user = \"{}\"", own_name())), expected);
+        assert_eq!(said(&format!("user = \"{}\"", nix::unistd::Uid::effective())), expected);
+    }
+
+    #[test]
+    fn a_user_that_is_not_there_is_an_error() {
+        let (compiled, told) = said("user = \"no-such-user\"");
+        assert_eq!((compiled, told), (false, vec![(Severity::Error, "there is no user `no-such-user`".to_owned())]));
+    }
+}

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::Path;
 
-use crate::config::settings::{AppSettings, Secret};
+use crate::config::settings::AppSettings;
 
 /// Where programs are looked for, whatever the gateway was started with.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -103,6 +103,6 @@ impl Environ {
 }
 
 /// The values that must not be repeated wherever the app's words are.
-pub(super) fn secrets(settings: &AppSettings) -> impl Iterator<Item = &str> {
-    settings.env.values().map(Secret::expose).filter(|value| value.len() >= 8)
+pub(super) fn secrets(settings: &AppSettings) -> Vec<&str> {
+    settings.secret_values()
 }

@@ -96,7 +96,10 @@ impl Launch {
                     // One that keeps no connection is simplest; threads keep some.
                     Interface::Wsgi if settings.threads.get() > 1 => command.add(&["--threads", &threads]),
                     Interface::Wsgi => {}
-                    Interface::Asgi => command.add(&["--worker-class", "uvicorn.workers.UvicornWorker"]),
+                    Interface::Asgi => {}
+                }
+                if let Some(class) = environment.worker_class {
+                    command.add(&["--worker-class", class.as_str()]);
                 }
                 command.add_all(&settings.args);
                 command.add(&[&entry]);

@@ -476,11 +476,12 @@ impl Manager {
             let records = history.all().into_iter().filter_map(|id| store.record(id));
             Ok(records.map(|record| record.environment).collect::<BTreeSet<String>>())
         });
-        match pruned.await {
+        let pruned = match pruned.await {
             Ok(keys) => environment::prune(&self.app, &keys).await,
-            Err(failure) => {
-                tracing::warn!(app = &*self.app.name, reason = %failure, "old releases could not be removed");
-            }
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = pruned {
+            tracing::warn!(app = &*self.app.name, reason = %failure, "old releases could not be removed");
         }
     }
 

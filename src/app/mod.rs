@@ -41,8 +41,20 @@ pub struct App {
 impl App {
     /// Compiles `settings`; nothing is started, and nothing is written. `state`: where the gateway keeps what outlives it.
     pub fn build(name: &str, settings: &AppSettings, state: &Path, problems: &mut Vec<Problem>) -> Option<App> {
+        code_is_there(settings, problems);
         let account = Account::of(name, settings, problems)?;
         let place = Place::new(state, name, &account);
         Some(App { name: Arc::from(name), settings: settings.clone(), account, place })
+    }
+}
+
+/// Without its directory an app serves on from the release that it has.
+fn code_is_there(settings: &AppSettings, problems: &mut Vec<Problem>) {
+    let directory = &settings.directory;
+    if !directory.value.is_dir() {
+        let shown =
+            if directory.span.is_secret() { String::new() } else { format!(" `{}`", directory.value.display()) };
+        let message = format!("there is no directory{shown} that an app could be released from");
+        problems.push(Problem::warning(&directory.span, message));
     }
 }

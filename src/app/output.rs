@@ -41,7 +41,7 @@ pub(super) struct Mask(Arc<[String]>);
 
 impl Mask {
     pub(super) fn of(app: &App) -> Mask {
-        Mask(environ::secrets(&app.settings).map(str::to_owned).collect())
+        Mask(environ::secrets(&app.settings).into_iter().map(str::to_owned).collect())
     }
 
     pub(super) fn apply(&self, line: &str) -> String {

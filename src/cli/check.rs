@@ -43,11 +43,17 @@ fn summary(path: &Path, gateway: &Gateway) -> String {
         1 => format!("1 {word}"),
         _ => format!("{count} {word}s"),
     };
+    let (apps, upstreams) = (settings.apps.len(), settings.upstreams.len().saturating_sub(settings.apps.len()));
+    // Each kind of what routes may lead to, where there is any.
+    let pools = [(upstreams, "upstream"), (apps, "app")].map(|(number, word)| match number {
+        0 => String::new(),
+        _ => format!("{}, ", count(number, word)),
+    });
     format!(
-        "{}: ok, {}, {}, {}\n",
+        "{}: ok, {}, {}{}\n",
         path.display(),
         count(settings.listeners.len(), "listener"),
-        count(settings.upstreams.len(), "upstream"),
+        pools.concat(),
         count(settings.routes.len(), "route"),
     )
 }

@@ -25,6 +25,23 @@ pub(super) fn of_key(path: &str, key: &str) -> Option<&'static str> {
         (("route", None), "proxy_pass" | "servers" | "backend") => {
             Some("upstream = \"NAME\" names an [upstream.NAME] with the servers")
         }
+        (("app", None), "module" | "app" | "callable" | "wsgi" | "asgi" | "application") => {
+            Some("write entry = \"MODULE:CALLABLE\"")
+        }
+        (("app", None), "command" | "cmd" | "exec") => {
+            Some("the gateway starts the server itself: write entry, server and args")
+        }
+        (("app", None), "venv" | "virtualenv" | "virtual_env" | "interpreter") => {
+            Some("write python = \".venv/bin/python\" for an environment that is there")
+        }
+        (("app", None), "root" | "path" | "chdir" | "cwd" | "working_directory") => Some("write directory = \"PATH\""),
+        (("app", None), "processes" | "instances" | "replicas") => Some("write workers = NUMBER"),
+        (("app", None), "host" | "bind" | "port" | "socket" | "address" | "servers") => {
+            Some("the gateway finds each worker on a socket of its own")
+        }
+        (("app", None), "memory" | "max_memory" | "memory_max") => Some("write memory_limit = \"512 MiB\""),
+        (("app", None), "group" | "groups") => Some("an app runs with the groups of its user"),
+        (("app", None), "reload" | "autoreload") => Some("`passerelle release NAME` brings new code into service"),
         (("route" | "defaults" | "server" | "listener", None), "gzip" | "brotli" | "zstd" | "compression") => {
             Some("answers are compressed unless compress = false, in [defaults] or on a route")
         }

@@ -85,7 +85,7 @@ fn walk<'t>(
 
 fn is_secret_position(path: &[&str]) -> bool {
     match path {
-        ["store", _, "url"] | ["app", _, "env", _] | ["auth", _, "keys" | "hash" | "key" | "users"] => true,
+        ["store", _, "url"] | ["app", _, "env", ..] | ["auth", _, "keys" | "hash" | "key" | "users"] => true,
         [.., key] => looks_secret(key),
         [] => false,
     }
@@ -104,7 +104,8 @@ pub(super) fn looks_secret(key: &str) -> bool {
             || SECRET_KEYS.iter().any(|known| suggest::is_slip(&key, known)))
 }
 
-fn draws_secret(string: &str) -> bool {
+/// Whether a file or a credential is part of the string.
+pub(super) fn draws_secret(string: &str) -> bool {
     string.contains("${file:") || string.contains("${credential:")
 }
 
@@ -298,6 +299,17 @@ mod tests {
         assert_eq!(mask("url = \"x${file:p}y\""), "url = \"*${file:p}*\"");
         assert_eq!(mask("url = \"x\\u0024{file:p}y\""), "url = \"****************\"");
         assert_eq!(mask("url = \"x${env:p}y\""), "url = \"x${env:p}y\"");
+    }
+
+    #[test]
+    fn variables_of_apps() {
+        let text =
+            "[app.a]\nenv = { A = \"abc\", B = 12, C = \"${file:c}\" }\nenv_file = \".env\"\npass_env = [\"TZ\"]";
+        let shown =
+            "[app.a]\nenv = { A = \"***\", B = **, C = \"${file:c}\" }\nenv_file = \".env\"\npass_env = [\"TZ\"]";
+        assert_eq!(mask(text), shown);
+        assert_eq!(mask("app.a.env = [\"A=abc\"]"), "app.a.env = [\"*****\"]");
+        assert_eq!(mask("[app.a.env]\nA = \"abc\""), "[app.a.env]\nA = \"***\"");
     }
 
     #[test]

@@ -171,7 +171,8 @@ fn unused_upstreams(cx: &Context<'_>, settings: &Settings) {
         let used =
             settings.routes.values().any(|route| route.action.upstream().is_some_and(|used| used.value == *name));
         if !used {
-            cx.report_missing(Problem::warning(&upstream.span, format!("no route leads to upstream `{name}`")));
+            let kind = if upstream.workers.is_some() { "app" } else { "upstream" };
+            cx.report_missing(Problem::warning(&upstream.span, format!("no route leads to {kind} `{name}`")));
         }
     }
 }
@@ -180,7 +181,9 @@ fn unused_upstreams(cx: &Context<'_>, settings: &Settings) {
 fn effective(cx: &Context<'_>, settings: &Settings) {
     for (name, route) in &settings.routes {
         let upstream = route.action.upstream().and_then(|upstream| settings.upstreams.get(&upstream.value));
-        let unlimited = upstream.is_some_and(|upstream| upstream.slots == SlotSettings::Unlimited);
+        // What an app's workers run at once may be known only when they run.
+        let unlimited =
+            upstream.is_some_and(|upstream| upstream.slots == SlotSettings::Unlimited && upstream.workers.is_none());
         if unlimited && settings.lines.find(&format!("route.{name}.priority")).is_some() {
             let message =
                 format!("`priority` of route `{name}` has no effect: its upstream has no `slots` to wait for");

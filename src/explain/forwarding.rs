@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use super::Moment;
 use super::admission::LetIn;
 use super::body::Carried;
-use super::explanation::{Decision, Outcome, Sent};
+use super::explanation::{Decision, Outcome, Place, Sent};
 use super::sent::Telling;
 use super::walk::{Normal, Walk};
 use super::wording::{ago, listed};
@@ -81,7 +81,7 @@ impl<'g> Walk<'g> {
             HostHeader::Literal(_) => Some("what the upstream says"),
         };
         if let Some(host) = host {
-            let place = self.place(&[&format!("upstream.{}.host", upstream.name)]);
+            let place = self.place(&[&key_of(upstream, "host")]);
             self.pass("host", format!("{host}, in place of the client's"), place);
         }
         let directions = [("server", &settings.request_headers), ("client", &settings.response_headers)];
@@ -97,7 +97,7 @@ impl<'g> Walk<'g> {
 
     /// Whether one more upgraded connection may be opened.
     fn upgrade(&mut self, upstream: &Upstream) -> Result<(), Rejection> {
-        let place = self.place(&[&format!("upstream.{}.max_upgraded", upstream.name)]);
+        let place = self.place(&[&key_of(upstream, "max_upgraded")]);
         let most = upstream.settings.max_upgraded;
         if self.moment == Moment::Offline {
             self.step("upgrade", Decision::Unknown, format!("at most {most} are open at once"), place);
@@ -114,7 +114,13 @@ impl<'g> Walk<'g> {
     /// The one whose turn it is, of a running gateway.
     fn servers(&mut self, onward: &Onward<'_>) -> Result<Option<Arc<Server>>, Rejection> {
         let (route, upstream) = (onward.route, onward.upstream);
-        let place = self.place(&[&format!("upstream.{}.servers", upstream.name)]);
+        let place = self.servers_place(upstream);
+        if self.moment == Moment::Offline && upstream.settings.workers.is_some() {
+            let said = "the app's workers, which run with the gateway; --live tells how they fare";
+            self.step("servers", Decision::Unknown, said.to_owned(), place);
+            self.slots(route, upstream);
+            return Ok(None);
+        }
         if self.moment == Moment::Offline {
             let servers = listed(upstream.entries().map(|(label, _)| label));
             let said = format!("any of {servers}; --live tells how they fare");
@@ -139,12 +145,20 @@ impl<'g> Walk<'g> {
         }
     }
 
+    /// Where the file says which servers there are.
+    fn servers_place(&self, upstream: &Upstream) -> Option<Place> {
+        match upstream.settings.workers.is_some() {
+            true => self.place(&[&key_of(upstream, "workers"), &format!("app.{}", upstream.name)]),
+            false => self.place(&[&key_of(upstream, "servers")]),
+        }
+    }
+
     /// No slot is free.
     fn queue(&mut self, route: &Route, upstream: &Upstream) -> Result<(), Rejection> {
         let QueueSettings { size, max_wait } = upstream.settings.queue;
         let waiting = upstream.queue.len();
         let said = format!("no slot is free: {waiting} of at most {size} wait, none for more than {max_wait:?}");
-        let key = |key: &str| format!("upstream.{}.queue{key}", upstream.name);
+        let key = |key: &str| key_of(upstream, &format!("queue{key}"));
         if !upstream.queue.has_room(route.settings.priority) {
             let place = self.place(&[&key(".size"), &key("")]);
             return Err(self.refuse("queue", &said, place, unserved(Cause::QueueFull, upstream)));
@@ -169,21 +183,21 @@ impl<'g> Walk<'g> {
             Priority::Low => ", behind others",
         };
         let said = format!("{slots}; up to {size} more wait{priority}, none for more than {max_wait:?}");
-        let place = self.place(&[&format!("upstream.{}.slots", upstream.name)]);
+        let place = self.place(&[&key_of(upstream, "slots")]);
         self.step("slots", Decision::Unknown, said, place);
     }
 
     fn timeouts(&mut self, route: &Route, upstream: &Upstream, timeouts: &UpstreamTimeouts) {
         let UpstreamTimeouts { connect, response, between_bytes, .. } = timeouts;
         let said = format!("connect {connect:?}, response {response:?}, between bytes {between_bytes:?}");
-        let keys = [format!("route.{}.timeouts", route.name), format!("upstream.{}.timeouts", upstream.name)];
+        let keys = [format!("route.{}.timeouts", route.name), key_of(upstream, "timeouts")];
         let place = self.place(&keys.each_ref().map(String::as_str));
         self.pass("timeouts", said, place);
         let said = match upstream.settings.retry.attempts {
             0 => "one attempt alone".to_owned(),
             more => format!("{more} more attempts where that is safe"),
         };
-        let place = self.place(&[&format!("upstream.{}.retry", upstream.name)]);
+        let place = self.place(&[&key_of(upstream, "retry")]);
         self.pass("retry", said, place);
     }
 
@@ -210,7 +224,7 @@ impl<'g> Walk<'g> {
         };
         if carried.upgrade.is_some() && takes_none {
             if chosen {
-                let place = self.place(&[&format!("upstream.{}.servers", upstream.name)]);
+                let place = self.servers_place(upstream);
                 let said = "there is none to a server of HTTP/2";
                 return Err(self.refuse("upgrade", said, place, unserved(Cause::UpgradeNotSupported, upstream)));
             }
@@ -249,4 +263,10 @@ fn changed(changes: &HeaderChanges) -> Option<String> {
         (Some(set), Some(remove)) => Some(format!("{set}, {remove}")),
         (one, other) => one.or(other),
     }
+}
+
+/// A key of the section that the upstream is from, dotted from the top.
+fn key_of(upstream: &Upstream, key: &str) -> String {
+    let section = if upstream.settings.workers.is_some() { "app" } else { "upstream" };
+    format!("{section}.{}.{key}", upstream.name)
 }

@@ -95,7 +95,10 @@ impl Sent {
             Some(next) => next.clone(),
             None => listed(self.servers.iter()),
         };
-        let _ = writeln!(out, "Forwarded to {} ({to}):", self.upstream);
+        // Of an app that does not run the workers are not known, nor what they would be sent.
+        let to = if to.is_empty() { to } else { format!(" ({to})") };
+        let end = if self.head.is_empty() { "." } else { ":" };
+        let _ = writeln!(out, "Forwarded to {}{to}{end}", self.upstream);
         for line in &self.head {
             let _ = writeln!(out, "  {}", line.trim_end());
         }

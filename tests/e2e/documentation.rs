@@ -59,7 +59,9 @@ fn links_lead_somewhere() {
 
 /// A fragment with what it takes for granted: a listener, the upstream `orders`, a route.
 fn completed(fragment: &str) -> String {
-    let mut whole = fragment.to_owned();
+    // Only root can choose a user, and must choose one that there is.
+    let user = if rustix::process::geteuid().is_root() { "user = \"nobody\"" } else { "" };
+    let mut whole = fragment.replace("user = \"billing\"", user);
     for (section, text) in [
         ("[listener.", "[listener.http]\naddress = \"127.0.0.1:8080\"\n"),
         ("[upstream.", "[upstream.orders]\nservers = [\"http://127.0.0.1:8001\"]\n"),

@@ -13,7 +13,6 @@ use crate::app::failure::{Failure, LAST_LINES};
 use crate::app::process::{self, Ended};
 use crate::app::progress::Progress;
 use crate::app::shim::Plan;
-use crate::config::settings::Secret;
 use crate::config::source::without;
 
 /// How long an environment may take to be made. Whoever compiles scientific packages needs a while.
@@ -117,7 +116,7 @@ impl<'a> Commands<'a> {
                 answer = Some(said.trim().to_owned());
                 return;
             }
-            let line = without(line, secrets(settings).map(Secret::expose));
+            let line = without(line, secrets(settings).into_iter());
             if let Some(progress) = progress {
                 progress.line(&line);
             }

@@ -1,11 +1,12 @@
 //! `[app.NAME]`: what the gateway runs, and the upstream that it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::env_file;
+use super::super::mask;
 use super::super::node::Node;
 use super::super::outside::read_bounded;
 use super::super::problem::Problem;
@@ -44,9 +45,8 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
     let entry = table.require("entry", "\"billing.wsgi:application\"", entry);
     let server = table.get("server", |node| choice::choice(node, &AppServer::ALL));
     let threads = table.or("threads", NonZeroU32::MIN, |node| number::count(node, MOST_THREADS));
-    let mut env = BTreeMap::new();
-    env.extend(table.get("env_file", |node| env_of_file(node, directory.as_ref())).into_iter().flatten());
-    env.extend(table.get("env", variables).into_iter().flatten());
+    let of_file = table.get("env_file", |node| env_of_file(node, directory.as_ref())).unwrap_or_default();
+    let (env, secret_env) = table.get("env", variables).unwrap_or_default().over(of_file);
     let settings = AppSettings {
         span: table.span(),
         directory: directory.clone().unwrap_or_else(|| At { value: PathBuf::new(), span: table.span() }),
@@ -55,8 +55,9 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
         workers: table.or("workers", fixed(default_workers()), workers),
         threads,
         packages: packages(&table),
-        args: table.or("args", Vec::new(), |node| node.list_of("a list of arguments", argument)),
+        args: table.or("args", Vec::new(), |node| node.list_of("a list of arguments", argument_of_server)),
         env,
+        secret_env,
         pass_env: table.or("pass_env", Vec::new(), |node| node.list_of("a list of names of variables", variable_name)),
         user: table.get("user", user),
         umask: table.or("umask", 0o027, umask),
@@ -75,6 +76,7 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
         Some(AppServer::Gunicorn | AppServer::Uvicorn | AppServer::Granian) | None => Protocol::Http1,
     };
     let upstream = upstream::of_app(&table, protocol);
+    threads_have_an_effect(&table, &settings);
     table.finish();
     directory.and(entry).and(Some(App { settings, upstream }))
 }
@@ -164,6 +166,30 @@ fn argument(node: &Node<'_>) -> Option<String> {
     Some(text.text)
 }
 
+/// What servers are started with by the gateway, and where else it is said.
+const OWN_OPTIONS: [(&[&str], &str); 4] = [
+    (
+        &["--bind", "-b", "--uds", "--fd", "--host", "--port", "--socket", "--http", "--http-socket"],
+        "each worker listens on a socket of its own",
+    ),
+    (&["--workers", "-w", "--processes"], "write workers = NUMBER beside `args`"),
+    (&["--threads"], "write threads = NUMBER beside `args`"),
+    (
+        &["--daemon", "-D", "--daemonize", "--reload"],
+        "each worker is a process that the gateway watches; new code is a release",
+    ),
+];
+
+fn argument_of_server(node: &Node<'_>) -> Option<String> {
+    let argument = argument(node)?;
+    let option = argument.split('=').next().unwrap_or_default();
+    let own = OWN_OPTIONS.iter().find(|(options, _)| options.contains(&option));
+    match own.filter(|_| !node.span().is_secret()) {
+        Some((_, help)) => node.refuse_with(format!("`{option}` is for the gateway to say"), *help),
+        None => Some(argument),
+    }
+}
+
 fn variable_name(node: &Node<'_>) -> Option<String> {
     let text = node.text("the name of a variable")?;
     if !env_file::is_name(&text.text) {
@@ -172,51 +198,78 @@ fn variable_name(node: &Node<'_>) -> Option<String> {
     Some(text.text)
 }
 
-fn variables(node: &Node<'_>) -> Option<BTreeMap<String, Secret>> {
+/// Variables, and which of them are secret.
+#[derive(Default)]
+struct Variables {
+    values: BTreeMap<String, Secret>,
+    secret: BTreeSet<String>,
+}
+
+impl Variables {
+    fn insert(&mut self, name: &str, value: String, secret: bool) {
+        if secret || mask::looks_secret(name) {
+            self.secret.insert(name.to_owned());
+        }
+        self.values.insert(name.to_owned(), Secret::new(value));
+    }
+
+    /// Both together; of a variable that both have, this one's value.
+    fn over(self, mut other: Variables) -> (BTreeMap<String, Secret>, BTreeSet<String>) {
+        other.secret.retain(|name| !self.values.contains_key(name));
+        other.values.extend(self.values);
+        other.secret.extend(self.secret);
+        (other.values, other.secret)
+    }
+}
+
+fn variables(node: &Node<'_>) -> Option<Variables> {
     let table = node.table()?;
-    let mut variables = BTreeMap::new();
+    let mut variables = Variables::default();
     for (name, node) in table.entries() {
         if !env_file::is_name(name) {
             let message = format!("`{}` cannot be the name of a variable", name.escape_debug());
-            node.cx
-                .report(Problem::error(&node.cx.span(&node.key_range), message).help("write letters, digits and `_`"));
+            let problem = Problem::error(&node.cx.span(&node.key_range), message);
+            node.cx.report(problem.help("names have letters, digits and `_`, and begin with no digit"));
             continue;
         }
         // Numbers and booleans are what people write too, and mean their text.
-        let value = match node.unquoted() {
-            Some(text) => Some(text),
-            None => node.secret_text("a string").map(|text| text.text),
-        };
+        let value = node.unquoted().or_else(|| node.secret_text("a string").map(|text| text.text));
         let Some(value) = value else { continue };
         if value.contains('\0') {
             node.refuse::<()>(format!("{} holds a NUL byte", node.key));
             continue;
         }
-        variables.insert(name.to_owned(), Secret::new(value));
+        variables.insert(name, value, node.literal().is_some_and(mask::draws_secret));
     }
     Some(variables)
 }
 
 /// The file beside the configuration, or else in the app's directory.
-fn env_of_file(node: &Node<'_>, directory: Option<&At<PathBuf>>) -> Option<BTreeMap<String, Secret>> {
+fn env_of_file(node: &Node<'_>, directory: Option<&At<PathBuf>>) -> Option<Variables> {
     let beside = value::path(node)?;
     let written = node.text("a path")?.text;
     let within = directory.map(|directory| directory.value.join(&written));
     let path = [Some(&beside), within.as_ref()].into_iter().flatten().find(|path| path.exists()).unwrap_or(&beside);
-    node.cx.files.borrow_mut().insert(path.clone());
-    let shown = |path: &Path| if node.span().is_secret() { "the file".to_owned() } else { path.display().to_string() };
+    if !node.span().is_secret() {
+        node.cx.files.borrow_mut().insert(path.clone());
+    }
+    let shown = if node.span().is_secret() { "the file".to_owned() } else { format!("`{}`", written.escape_debug()) };
     let text = match read_bounded(path, LARGEST_ENV_FILE) {
         Ok(bytes) => String::from_utf8(bytes),
-        Err(reason) => return node.refuse(format!("{} cannot be read: {reason}", shown(path))),
+        Err(reason) => return node.refuse(format!("cannot read {shown}: {reason}")),
     };
-    let Ok(text) = text else { return node.refuse(format!("{} is not UTF-8", shown(path))) };
+    let Ok(text) = text else { return node.refuse(format!("{shown} is not valid UTF-8")) };
+    let mut variables = Variables::default();
     match env_file::parse(&text) {
-        Ok(variables) => Some(variables.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()),
-        Err(wrong) => node.refuse_with(
-            format!("line {} of {} {}", wrong.line, shown(path), wrong.what),
-            "write NAME=value, one a line; quotes and # for comments are understood",
-        ),
+        Ok(all) => all.into_iter().for_each(|(name, value)| variables.insert(&name, value, true)),
+        Err(wrong) => {
+            return node.refuse_with(
+                format!("line {} of {shown} {}", wrong.line, wrong.what),
+                "write NAME=value, one a line; quotes and # for comments are understood",
+            );
+        }
     }
+    Some(variables)
 }
 
 fn user(node: &Node<'_>) -> Option<At<String>> {
@@ -265,4 +318,15 @@ fn watch(node: &Node<'_>) -> Option<WatchSettings> {
     };
     table.finish();
     Some(settings)
+}
+
+/// What uvicorn runs waits for no thread.
+fn threads_have_an_effect(table: &Table<'_>, settings: &AppSettings) {
+    if settings.server == Some(AppServer::Uvicorn)
+        && let Some(node) = table.node("threads")
+    {
+        let problem = Problem::warning(&node.cx.span(&node.key_range), "`threads` has no effect with uvicorn");
+        let help = "its services are asynchronous; add slots = NUMBER to bound what a worker runs at once";
+        node.cx.report(problem.help(help));
+    }
 }

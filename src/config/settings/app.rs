@@ -1,6 +1,7 @@
 //! `[app.NAME]`: Python services that the gateway runs itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::super::source::Span;
 use super::{At, Secret};
 
 /// `[app.NAME]`, less what it has as an upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AppSettings {
     pub span: Span,
     /// Where the code is; releases run from their own copies of it.
@@ -25,6 +26,8 @@ pub struct AppSettings {
     pub args: Vec<String>,
     /// `env_file` and `env` together; the latter wins.
     pub env: BTreeMap<String, Secret>,
+    /// Those of `env` whose whole value is a secret: by where it is from, or by its name.
+    pub secret_env: BTreeSet<String>,
     /// What of the gateway's own environment goes along.
     pub pass_env: Vec<String>,
     /// `None`: the gateway's own, which is not root.
@@ -45,6 +48,17 @@ pub struct AppSettings {
     pub keep: NonZeroU32,
 }
 
+/// Leaves out what may have been drawn from a secret source.
+impl fmt::Debug for AppSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AppSettings { directory, server, workers, threads, packages, env, user, .. } = self;
+        let mut shown = f.debug_struct("AppSettings");
+        shown.field("directory", directory).field("server", server).field("workers", workers);
+        shown.field("threads", threads).field("packages", packages).field("env", env).field("user", user);
+        shown.finish_non_exhaustive()
+    }
+}
+
 /// What a reload compares: a line that moved, or the name that the gateway gives to secrets, changes nothing.
 impl PartialEq for AppSettings {
     fn eq(&self, other: &AppSettings) -> bool {
@@ -58,6 +72,7 @@ impl PartialEq for AppSettings {
             packages,
             args,
             env,
+            secret_env: _,
             pass_env,
             user,
             umask,
@@ -90,6 +105,28 @@ impl PartialEq for AppSettings {
     }
 }
 
+/// What is shorter is left where it is: it would hide half of what an app says, and tells next to nothing.
+const SHORTEST_SECRET: usize = 8;
+
+impl AppSettings {
+    /// What must not be repeated wherever the app's own words are: values of secret variables, and passwords in URLs.
+    pub fn secret_values(&self) -> Vec<&str> {
+        let values = self.env.iter().filter_map(|(name, value)| match self.secret_env.contains(name) {
+            true => Some(value.expose()),
+            false => password(value.expose()),
+        });
+        values.filter(|value| value.len() >= SHORTEST_SECRET).collect()
+    }
+}
+
+/// Of a URL with `USER:PASSWORD@`.
+fn password(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (userinfo, _) = authority.rsplit_once('@')?;
+    userinfo.split_once(':').map(|(_, password)| password)
+}
+
 /// `package.module:attribute`: what a server imports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryPoint {
@@ -99,8 +136,8 @@ pub struct EntryPoint {
     pub attribute: String,
 }
 
-impl std::fmt::Display for EntryPoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for EntryPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.module, self.attribute)
     }
 }
@@ -111,13 +148,15 @@ pub enum NoEntry {
     NoColon,
     Names,
     IsPath,
+    IsCall,
 }
 
-impl std::fmt::Display for NoEntry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for NoEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             NoEntry::NoColon => "name the callable too: \"billing.wsgi:application\"",
             NoEntry::Names => "module and callable are Python names, joined by dots: \"billing.wsgi:application\"",
+            NoEntry::IsCall => "nothing is called: a line such as `app = create_app()` gives what is made a name",
             NoEntry::IsPath => "write the module as Python imports it from the directory: \"app:app\" for app.py",
         })
     }
@@ -130,6 +169,9 @@ impl std::str::FromStr for EntryPoint {
         let (module, attribute) = text.split_once(':').ok_or(NoEntry::NoColon)?;
         if module.contains('/') || module.ends_with(".py") {
             return Err(NoEntry::IsPath);
+        }
+        if attribute.contains('(') {
+            return Err(NoEntry::IsCall);
         }
         if !is_dotted(module) || !is_dotted(attribute) {
             return Err(NoEntry::Names);
@@ -212,4 +254,18 @@ pub struct WatchSettings {
     pub requests: NonZeroU32,
     /// Share of 5xx that is too much, in percent.
     pub errors_percent: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_found_in_urls() {
+        assert_eq!(password("postgres://shop:hunter22@db:5432/shop"), Some("hunter22"));
+        assert_eq!(password("redis://:p@ss:word@cache"), Some("p@ss:word"));
+        for none in ["postgres://shop@db/shop", "https://db/a:b@c", "shop:hunter22@db", ""] {
+            assert_eq!(password(none), None, "{none}");
+        }
+    }
 }
