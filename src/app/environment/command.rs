@@ -19,6 +19,10 @@ use crate::config::source::without;
 /// How long an environment may take to be made. Whoever compiles scientific packages needs a while.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
+/// What is shorter is no secret but a switch or a number (`PIP_NO_INDEX = "1"`), and to cut it out of an installer's words
+/// would leave nothing that could be read.
+const SHORTEST_SECRET: usize = 6;
+
 /// Who runs commands for an app, and who hears of them.
 pub(super) struct Commands<'a> {
     app: &'a App,
@@ -43,6 +47,13 @@ impl<'a> Commands<'a> {
 
     pub(super) fn app(&self) -> &'a App {
         self.app
+    }
+
+    /// Tells what comes next.
+    pub(super) fn step(&self, line: &str) {
+        if let Some(progress) = self.progress {
+            progress.step(line);
+        }
     }
 
     /// Runs something to its end; that it failed is for the caller to see.
@@ -117,7 +128,8 @@ impl<'a> Commands<'a> {
                 answer = Some(said.trim().to_owned());
                 return;
             }
-            let line = without(line, secrets(settings).map(Secret::expose));
+            let long = secrets(settings).map(Secret::expose).filter(|secret| secret.len() >= SHORTEST_SECRET);
+            let line = without(line, long);
             if let Some(progress) = progress {
                 progress.line(&line);
             }
