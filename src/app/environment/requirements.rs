@@ -246,3 +246,90 @@ pub(super) fn name_of(requirement: &str) -> Option<String> {
     }
     (!name.is_empty()).then_some(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files of a directory, read from the first one on.
+    fn read_all(files: &[(&str, &str)]) -> Result<(Requirements, String), Failure> {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let mut digester = Digester::new("test");
+        let requirements = read(&directory.path().join(files[0].0), directory.path(), &mut digester)?;
+        Ok((requirements, digester.key()))
+    }
+
+    fn requirements(files: &[(&str, &str)]) -> Requirements {
+        read_all(files).unwrap().0
+    }
+
+    fn names(text: &str) -> Vec<String> {
+        requirements(&[("requirements.txt", text)]).named.into_iter().collect()
+    }
+
+    #[test]
+    fn packages_are_known_by_their_names() {
+        let text = "\u{feff}Flask==3.1 ; python_version > '3.8'\n# not this\nDjango_REST.framework[all]>=3 # but this\n\
+                    -i https://example.com/simple#fragment\n--pre\n  gunicorn \\\n  ==23.0\nmy-lib @ https://example.com/x.whl\n\
+                    https://example.com/other.whl\ngit+https://example.com/repo@main#egg=named\n";
+        assert_eq!(names(text), ["django-rest-framework", "flask", "gunicorn", "my-lib"]);
+    }
+
+    #[test]
+    fn files_are_included_relative_to_whoever_names_them() {
+        let files = [
+            (
+                "requirements/prod.txt",
+                "-r base.txt\n--requirement=../more.txt\n-c'constraints.txt'\n-r https://example.com/x.txt\n",
+            ),
+            ("requirements/base.txt", "flask\n-r prod.txt\n-rbase.txt\n"),
+            ("more.txt", "--constraint requirements/constraints.txt\nredis\n"),
+            ("requirements/constraints.txt", "celery<6\n"),
+        ];
+        assert_eq!(requirements(&files).named.into_iter().collect::<Vec<_>>(), ["celery", "flask", "redis"]);
+        // Each of them is part of the whole.
+        let key = read_all(&files).unwrap().1;
+        assert_eq!(key, read_all(&files).unwrap().1);
+        for index in 0..files.len() {
+            let mut changed = files;
+            let text = format!("{}# changed\n", files[index].1);
+            changed[index].1 = &text;
+            assert_ne!(key, read_all(&changed).unwrap().1, "{}", files[index].0);
+        }
+        let failure = read_all(&files[..3]).unwrap_err();
+        assert!(failure.why.contains("constraints.txt, which"), "{failure}");
+        assert!(failure.why.ends_with("includes, cannot be read: there is no such file"), "{failure}");
+    }
+
+    #[test]
+    fn hashes_and_links_are_noticed() {
+        let hashed = |text: &str| requirements(&[("requirements.txt", text)]).hashed;
+        assert!(hashed("flask==3.1 \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\n"));
+        assert!(hashed("--require-hashes\nflask==3.1\n"));
+        assert!(!hashed("flask==3.1 # --hash=sha256:00\n"));
+        let editable = |text: &str| requirements(&[("requirements.txt", text)]).editable;
+        assert!(editable("-e .\n") && editable("--editable=./x\n"));
+        assert!(!editable("--extra-index-url https://example.com\n./x\n"));
+    }
+
+    #[test]
+    fn files_without_an_end_are_refused() {
+        let mut files: Vec<(String, String)> =
+            (0..300).map(|number| (format!("{number}.txt"), format!("-r {}.txt\n", number + 1))).collect();
+        files.push(("300.txt".to_owned(), String::new()));
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let failure = read_all(&files).unwrap_err();
+        assert!(failure.why.contains("more than 256 files"), "{failure}");
+        // A pipe has no end, and nobody may ever write to it.
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("requirements.txt");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let failure = read(&pipe, directory.path(), &mut Digester::new("test")).unwrap_err();
+        assert!(failure.why.contains("it is not a file"), "{failure}");
+    }
+}
