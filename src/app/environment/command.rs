@@ -44,6 +44,13 @@ impl<'a> Commands<'a> {
         self.app
     }
 
+    /// Tells what comes next.
+    pub(super) fn step(&self, line: &str) {
+        if let Some(progress) = self.progress {
+            progress.step(line);
+        }
+    }
+
     /// Runs something to its end; that it failed is for the caller to see.
     ///
     /// # Errors

@@ -72,26 +72,32 @@ impl Installer<'_> {
     /// # Errors
     /// It could not be made.
     pub(super) async fn make(&self, python: &Python) -> Result<(), Failure> {
-        let (command, by) = match (self.uv, python) {
+        let (mut command, failed) = match (self.uv, python) {
             (Some(uv), python) => {
                 let mut command = words(&uv.program, &["venv", "--no-project", "--python"]);
-                command.push(match python {
-                    Python::Here(interpreter) => interpreter.path.clone().into(),
-                    Python::Fetched(request) => request.into(),
-                });
-                (command, "uv venv")
+                let (python, failed) = match python {
+                    Python::Here(interpreter) => {
+                        (interpreter.path.clone().into(), "`uv venv` could not make an environment".to_owned())
+                    }
+                    Python::Fetched(request) => {
+                        (request.into(), format!("Python {request} is not here, and uv could not fetch it"))
+                    }
+                };
+                command.push(python);
+                (command, failed)
             }
-            (None, Python::Here(Interpreter { path, .. })) => (words(path, &["-m", "venv"]), "python -m venv"),
+            (None, Python::Here(Interpreter { path, .. })) => {
+                (words(path, &["-m", "venv"]), "`python -m venv` could not make an environment".to_owned())
+            }
             // Only uv, which was there a moment ago, was to fetch it.
             (None, Python::Fetched(request)) => {
                 return Err(Failure::new(format!("Python {request} is not here, and uv neither")));
             }
         };
-        let mut command = command;
         command.push(self.environment.into());
         let home = self.commands.app().place.home();
         let outcome = self.commands.run(command, &home, self.environ).await?;
-        fine(outcome, &format!("`{by}` could not make an environment"))
+        fine(outcome, &failed)
     }
 
     /// Everything that `source` says. `hashed`: everything must have a hash.
@@ -168,7 +174,7 @@ impl Installer<'_> {
         let uv = match self.uv {
             Some(uv) => uv,
             None => {
-                fetched = self.fetch_uv().await?;
+                fetched = self.fetch_uv(directory).await?;
                 &fetched
             }
         };
@@ -181,7 +187,7 @@ impl Installer<'_> {
             command.push((&file).into());
             command.extend(wanted.map(OsString::from));
             fine(self.commands.run(command, directory, &environ).await?, failed)?;
-            let outcome = self.uv_install(uv, vec!["-r".into(), file.into()], directory).await?;
+            let outcome = self.uv_install(uv, vec!["--no-deps".into(), "-r".into(), file.into()], directory).await?;
             return fine(outcome, failed);
         }
         let mut command = words(&uv.program, &["sync", "--no-install-project", "--compile-bytecode", "--python"]);
@@ -190,21 +196,23 @@ impl Installer<'_> {
         fine(self.commands.run(command, directory, &environ).await?, failed)
     }
 
-    /// Only uv reads its locks. What it is fetched into is no part of any environment.
-    async fn fetch_uv(&self) -> Result<Uv, Failure> {
+    /// Only uv reads its locks. What it is fetched into is no part of any environment. `directory`: the lock's, which what is
+    /// said about where packages come from may be relative to.
+    async fn fetch_uv(&self, directory: &Path) -> Result<Uv, Failure> {
         let app = self.commands.app();
         let place = app.place.cache().join("uv-program");
         let program = place.join("bin/uv");
         if let Some(uv) = Uv::at(self.commands, program.clone(), self.environ).await {
             return Ok(uv);
         }
+        self.commands.step("fetching uv, which uv.lock needs");
         super::remove(&place).await?;
         let helper = Installer { environment: &place, uv: None, ..*self };
         let mut command = words(&self.python(), &["-m", "venv"]);
         command.push((&place).into());
         let failed = "uv.lock needs uv, which is not here and could not be fetched";
         fine(self.commands.run(command, &app.place.home(), self.environ).await?, failed)?;
-        let outcome = helper.run_install(vec!["uv".into()], &app.place.home()).await?;
+        let outcome = helper.run_install(vec!["uv".into()], directory).await?;
         fine(outcome, failed)?;
         match Uv::at(self.commands, program, self.environ).await {
             Some(uv) => Ok(uv),

@@ -198,7 +198,11 @@ async fn blocking<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) 
 /// Removes what is at `path`, whatever it is, without following links.
 async fn remove(path: &Path) -> Result<(), Failure> {
     let gone = path.to_owned();
-    match blocking(move || std::fs::remove_dir_all(gone)).await? {
+    let removing = move || match std::fs::remove_dir_all(&gone) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => std::fs::remove_file(&gone),
+        result => result,
+    };
+    match blocking(removing).await? {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Failure::new(format!("{} cannot be removed: {error}", path.display())))
         }
