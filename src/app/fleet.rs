@@ -341,7 +341,6 @@ impl Crew {
     }
 
     fn has_ended(&mut self, number: u32, end: End) {
-        self.stage.give_back(number);
         let Some(member) = self.members.remove(&number) else { return };
         let lived = member.phase != Phase::Starting && member.began.elapsed() >= LIVED;
         if let Some(server) = &member.server {

@@ -41,6 +41,8 @@ pub(super) fn environ(app: &App) -> Environ {
             environ.set(name, app.place.cache().join(directory));
         }
     }
+    // So that it is found should the gateway and the keeper be killed at once.
+    environ.set(PLACE, app.place.root());
     environ
 }
 
