@@ -129,6 +129,7 @@ impl Fleet {
             members: BTreeMap::new(),
             failures: 0,
             next_start: Instant::now(),
+            last_failed: Instant::now(),
             view: seen,
         };
         let task = tokio::spawn(crew.run(received, told));
@@ -201,6 +202,7 @@ struct Crew {
     failures: u32,
     /// When the next may be started.
     next_start: Instant,
+    last_failed: Instant,
     view: watch::Sender<View>,
 }
 
@@ -247,6 +249,7 @@ impl Crew {
         self.show(|_| {});
         loop {
             let short_of = self.active() < self.wanted;
+            let well_at = self.well_at();
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Order::Enter(done)) => {
@@ -258,6 +261,7 @@ impl Crew {
                 },
                 Some(event) = events.recv() => self.heard(event),
                 () = tokio::time::sleep_until(self.next_start), if short_of => self.fill(),
+                () = tokio::time::sleep_until(well_at.unwrap_or(self.last_failed)), if well_at.is_some() => self.is_well(),
             }
             self.show(|_| {});
         }
@@ -291,6 +295,26 @@ impl Crew {
                 self.next_start = Instant::now() + pause(self.failures);
             }
         }
+    }
+
+    /// When workers will have served for so long that failures before do not count any more.
+    fn well_at(&self) -> Option<Instant> {
+        let ready = self.members.values().filter(|member| member.phase == Phase::Ready && self.failures > 0);
+        let since = ready.map(|member| member.began).min()?.max(self.last_failed);
+        since.checked_add(LIVED)
+    }
+
+    fn is_well(&mut self) {
+        if self.failures >= CRASH_LOOP {
+            tracing::info!(app = &*self.launch.app.name, release = self.launch.release, "app does not crash any more");
+        }
+        self.failures = 0;
+        self.next_start = Instant::now();
+        self.show(|view| {
+            view.failure = None;
+            view.crashing = false;
+        });
+        self.publish();
     }
 
     fn start(&mut self) {
@@ -334,6 +358,8 @@ impl Crew {
             Phase::Starting | Phase::Ready => member.phase = Phase::Ready,
             Phase::Leaving => return,
         }
+        // What was in the way of a start is not any more: whoever else is missing need not wait.
+        self.next_start = Instant::now();
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let (app, release) = (&*self.launch.app.name, self.launch.release);
         tracing::info!(app, release, worker = number, pid = member.pid, milliseconds, "worker ready");
@@ -359,7 +385,8 @@ impl Crew {
     fn has_failed(&mut self, number: u32, failure: Failure, lived: bool) {
         self.failures = if lived { 1 } else { self.failures.saturating_add(1) };
         let pause = if lived { Duration::ZERO } else { pause(self.failures) };
-        self.next_start = Instant::now() + pause;
+        self.last_failed = Instant::now();
+        self.next_start = self.last_failed + pause;
         let (app, release) = (&*self.launch.app.name, self.launch.release);
         let seconds = pause.as_secs();
         if self.failures == CRASH_LOOP {

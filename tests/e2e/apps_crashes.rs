@@ -5,10 +5,11 @@ use crate::harness::eventually;
 
 /// Workers that a file keeps from starting, not where the module is only looked at.
 fn crashes_while(flag: &str) -> String {
-    wsgi("one") + &format!(
-        "\n\nif 'XDG_RUNTIME_DIR' in os.environ and os.path.exists(os.environ['HOME'] + '/{flag}'):\n    \
+    wsgi("one")
+        + &format!(
+            "\n\nif 'XDG_RUNTIME_DIR' in os.environ and os.path.exists(os.environ['HOME'] + '/{flag}'):\n    \
          print('the disk is full', flush=True)\n    os._exit(9)\n"
-    )
+        )
 }
 
 #[test]

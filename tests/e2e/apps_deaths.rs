@@ -167,7 +167,8 @@ fn an_app_is_run_by_one_gateway_at_a_time() {
     let site = Plan::new(&wsgi("one"), "workers = 1").start();
     let pids = site.pids("shop");
     let text = std::fs::read_to_string(site.gateway.config_path()).unwrap();
-    let other = text.replace(&site.port().to_string(), "@http@").replace(&site.gateway.port("admin").to_string(), "@admin@");
+    let other =
+        text.replace(&site.port().to_string(), "@http@").replace(&site.gateway.port("admin").to_string(), "@admin@");
     let other = crate::harness::Gateway::start(&other);
     other.log_line("it is told why", |line| {
         line["reason"].as_str().is_some_and(|reason| reason.contains("another gateway runs this app"))

@@ -48,7 +48,10 @@ fn a_release_that_does_not_start_changes_nothing() {
     fails(&site, &["before it was ready", "LookupError: where is it?"]);
     site.write("shop/app.py", &in_workers("print('I take my time', flush=True); time.sleep(600)"));
     fails(&site, &["was not ready within start_timeout, 2s", "I take my time"]);
-    site.write("shop/app.py", &wsgi("two").replace("return answer(start, \"ok\")", "return answer(start, 'no', '500 No')"));
+    site.write(
+        "shop/app.py",
+        &wsgi("two").replace("return answer(start, \"ok\")", "return answer(start, 'no', '500 No')"),
+    );
     fails(&site, &["500", "health"]);
     // What is good is released after all that was not; numbers and names are as if nothing had been.
     site.write("shop/app.py", &wsgi("good"));
@@ -57,9 +60,10 @@ fn a_release_that_does_not_start_changes_nothing() {
     load.end_well();
     assert_eq!(site.app("shop")["trouble"], serde_json::Value::Null);
     site.serves();
-    let highest = site.servers().into_iter().map(|server| {
-        server["server"].as_str().unwrap().strip_prefix("worker-").unwrap().parse::<u32>().unwrap()
-    });
+    let highest = site
+        .servers()
+        .into_iter()
+        .map(|server| server["server"].as_str().unwrap().strip_prefix("worker-").unwrap().parse::<u32>().unwrap());
     assert!(highest.max().unwrap() <= 4, "{:?}", site.servers());
 }
 
@@ -87,13 +91,22 @@ fn what_health_warm_up_and_hooks_say_counts() {
     let (status, _) = site.command("rollback", &["shop"]);
     assert!(status.success());
     eventually("one is left", || (site.there("releases").len() == 1 && site.there("run").len() == 2).then_some(()));
-    site.write("shop/app.py", &wsgi("two").replace("\"/pid\"", "\"/healthz\"").replace("str(os.getpid())", "'', '503 Not yet'"));
+    site.write(
+        "shop/app.py",
+        &wsgi("two").replace("\"/pid\"", "\"/healthz\"").replace("str(os.getpid())", "'', '503 Not yet'"),
+    );
     fails(&site, &["was not ready within start_timeout", "503"]);
-    site.write("shop/app.py", &wsgi("two").replace("\"/pid\"", "\"/warmer\"").replace("str(os.getpid())", "'', '502 Cold'"));
+    site.write(
+        "shop/app.py",
+        &wsgi("two").replace("\"/pid\"", "\"/warmer\"").replace("str(os.getpid())", "'', '502 Cold'"),
+    );
     fails(&site, &["/warmer of warm_up failed", "502"]);
     site.write("shop/app.py", &wsgi("two"));
     site.write("shop/hook.py", "import sys\nprint('cannot migrate: the table is gone')\nsys.exit(7)");
-    fails(&site, &["`python hook.py` of pre_release failed: it exited with code 7", "cannot migrate: the table is gone"]);
+    fails(
+        &site,
+        &["`python hook.py` of pre_release failed: it exited with code 7", "cannot migrate: the table is gone"],
+    );
     site.write("shop/hook.py", "print('well')");
     site.release();
     assert_eq!(site.get("/version").text(), "two");
@@ -105,7 +118,13 @@ fn a_release_that_answers_500_is_taken_back() {
     let lines = "workers = 2\nwatch = { period = \"60s\", requests = 10, errors = \"20%\" }";
     let site = Plan::new(&wsgi("one"), lines).start();
     let before = site.pids("shop");
-    site.write("shop/app.py", &wsgi("two").replace("return answer(start, VERSION)\n    if path == \"/pid\"", "return answer(start, 'no', '500 No')\n    if path == \"/pid\""));
+    site.write(
+        "shop/app.py",
+        &wsgi("two").replace(
+            "return answer(start, VERSION)\n    if path == \"/pid\"",
+            "return answer(start, 'no', '500 No')\n    if path == \"/pid\"",
+        ),
+    );
     let load = Load::of_gets(site.port());
     let output = site.no_release();
     let tally = load.end();
@@ -142,7 +161,10 @@ fn a_release_that_is_good_stays_after_it_was_watched() {
 fn a_release_whose_workers_die_is_taken_back() {
     let lines = "workers = 1\nwatch = { period = \"60s\", requests = 3, errors = \"50%\" }";
     let site = Plan::new(&wsgi("one"), lines).start();
-    let fatal = wsgi("two").replace("return answer(start, VERSION)\n    if path == \"/pid\"", "os.kill(os.getppid(), 9)\n    if path == \"/pid\"");
+    let fatal = wsgi("two").replace(
+        "return answer(start, VERSION)\n    if path == \"/pid\"",
+        "os.kill(os.getppid(), 9)\n    if path == \"/pid\"",
+    );
     site.write("shop/app.py", &fatal);
     let load = Load::of_gets(site.port());
     let output = site.no_release();

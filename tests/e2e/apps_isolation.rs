@@ -11,7 +11,14 @@ const SECRET: &str = "correct-horse-battery-staple";
 
 /// What every process has, whatever is configured.
 const HANDFUL: [&str; 9] = [
-    "HOME", "LANG", "PASSERELLE_APP", "PASSERELLE_PLACE", "PASSERELLE_RELEASE", "PATH", "PYTHONUNBUFFERED", "VIRTUAL_ENV",
+    "HOME",
+    "LANG",
+    "PASSERELLE_APP",
+    "PASSERELLE_PLACE",
+    "PASSERELLE_RELEASE",
+    "PATH",
+    "PYTHONUNBUFFERED",
+    "VIRTUAL_ENV",
     "XDG_RUNTIME_DIR",
 ];
 
@@ -31,14 +38,22 @@ fn a_process_has_the_variables_that_are_promised_and_no_other() {
         .start();
     let found = environ(&site);
     let expected = [
-        ("COLOUR", "red"), ("NUMBER", "5"), ("BOTH", "of env"), ("PLAIN", "1"), ("QUOTED", "a b"), ("CHOSEN", "passed on"),
+        ("COLOUR", "red"),
+        ("NUMBER", "5"),
+        ("BOTH", "of env"),
+        ("PLAIN", "1"),
+        ("QUOTED", "a b"),
+        ("CHOSEN", "passed on"),
     ];
     for (name, value) in expected {
         assert_eq!(found.get(name).map(String::as_str), Some(value), "{name}");
     }
     // uWSGI adds two of its own.
-    let known: BTreeSet<&str> =
-        HANDFUL.into_iter().chain(expected.map(|(name, _)| name)).chain(["UWSGI_ORIGINAL_PROC_NAME", "UWSGI_RELOADS"]).collect();
+    let known: BTreeSet<&str> = HANDFUL
+        .into_iter()
+        .chain(expected.map(|(name, _)| name))
+        .chain(["UWSGI_ORIGINAL_PROC_NAME", "UWSGI_RELOADS"])
+        .collect();
     let more: Vec<_> = found.keys().filter(|name| !known.contains(name.as_str())).collect();
     assert!(more.is_empty(), "{more:?}");
     assert_eq!(found["HOME"], site.place().join("home").to_str().unwrap());
@@ -132,7 +147,10 @@ fn users_are_kept_apart() {
         let text = text.replace("@dir@", directory.path().to_str().unwrap()).replace("@http@", "8080");
         std::fs::write(&path, text).unwrap();
         let (status, output) = passerelle(&["check", "--config", path.to_str().unwrap()]);
-        assert!(!status.success() && output.contains("only a gateway that runs as root can run an app as `nobody`"), "{output}");
+        assert!(
+            !status.success() && output.contains("only a gateway that runs as root can run an app as `nobody`"),
+            "{output}"
+        );
         return;
     }
     let environment = "env = { TOKEN = \"not-for-others-1234\" }";
@@ -178,6 +196,8 @@ fn users_are_kept_apart() {
     assert_eq!(mode & 0o007, 0, "{mode:o}");
     refused(format!("/other/read?{}/app.py", code.display()));
     assert!(site.get(&format!("/read?{}/app.py", code.display())).text().contains("VERSION"));
-    eventually("both are as they were", || (site.pids("shop").contains(&shop) && site.pids("other").contains(&others)).then_some(()));
+    eventually("both are as they were", || {
+        (site.pids("shop").contains(&shop) && site.pids("other").contains(&others)).then_some(())
+    });
     let _ = BARE;
 }

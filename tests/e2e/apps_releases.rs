@@ -101,8 +101,10 @@ fn a_release_may_be_of_another_directory() {
 /// Requests end where they began, whatever is released meanwhile, and however few releases are kept.
 #[test]
 fn what_an_old_release_runs_it_finishes() {
-    let late = wsgi("one").replace("import time", "import late, time").replace("return answer(start, VERSION)\n    if path == \"/say\"",
-        "import later\n        return answer(start, VERSION + later.word)\n    if path == \"/say\"");
+    let late = wsgi("one").replace("import time", "import late, time").replace(
+        "return answer(start, VERSION)\n    if path == \"/say\"",
+        "import later\n        return answer(start, VERSION + later.word)\n    if path == \"/say\"",
+    );
     let plan = Plan::new(&late, "workers = 2\nkeep = 1").file("late.py", "").file("later.py", "word = ' to the end'\n");
     let site = plan.start();
     let flag = site.path().join("flag");

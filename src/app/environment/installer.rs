@@ -11,6 +11,7 @@ use super::survey::{Note, survey};
 use crate::app::App;
 use crate::app::environ::Environ;
 use crate::app::failure::Failure;
+use crate::app::launch::PLACE;
 
 /// What whoever installs must not do: ask, colour, look for news of itself.
 const QUIETLY: [(&str, &str); 7] = [

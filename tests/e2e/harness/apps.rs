@@ -143,8 +143,6 @@ pub fn test_python() -> String {
 /// A gateway with apps, and the place that it keeps them in.
 pub struct Site {
     pub gateway: Gateway,
-    /// What is to be forgiven at the end.
-    leaves_processes: bool,
 }
 
 /// What to make of one.
@@ -218,7 +216,8 @@ impl Plan {
     pub fn text(&self) -> String {
         let server = if self.upper.contains("[server]") { "" } else { "[server]\n" };
         let upper = self.upper.replace("[server]", "[server]\nstate_directory = \"@dir@/state\"");
-        let server = if server.is_empty() { String::new() } else { "[server]\nstate_directory = \"@dir@/state\"\n".into() };
+        let server =
+            if server.is_empty() { String::new() } else { "[server]\nstate_directory = \"@dir@/state\"\n".into() };
         let directory = self.directory.clone().unwrap_or_else(|| "@dir@/shop".to_owned());
         let entry = self.entry.as_deref().unwrap_or("app:app");
         let environment = self.environment.clone().unwrap_or_else(test_python);
@@ -242,7 +241,7 @@ impl Plan {
             }
             command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         });
-        Site { gateway, leaves_processes: false }
+        Site { gateway }
     }
 
     /// Starts the gateway and waits until every worker serves.
@@ -366,23 +365,13 @@ impl Site {
         let keepers = self.processes().into_iter().filter(|(_, command)| command.contains("app-keeper"));
         keepers.map(|(pid, _)| pid).collect()
     }
-
-    /// Lines of the log that an app has written.
-    pub fn said(&self) -> Vec<Value> {
-        self.gateway.log().into_iter().filter(|line| line.get("pid").is_some()).collect()
-    }
-
-    /// What runs may go on for a moment.
-    pub fn leave_processes(&mut self) {
-        self.leaves_processes = true;
-    }
 }
 
 /// Whatever happened before: when the gateway ends, by whatever death, everything does.
 impl Drop for Site {
     fn drop(&mut self) {
         self.gateway.kill();
-        if std::thread::panicking() || self.leaves_processes {
+        if std::thread::panicking() {
             return;
         }
         let (path, own) = (self.path().to_owned(), self.gateway.id());
@@ -398,7 +387,8 @@ fn processes_of(place: &Path, gateway: u32) -> Vec<(i32, String)> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
         let (command, environ) = (read("cmdline"), read("environ"));
-        let works_in = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| has(cwd.as_os_str().as_encoded_bytes()));
+        let works_in =
+            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| has(cwd.as_os_str().as_encoded_bytes()));
         let is_ours = has(&environ) || works_in || has(&command);
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         // The commands of the test itself name the configuration.
