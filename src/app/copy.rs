@@ -39,7 +39,9 @@ pub(super) fn copy(from: &Path, to: &Path, state: &Path, account: &Account) -> i
     let from = from.canonicalize().map_err(|error| named(from, &error))?;
     let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
     let mut copying = Copying { account, state: &state, files: 0, bytes: 0 };
-    copying.directory(&from, to)
+    copying.directory(&from, to)?;
+    // There is more in it than code, often enough, and it is nobody else's.
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).map_err(|error| named(to, &error))
 }
 
 impl Copying<'_> {

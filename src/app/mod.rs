@@ -44,6 +44,12 @@ impl App {
         code_is_there(settings, problems);
         let account = Account::of(name, settings, problems)?;
         let place = Place::new(state, name, &account);
+        if !place.has_room_for_sockets() {
+            let message = format!("the sockets of app `{name}` would have longer names than the system takes");
+            let help = format!("set state_directory of [server] to something shorter than {}", state.display());
+            problems.push(Problem::error(&settings.span, message).help(help));
+            return None;
+        }
         Some(App { name: Arc::from(name), settings: settings.clone(), account, place })
     }
 }

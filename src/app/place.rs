@@ -6,6 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::account::Account;
 
+/// The longest path of a Unix socket, in bytes.
+const LONGEST_ADDRESS: usize = 107;
+
+/// About the longest that is put into the directory of sockets: release, worker, and what gunicorn listens at beside.
+const SOCKET_NAME: &str = "/99999-999/gunicorn.ctl";
+
 /// The directory of one app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -51,6 +57,11 @@ impl Place {
     /// Sockets of workers.
     pub(super) fn sockets(&self) -> PathBuf {
         self.root.join("run")
+    }
+
+    /// Whether the sockets of workers can be bound: their whole paths are part of their addresses, which are short.
+    pub(super) fn has_room_for_sockets(&self) -> bool {
+        self.sockets().as_os_str().len().saturating_add(SOCKET_NAME.len()) <= LONGEST_ADDRESS
     }
 
     /// Names the release that serves.
