@@ -133,9 +133,6 @@ fn mode(path: &Path) -> u32 {
     std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o777
 }
 
-/// A bare server in an environment that anybody may use: what the system's Python can do.
-const BARE: &str = "wheels = 'wheels'";
-
 /// Two apps of two users, neither of which is the gateway's.
 #[test]
 fn users_are_kept_apart() {
@@ -199,5 +196,4 @@ fn users_are_kept_apart() {
     eventually("both are as they were", || {
         (site.pids("shop").contains(&shop) && site.pids("other").contains(&others)).then_some(())
     });
-    let _ = BARE;
 }
