@@ -24,6 +24,7 @@ use std::num::NonZeroUsize;
 
 pub(super) use self::auth::api_keys;
 pub use self::auth::{wrong_key_name, wrong_scope};
+pub use self::server::state_directory;
 use super::node::Node;
 use super::problem::Problem;
 use super::reader::Table;
