@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use super::{print_error, print_problems};
 use crate::admin::control::protocol::{Answer, Command, Request, line};
-use crate::config::{self, Outside};
-
-/// The control socket of `passerelle serve`, in its state directory.
-pub(super) const SERVE_SOCKET: &str = "control.sock";
+use crate::config::{self, CONTROL_SOCKET, Outside};
 
 /// How long the gateway may take to build a configuration.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,7 +78,7 @@ fn socket_of_serve(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok().filter(|path| !path.exists())?;
     let (directory, name) = (path.parent()?.canonicalize().ok()?, path.file_name()?.to_str()?);
     let state = config::state_directory(&directory, name, &Outside::new(&|name| std::env::var_os(name)));
-    Some(state.join(SERVE_SOCKET)).filter(|socket| socket.exists())
+    Some(state.join(CONTROL_SOCKET)).filter(|socket| socket.exists())
 }
 
 /// Asks the gateway, and tells each line of progress. `patience`: from one word of the gateway to the next.

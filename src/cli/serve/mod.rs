@@ -20,7 +20,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::control::SERVE_SOCKET;
 use super::run::Start;
 use super::{Exit, print_error};
 use crate::config::settings::{AdminSettings, AppServer};
@@ -151,7 +150,7 @@ impl Serve {
             tls: self.tls(&state)?,
             address,
             admin,
-            control: state.join(SERVE_SOCKET),
+            control: state.join(crate::config::CONTROL_SOCKET),
             workers: self.workers,
             threads: self.threads,
             server: self
