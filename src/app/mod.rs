@@ -15,10 +15,13 @@ mod process;
 mod progress;
 mod records;
 pub mod report;
+mod scale;
 pub mod shim;
 mod stage;
 mod store;
 mod sweep;
+pub mod tally;
+mod usage;
 mod worker;
 
 use std::path::Path;

@@ -33,6 +33,8 @@ pub(super) enum Event {
     Started {
         number: u32,
         pid: i32,
+        /// What it and everything below it descends from.
+        keeper: Option<i32>,
     },
     /// It answers.
     Ready {
@@ -117,7 +119,7 @@ async fn live(
         Ok(started) => started,
         Err(error) => return End::Failed(Failure::new(format!("its process could not be started: {error}"))),
     };
-    let _ = events.send(Event::Started { number, pid: process.pid });
+    let _ = events.send(Event::Started { number, pid: process.pid, keeper: process.keeper() });
     let last = LastLines::default();
     let output = output::log(Arc::clone(&launch.app), launch.release, process.pid, written, last.clone());
     let output = tokio::spawn(output);

@@ -120,6 +120,16 @@ impl Server {
         self.slots.busy().saturating_add(self.upgraded.load(Ordering::Relaxed))
     }
 
+    /// Slots that are taken.
+    pub fn busy(&self) -> usize {
+        self.slots.busy()
+    }
+
+    /// How many slots there are; `None`: any number.
+    pub fn slot_count(&self) -> Option<usize> {
+        self.slots.count()
+    }
+
     /// What `/status` tells of it; `weight` is the snapshot's, not the server's.
     pub fn status(&self, weight: u32) -> ServerStatus {
         let report = self.health.report();
