@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::App;
@@ -21,6 +22,7 @@ use super::progress::Progress;
 use super::stage::Stage;
 use super::store::{History, Record, Store};
 use super::sweep::{self, Lock};
+use super::worker::END_PATIENCE;
 use super::tally::{ReleaseOutcome, Tally};
 use crate::config::settings::WatchSettings;
 use crate::upstream::Upstream;
@@ -112,6 +114,8 @@ pub(super) struct Manager {
     history: History,
     serving: Option<Fleet>,
     standing_by: Option<Fleet>,
+    /// Fleets that finish what they have.
+    leaving: JoinSet<()>,
     shown: watch::Sender<Shown>,
     lock: Option<Lock>,
 }
@@ -141,6 +145,7 @@ impl Manager {
             history: History::default(),
             serving: None,
             standing_by: None,
+            leaving: JoinSet::new(),
             shown,
             lock: None,
         };
@@ -153,11 +158,12 @@ impl Manager {
             () = self.work(asks) => return,
             grace = &mut leave => grace.unwrap_or_default(),
         };
-        let fleets = self.serving.take().into_iter().chain(self.standing_by.take());
-        let leaving: Vec<_> = fleets.map(|fleet| tokio::spawn(fleet.leave(grace))).collect();
-        for fleet in leaving {
-            let _ = fleet.await;
+        for fleet in self.serving.take().into_iter().chain(self.standing_by.take()) {
+            self.leaving.spawn(fleet.leave(grace));
         }
+        // Those that were leaving before have their own grace, which may be longer.
+        let all = async { while self.leaving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(grace.saturating_add(END_PATIENCE), all).await;
     }
 
     async fn work(&mut self, mut asks: mpsc::Receiver<Ask>) {
@@ -468,8 +474,9 @@ impl Manager {
     /// Whoever stood by need not any more.
     fn settle(&mut self) {
         if let Some(fleet) = self.standing_by.take() {
-            tokio::spawn(fleet.leave(self.grace));
+            self.leaving.spawn(fleet.leave(self.grace));
         }
+        while self.leaving.try_join_next().is_some() {}
         self.show(None);
     }
 
