@@ -43,6 +43,7 @@ mod overload;
 mod packaging;
 mod proxy_protocol;
 mod python;
+mod serve;
 mod slots;
 mod slow;
 mod slow_clients;
