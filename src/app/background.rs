@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::failure::Failure;
-use super::manager::{Ask, Beginning, Manager, Shown};
+use super::manager::{Ask, Beginning, Manager, Role, Shown};
 use super::progress::Progress;
 use super::report::{self, AppReport};
 use crate::gateway::Gateway;
@@ -62,6 +62,26 @@ impl Apps {
             apps.iter().map(|(name, handle)| report::of(name, &handle.shown.borrow())).collect();
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         reports
+    }
+
+    /// Waits until the app serves for the first time, and tells how it is.
+    ///
+    /// # Errors
+    /// Why it did not start; that is tried again.
+    pub async fn begun(&self, app: &str) -> Result<AppReport, String> {
+        let mut shown = self.lock().get(app).map(|handle| handle.shown.clone()).ok_or_else(|| self.unknown(app))?;
+        loop {
+            let now = shown.borrow_and_update().clone();
+            if now.fleets.iter().any(|(role, ..)| *role == Role::Serving) {
+                return Ok(report::of(app, &now));
+            }
+            if let Some(trouble) = now.trouble {
+                return Err(trouble);
+            }
+            if shown.changed().await.is_err() {
+                return Err("it is not run any more".to_owned());
+            }
+        }
     }
 
     fn ask(

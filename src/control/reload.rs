@@ -9,7 +9,6 @@ use super::Control;
 use super::sockets::BindFailure;
 use super::systemd::{self, State};
 use crate::admin::{Phase, ReloadOutcome, Unavailable};
-use crate::config;
 use crate::config::problem::{Problem, Severity};
 use crate::config::render;
 use crate::config::settings::Settings;
@@ -169,7 +168,7 @@ impl Control {
     }
 
     fn build(&self, before: &Gateway) -> Built {
-        let loaded = config::load(&self.config);
+        let loaded = self.source.load();
         let (file, files) = (Arc::clone(&loaded.file), loaded.files());
         let (gateway, problems) =
             loaded.build(|settings, problems| Gateway::build(settings, Some(before), &self.metrics, problems));
