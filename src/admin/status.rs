@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::apps::{self, AppStatus};
 use super::Shared;
+use super::apps::{self, AppStatus};
 use super::lifecycle::ReloadOutcome;
 use crate::admit::auth::Auth;
 use crate::admit::introspection::Standing;

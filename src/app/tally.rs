@@ -49,12 +49,8 @@ pub enum ReleaseOutcome {
 }
 
 impl ReleaseOutcome {
-    pub const ALL: [ReleaseOutcome; 4] = [
-        ReleaseOutcome::Released,
-        ReleaseOutcome::Failed,
-        ReleaseOutcome::TakenBack,
-        ReleaseOutcome::RolledBack,
-    ];
+    pub const ALL: [ReleaseOutcome; 4] =
+        [ReleaseOutcome::Released, ReleaseOutcome::Failed, ReleaseOutcome::TakenBack, ReleaseOutcome::RolledBack];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -37,16 +37,9 @@ pub(super) enum Event {
         keeper: Option<i32>,
     },
     /// It answers.
-    Ready {
-        number: u32,
-        server: Arc<Server>,
-        took: Duration,
-    },
+    Ready { number: u32, server: Arc<Server>, took: Duration },
     /// It is gone.
-    Ended {
-        number: u32,
-        end: End,
-    },
+    Ended { number: u32, end: End },
 }
 
 /// How a worker came to its end.

@@ -9,6 +9,7 @@
 
 mod abuse;
 mod answers;
+mod app_resources;
 mod asgi;
 mod buffering;
 mod combinations;
