@@ -148,7 +148,7 @@ impl Background {
             let Some(upstream) = gateway.upstreams.get(name) else { continue };
             let handle = self.apps.lock().get(name).cloned();
             if let Some(handle) = handle {
-                let adopt = Ask::Adopt { app: Arc::clone(app), upstream: Arc::clone(upstream) };
+                let adopt = Ask::Adopt { app: Arc::clone(app), upstream: Arc::clone(upstream), grace };
                 // It may be in the middle of a release: whoever reloads does not wait for that.
                 let asks = handle.asks;
                 tokio::spawn(async move { asks.send(adopt).await });

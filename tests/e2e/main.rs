@@ -10,6 +10,14 @@
 mod abuse;
 mod answers;
 mod app_resources;
+mod apps;
+mod apps_crashes;
+mod apps_deaths;
+mod apps_environments;
+mod apps_failures;
+mod apps_isolation;
+mod apps_output;
+mod apps_releases;
 mod asgi;
 mod buffering;
 mod combinations;
