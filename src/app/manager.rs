@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::App;
-use super::copy;
+use super::copy::{self, Origin};
 use super::environment::{self, Recipe};
 use super::failure::Failure;
 use super::fleet::{Fleet, View};
@@ -360,15 +360,15 @@ impl Manager {
 
     /// Code and environment.
     async fn make(&self, id: u64, source: &Source) -> Result<(Record, Arc<Launch>), Failure> {
-        let (from, directory) = match source {
-            Source::Directory(directory) => (directory.clone(), directory.clone()),
-            Source::Current(record) => (self.store.code(record.id), record.directory.clone()),
+        let (from, directory, origin) = match source {
+            Source::Directory(directory) => (directory.clone(), directory.clone(), Origin::Operator),
+            Source::Current(record) => (self.store.code(record.id), record.directory.clone(), Origin::App),
         };
         self.progress.step(format!("release {id}: copying {}", from.display()));
         let began = Instant::now();
         let (app, code) = (Arc::clone(&self.app), self.store.code(id));
         let (copied_for, to) = (Arc::clone(&app), code.clone());
-        let copied = move || copy::copy(&from, &to, copied_for.place.root(), &copied_for.account);
+        let copied = move || copy::copy(&from, &to, copied_for.place.state(), &copied_for.account, origin);
         let copied = blocking(copied).await;
         copied.map_err(|failure| Failure::new(format!("the code cannot be copied: {}", failure.why)))?;
         let recipe = Recipe::find(&self.app, &code).await?;

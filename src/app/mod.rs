@@ -29,8 +29,17 @@ use std::sync::Arc;
 
 use crate::config::problem::Problem;
 use crate::config::settings::AppSettings;
+use crate::gateway::Gateway;
 use account::Account;
 use place::Place;
+
+/// Makes the directory that everything of apps is beneath, if there are any: before others make it, and close it.
+///
+/// # Errors
+/// The system refuses.
+pub fn prepare_state(gateway: &Gateway) -> std::io::Result<()> {
+    if gateway.apps.is_empty() { Ok(()) } else { place::passage(&gateway.settings.server.state_directory) }
+}
 
 /// One `[app.NAME]` of a snapshot. It is compiled only: what runs is with the task that follows it.
 #[derive(Debug)]

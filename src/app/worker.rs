@@ -141,6 +141,7 @@ fn server_of(launch: &Launch, stage: &Stage, number: u32, socket: &Path) -> Arc<
         label: &format!("worker-{number}"),
         socket,
         protocol: launch.protocol(),
+        owner: launch.app.account.ids.as_ref().map(|ids| ids.uid),
         slots: launch.slots(),
     })
 }

@@ -130,6 +130,8 @@ pub enum StartFailure {
     Bind(BindFailure),
     Admin(Unavailable),
     Thread(io::Error),
+    /// The directory of apps cannot be made.
+    State(io::Error),
     Signals(io::Error),
 }
 
@@ -138,6 +140,7 @@ impl fmt::Display for StartFailure {
         match self {
             StartFailure::Bind(failure) => failure.fmt(f),
             StartFailure::Admin(unavailable) => unavailable.fmt(f),
+            StartFailure::State(error) => write!(f, "state_directory of [server] cannot be made: {error}"),
             StartFailure::Thread(error) => write!(f, "a worker thread could not be started: {error}"),
             StartFailure::Signals(error) => write!(f, "signals cannot be handled: {error}"),
         }
@@ -161,6 +164,7 @@ impl Control {
         let apps = Apps::default();
         let (newest_read, counted) = (Arc::clone(&newest), Arc::clone(&metrics));
         let (shared, reloads) = Shared::new(newest_read, counted, Arc::clone(&lifecycle), apps.clone());
+        app::prepare_state(&gateway).map_err(StartFailure::State)?;
         let mut endpoints = Endpoints::new(shared);
         // Probes are answered from here on, while names are resolved: live, but not ready.
         let prepared = endpoints.prepare(&gateway.settings.admin).map_err(StartFailure::Admin)?;

@@ -9,6 +9,7 @@ use super::Control;
 use super::sockets::BindFailure;
 use super::systemd::{self, State};
 use crate::admin::{Phase, ReloadOutcome, Unavailable};
+use crate::app;
 use crate::config::problem::{Problem, Severity};
 use crate::config::render;
 use crate::config::settings::Settings;
@@ -34,6 +35,8 @@ enum Failure {
     Configuration(Vec<Problem>),
     Bind(BindFailure),
     Admin(Unavailable),
+    /// The directory of apps cannot be made.
+    State(std::io::Error),
     /// `[log]` cannot be put in force.
     Log(LogError),
     /// The gateway is about to end.
@@ -48,6 +51,7 @@ impl fmt::Display for Failure {
             Failure::Configuration(_) => f.write_str("the configuration has errors"),
             Failure::Bind(failure) => failure.fmt(f),
             Failure::Admin(unavailable) => unavailable.fmt(f),
+            Failure::State(error) => write!(f, "state_directory of [server] cannot be made: {error}"),
             Failure::Log(error) => error.fmt(f),
             Failure::Leaving => f.write_str("the gateway is about to end"),
             Failure::Internal => f.write_str("the gateway failed to build the new configuration"),
@@ -116,9 +120,12 @@ impl Control {
                 tell(problems);
                 render::human(problems, false)
             }
-            Failure::Bind(_) | Failure::Admin(_) | Failure::Log(_) | Failure::Leaving | Failure::Internal => {
-                failure.to_string()
-            }
+            Failure::Bind(_)
+            | Failure::Admin(_)
+            | Failure::State(_)
+            | Failure::Log(_)
+            | Failure::Leaving
+            | Failure::Internal => failure.to_string(),
         };
         tracing::error!(trigger = trigger.as_str(), reason = %failure,
             "not reloaded: the configuration before serves on");
@@ -144,6 +151,7 @@ impl Control {
         }
         let opened = plane.sockets.open(&gateway).map_err(Failure::Bind)?;
         let names = opened.names();
+        app::prepare_state(&gateway).map_err(Failure::State)?;
         let endpoints = plane.endpoints.prepare(&gateway.settings.admin).map_err(Failure::Admin)?;
         if gateway.settings.log != self.snapshot().settings.log {
             self.log.apply(&gateway.settings.log).map_err(Failure::Log)?;
