@@ -23,6 +23,8 @@ pub(super) struct Launch {
     /// Its own copy of the code.
     pub(super) code: PathBuf,
     pub(super) environment: Environment,
+    /// What the environment is known by.
+    pub(super) key: String,
 }
 
 impl Launch {
@@ -124,7 +126,14 @@ impl Launch {
                 let program = environment.scripts.join("uwsgi");
                 command = Words(vec![program.to_string_lossy().into_owned()]);
                 command.add(&["--socket", &socket, "--chmod-socket=600", "--master", "--processes", "1"]);
-                command.add(&["--threads", &threads, "--enable-threads", "--need-app", "--die-on-term"]);
+                command.add(&[
+                    "--threads",
+                    &threads,
+                    "--enable-threads",
+                    "--need-app",
+                    "--die-on-term",
+                    "--no-orphans",
+                ]);
                 command.add(&["--buffer-size", "65535", "--single-interpreter", "--disable-logging"]);
                 if let Some(root) = environment.scripts.parent() {
                     command.add(&["--virtualenv", &root.to_string_lossy()]);

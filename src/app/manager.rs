@@ -1,12 +1,13 @@
 //! The task that follows one app from snapshot to snapshot: it starts what served last, makes releases, and takes them
 //! back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::App;
@@ -22,6 +23,7 @@ use super::stage::Stage;
 use super::store::{History, Record, Store};
 use super::sweep::{self, Lock};
 use super::tally::{ReleaseOutcome, Tally};
+use super::worker::END_PATIENCE;
 use crate::config::settings::WatchSettings;
 use crate::upstream::Upstream;
 
@@ -45,6 +47,8 @@ pub(super) enum Ask {
     Adopt {
         app: Arc<App>,
         upstream: Arc<Upstream>,
+        /// How long requests to an old release may take.
+        grace: Duration,
     },
     Release {
         directory: Option<PathBuf>,
@@ -112,8 +116,17 @@ pub(super) struct Manager {
     history: History,
     serving: Option<Fleet>,
     standing_by: Option<Fleet>,
+    /// Fleets of old releases that finish what they have.
+    leaving: JoinSet<()>,
+    left: HashMap<tokio::task::Id, Left>,
     shown: watch::Sender<Shown>,
     lock: Option<Lock>,
+}
+
+/// What is known of a fleet that leaves.
+struct Left {
+    launch: Arc<Launch>,
+    view: watch::Receiver<View>,
 }
 
 /// What a manager begins with.
@@ -141,6 +154,8 @@ impl Manager {
             history: History::default(),
             serving: None,
             standing_by: None,
+            leaving: JoinSet::new(),
+            left: HashMap::new(),
             shown,
             lock: None,
         };
@@ -153,11 +168,12 @@ impl Manager {
             () = self.work(asks) => return,
             grace = &mut leave => grace.unwrap_or_default(),
         };
-        let fleets = self.serving.take().into_iter().chain(self.standing_by.take());
-        let leaving: Vec<_> = fleets.map(|fleet| tokio::spawn(fleet.leave(grace))).collect();
-        for fleet in leaving {
-            let _ = fleet.await;
+        for fleet in self.serving.take().into_iter().chain(self.standing_by.take()) {
+            self.leaving.spawn(fleet.leave(grace));
         }
+        // Those that were leaving before have their own grace, which may be longer.
+        let all = async { while self.leaving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(grace.saturating_add(END_PATIENCE), all).await;
     }
 
     async fn work(&mut self, mut asks: mpsc::Receiver<Ask>) {
@@ -167,7 +183,10 @@ impl Manager {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(next), if self.serving.is_none() => match self.begin().await {
-                    Ok(()) => pause = FIRST_PAUSE,
+                    Ok(()) => {
+                        pause = FIRST_PAUSE;
+                        self.shown.send_modify(|shown| shown.trouble = None);
+                    }
                     Err(failure) => {
                         self.not_started(&failure, pause);
                         next = Instant::now() + pause;
@@ -178,6 +197,13 @@ impl Manager {
                     Some(ask) => self.asked(ask).await,
                     None => return,
                 },
+                Some(left) = self.leaving.join_next_with_id(), if !self.leaving.is_empty() => {
+                    let id = left.map_or_else(|error| error.id(), |(id, ())| id);
+                    self.left.remove(&id);
+                    // Nobody needs its code any more.
+                    self.prune().await;
+                    self.show(None);
+                }
             }
         }
     }
@@ -196,7 +222,10 @@ impl Manager {
 
     async fn asked(&mut self, ask: Ask) {
         match ask {
-            Ask::Adopt { app, upstream } => self.adopt(app, upstream).await,
+            Ask::Adopt { app, upstream, grace } => {
+                self.grace = grace;
+                self.adopt(app, upstream).await;
+            }
             Ask::Release { directory, answer } => {
                 let directory = directory.unwrap_or_else(|| self.app.settings.directory.value.clone());
                 let outcome = self.release(Source::Directory(directory)).await;
@@ -286,6 +315,8 @@ impl Manager {
         fleet.enter().await;
         self.serving = Some(fleet);
         self.show(None);
+        // What a gateway that died was in the middle of.
+        self.prune().await;
         Ok(())
     }
 
@@ -294,7 +325,8 @@ impl Manager {
         let code = self.store.code(record.id);
         let recipe = Recipe::find(&self.app, &code).await?;
         let environment = recipe.build(&self.app, &self.progress).await?;
-        Ok(Arc::new(Launch { app: Arc::clone(&self.app), release: record.id, code, environment }))
+        let key = recipe.key().to_owned();
+        Ok(Arc::new(Launch { app: Arc::clone(&self.app), release: record.id, code, environment, key }))
     }
 
     /// Makes a release and switches to it. Until then, nothing that serves is touched.
@@ -345,7 +377,8 @@ impl Manager {
         let (store, made) = (self.store.clone(), record.clone());
         blocking(move || store.made(&made)).await?;
         self.stage.tally.built(began.elapsed());
-        Ok((record, Arc::new(Launch { app, release: id, code, environment })))
+        let key = record.environment.clone();
+        Ok((record, Arc::new(Launch { app, release: id, code, environment, key })))
     }
 
     /// Hooks, workers, health, warm-up; then the switch.
@@ -468,7 +501,9 @@ impl Manager {
     /// Whoever stood by need not any more.
     fn settle(&mut self) {
         if let Some(fleet) = self.standing_by.take() {
-            tokio::spawn(fleet.leave(self.grace));
+            let left = Left { launch: Arc::clone(&fleet.launch), view: fleet.watch() };
+            let id = self.leaving.spawn(fleet.leave(self.grace)).id();
+            self.left.insert(id, left);
         }
         self.show(None);
     }
@@ -496,13 +531,17 @@ impl Manager {
         Ok(format!("release {} of {} serves again", record.id, self.app.name))
     }
 
-    /// Removes what nobody can go back to.
+    /// Removes what nobody can go back to, and nobody runs.
     async fn prune(&self) {
-        let (store, history) = (self.store.clone(), self.history.clone());
+        let (store, mut releases) = (self.store.clone(), self.history.all());
+        let fleets = self.serving.iter().chain(&self.standing_by).map(|fleet| &fleet.launch);
+        let used: Vec<&Arc<Launch>> = fleets.chain(self.left.values().map(|left| &left.launch)).collect();
+        releases.extend(used.iter().map(|launch| launch.release));
+        let mut keys: BTreeSet<String> = used.iter().map(|launch| launch.key.clone()).collect();
         let pruned = blocking(move || {
-            store.prune(&history.all())?;
-            let records = history.all().into_iter().filter_map(|id| store.record(id));
-            Ok(records.map(|record| record.environment).collect::<BTreeSet<String>>())
+            store.prune(&releases)?;
+            keys.extend(releases.iter().filter_map(|id| store.record(*id)).map(|record| record.environment));
+            Ok(keys)
         });
         let pruned = match pruned.await {
             Ok(keys) => environment::prune(&self.app, &keys).await,
@@ -518,7 +557,9 @@ impl Manager {
         let of = |role: Role, fleet: &Fleet| (role, fleet.watch(), fleet.launch.release);
         let fleets = self.serving.iter().map(|fleet| of(Role::Serving, fleet));
         let fleets = fleets.chain(coming.map(|fleet| of(Role::Coming, fleet)));
-        let fleets = fleets.chain(self.standing_by.iter().map(|fleet| of(Role::StandingBy, fleet))).collect();
+        let fleets = fleets.chain(self.standing_by.iter().map(|fleet| of(Role::StandingBy, fleet)));
+        let left = self.left.values().map(|left| (Role::StandingBy, left.view.clone(), left.launch.release));
+        let fleets = fleets.chain(left).collect();
         let releases = self.history.all().into_iter().filter_map(|id| self.store.record(id)).collect();
         self.shown.send_modify(|shown| {
             shown.history = self.history.clone();

@@ -1,5 +1,6 @@
 //! A process of an app as the gateway sees it: started by way of a keeper (see `shim`), watched to its end, asked to stop.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
@@ -14,8 +15,10 @@ use tokio::process::{Child, Command};
 
 use super::App;
 use super::environ::Environ;
+use super::launch::PLACE;
 use super::records::LONGEST_LINE;
 use super::shim::{Asked, Ids, KEEPER, Plan, Told};
+use super::sweep;
 
 /// The program that a keeper is: this very one, even if another has taken its place on the disk.
 #[cfg(not(test))]
@@ -46,6 +49,8 @@ const KEEPER_GRACE: Duration = Duration::from_secs(10);
 pub(super) struct Process {
     /// Of the app's process, not of the keeper.
     pub(super) pid: i32,
+    /// What marks it and what it starts, for whoever has to look for them.
+    place: Option<OsString>,
     told: Lines<BufReader<OwnedReadHalf>>,
     asking: OwnedWriteHalf,
     keeper: Child,
@@ -132,7 +137,8 @@ impl Process {
         let mut line = serde_json::to_vec(plan)?;
         line.push(b'\n');
         asking.write_all(&line).await?;
-        let mut process = Process { pid: 0, told: BufReader::new(told).lines(), asking, keeper };
+        let place = environ.get(PLACE).map(OsStr::to_owned);
+        let mut process = Process { pid: 0, place, told: BufReader::new(told).lines(), asking, keeper };
         let written = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
         match process.next().await {
             Some(Told::Started { pid }) => process.pid = pid,
@@ -160,6 +166,11 @@ impl Process {
         };
         // What the keeper does now takes no time, unless something cannot even be killed.
         let _ = tokio::time::timeout(KEEPER_GRACE, self.keeper.wait()).await;
+        if let (Ended::Lost, Some(place)) = (ended, self.place.clone()) {
+            // The kernel ends the process, but not what that has started; nobody else is left who could.
+            let group = self.pid;
+            let _ = tokio::task::spawn_blocking(move || sweep::end_group(&place, group)).await;
+        }
         ended
     }
 

@@ -1,12 +1,13 @@
 //! Before an app is started: nobody else runs it, and nothing is left of a gateway that died.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, kill_process};
 
 use super::launch::PLACE;
 use super::place::{Place, named};
@@ -43,9 +44,7 @@ pub(super) fn lock(place: &Place) -> io::Result<Lock> {
 /// Ends every process that a gateway before this one has left here, and removes their sockets. Returns how many there
 /// were. Blocks until they are gone.
 pub(super) fn sweep(place: &Place) -> usize {
-    let mut marker = Vec::from(PLACE.as_bytes());
-    marker.push(b'=');
-    marker.extend_from_slice(place.root().as_os_str().as_bytes());
+    let marker = marker(place.root().as_os_str());
     let deadline = Instant::now() + PATIENCE;
     let mut most = 0;
     loop {
@@ -63,6 +62,21 @@ pub(super) fn sweep(place: &Place) -> usize {
         let _ = fs::remove_dir_all(entry.path());
     }
     most
+}
+
+/// Kills what is left in a group of processes whose first process was started for `place`. Blocks for a moment.
+pub(super) fn end_group(place: &OsStr, group: i32) {
+    // Its number may be another's by now.
+    for pid in marked(&marker(place)) {
+        if getpgid(Some(pid)).is_ok_and(|of| of.as_raw_pid() == group) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// The variable of every process that is started for the place.
+fn marker(place: &OsStr) -> Vec<u8> {
+    [PLACE.as_bytes(), b"=", place.as_bytes()].concat()
 }
 
 /// The processes whose environment has the variable. Those that are dead and not yet buried have none.

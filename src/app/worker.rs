@@ -66,6 +66,8 @@ pub(super) async fn run(
         Ok(directory) => live(&launch, &stage, number, &directory, stop, &events).await,
         Err(error) => End::Failed(Failure::new(format!("its socket's directory could not be made: {error}"))),
     };
+    // Here, since the fleet may have been dropped.
+    stage.give_back(number);
     // The fleet may be gone.
     let _ = events.send(Event::Ended { number, end });
 }

@@ -54,7 +54,7 @@ enum Command {
     )]
     Serve {
         #[command(flatten)]
-        serve: serve::Serve,
+        serve: serve::ServeArguments,
     },
     /// Serve until SIGTERM or SIGINT; SIGHUP or a change of the file reloads it
     #[command(override_usage = "passerelle run [--config FILE]")]

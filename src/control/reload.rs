@@ -131,7 +131,8 @@ impl Control {
         let before = self.snapshot();
         // Reading files and compiling may take long; probes and /metrics go on meanwhile.
         let this = Arc::clone(self);
-        let built = tokio::task::spawn_blocking(move || this.build(&before)).await;
+        let building = Arc::clone(&before);
+        let built = tokio::task::spawn_blocking(move || this.build(&building)).await;
         let Built { file, gateway, mut problems, files } = built.map_err(|_| Failure::Internal)?;
         // A file that the broken configuration was made of may be the one that is mended next.
         self.watch(files, gateway.is_some());
@@ -154,6 +155,7 @@ impl Control {
         plane.tasks.apply(&gateway).await;
         self.newest.store(Arc::clone(&gateway));
         plane.workers.look();
+        plane.tasks.apps.swapped(&gateway, Arc::downgrade(&before));
         self.lifecycle.bound(plane.sockets.commit(opened, &gateway, &plane.workers));
         plane.endpoints.commit(endpoints);
         let superfluous = plane.sockets.superfluous(&gateway);

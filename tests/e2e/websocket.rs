@@ -82,6 +82,16 @@ impl WebSocket {
     }
 }
 
+impl WebSocket {
+    /// Waits for the end: a frame that says so, or nothing but the end.
+    pub fn expect_end(&mut self) {
+        while let Ok(head) = self.client.read_exactly(2) {
+            assert_eq!(head[0] & 0x0f, 8, "a frame that is no close");
+            let _ = self.client.read_exactly(usize::from(head[1]));
+        }
+    }
+}
+
 fn chat() -> Gateway {
     Setup::before([backends::chat().url()]).start()
 }

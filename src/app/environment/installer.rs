@@ -11,6 +11,7 @@ use super::survey::{Note, survey};
 use crate::app::App;
 use crate::app::environ::Environ;
 use crate::app::failure::Failure;
+use crate::app::launch::PLACE;
 
 /// What whoever installs must not do: ask, colour, look for news of itself.
 const QUIETLY: [(&str, &str); 7] = [
@@ -41,6 +42,8 @@ pub(super) fn environ(app: &App) -> Environ {
             environ.set(name, app.place.cache().join(directory));
         }
     }
+    // So that it is found should the gateway and the keeper be killed at once.
+    environ.set(PLACE, app.place.root());
     environ
 }
 

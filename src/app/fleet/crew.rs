@@ -208,6 +208,8 @@ impl Crew {
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let (app, release) = (&*self.launch.app.name, self.launch.release);
         tracing::info!(app, release, worker = number, pid = member.pid, milliseconds, "worker ready");
+        // What was in the way of a start is not any more: whoever else is missing need not wait.
+        self.next_start = Instant::now();
         self.thin_out();
         self.publish();
         self.fill();
@@ -249,7 +251,6 @@ impl Crew {
     }
 
     fn has_ended(&mut self, number: u32, end: End) {
-        self.stage.give_back(number);
         let Some(member) = self.members.remove(&number) else { return };
         if let Some(server) = &member.server {
             self.show(|view| view.gone = view.gone.and(Outcome::of(server)));

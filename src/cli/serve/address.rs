@@ -13,8 +13,17 @@ pub(super) struct Asked {
     pub(super) host: Option<String>,
 }
 
-/// `HOST:PORT`, `PORT` or `:PORT`; without a host it is loopback.
+/// `HOST:PORT`, `PORT` or `:PORT`; without a host it is loopback. For port 0 the kernel gives one, so that it can be told.
 pub(super) fn parse(text: &str) -> Result<Asked, String> {
+    let mut asked = read(text)?;
+    if asked.address.port() == 0 {
+        let bound = TcpListener::bind(asked.address).and_then(|listener| listener.local_addr());
+        asked.address = bound.map_err(|error| format!("{}: {error}", asked.address))?;
+    }
+    Ok(asked)
+}
+
+fn read(text: &str) -> Result<Asked, String> {
     let port_of = |text: &str| text.parse::<u16>().ok();
     if let Some(port) = port_of(text).or_else(|| text.strip_prefix(':').and_then(port_of)) {
         return Ok(Asked { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), host: None });
@@ -52,6 +61,7 @@ mod tests {
         assert_eq!(address("9000"), Ok("127.0.0.1:9000".to_owned()));
         assert_eq!(address(":9000"), Ok("127.0.0.1:9000".to_owned()));
         assert_eq!(address("localhost:9000"), Ok("127.0.0.1:9000".to_owned()));
+        assert_ne!(parse("127.0.0.1:0").unwrap().address.port(), 0);
         for wrong in ["", "here", "127.0.0.1", "127.0.0.1:many", "127.0.0.1:70000"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -57,7 +57,12 @@ pub(super) fn ensure(directory: &Path, names: &[String], now: SystemTime) -> Res
         let path = path.display().to_string();
         move |error: io::Error| format!("{path}: {error}")
     };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
+    // What lies above leads to the app's own too, which others run.
+    let above = directory.parent().unwrap_or(directory);
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(above).map_err(failed(above))?;
+    if !directory.is_dir() {
+        std::fs::DirBuilder::new().mode(0o700).create(directory).map_err(failed(directory))?;
+    }
     // The key first: a chain that is there says that both are.
     write(&key, &key_pem, 0o600).map_err(failed(&key))?;
     write(&chain, &chain_pem, 0o644).map_err(failed(&chain))?;
@@ -138,6 +143,7 @@ mod tests {
         assert!(first.new);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(&first.key), mode(&first.chain)), (0o700, 0o600, 0o644));
+        assert_eq!(mode(directory.parent().unwrap()), 0o711);
         let key = std::fs::read(&first.key).unwrap();
         assert_eq!(ensure(&directory, &[], now).unwrap(), Pair { new: false, ..first.clone() });
         assert_eq!(std::fs::read(&first.key).unwrap(), key);
@@ -175,6 +181,6 @@ mod tests {
         let file = home.path().join("file");
         std::fs::write(&file, "").unwrap();
         let error = ensure(&file.join("tls"), &[], SystemTime::now()).unwrap_err();
-        assert!(error.contains("file/tls: "), "{error}");
+        assert!(error.contains("file: "), "{error}");
     }
 }

@@ -38,7 +38,7 @@ const HTTPS: u16 = 8443;
 const HTTP: u16 = 8080;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Serve {
+pub(super) struct ServeArguments {
     /// What to serve: FILE.py:CALLABLE, MODULE:CALLABLE, or a folder with a service in it, Django's manage.py or an app.py
     #[arg(value_name = "TARGET", default_value = ".")]
     target: String,
@@ -105,7 +105,7 @@ impl fmt::Display for Workers {
     }
 }
 
-pub(super) fn serve(serve: &Serve) -> Exit {
+pub(super) fn serve(serve: &ServeArguments) -> Exit {
     // Before anything else opens a descriptor.
     let passed = PassedSockets::take();
     let plan = match serve.plan() {
@@ -125,7 +125,7 @@ pub(super) fn serve(serve: &Serve) -> Exit {
     start.run(async |control| serving(control, &plan, serve.watch).await)
 }
 
-impl Serve {
+impl ServeArguments {
     /// Finds what is not said.
     fn plan(&self) -> Result<Plan, String> {
         let here = self.directory.clone().unwrap_or_else(|| PathBuf::from("."));

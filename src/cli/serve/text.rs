@@ -33,7 +33,7 @@ pub(super) struct Tls {
 }
 
 /// Where comments begin.
-const COLUMN: usize = 40;
+const COLUMN: usize = 39;
 
 impl Plan {
     /// As the file `passerelle.toml` in the app's directory.
@@ -116,7 +116,7 @@ impl Text {
         let line = format!("{key} = {value}");
         let _ = match comment {
             "" => writeln!(self.0, "{line}"),
-            comment => writeln!(self.0, "{line:<COLUMN$}# {comment}"),
+            comment => writeln!(self.0, "{line:<COLUMN$} # {comment}"),
         };
     }
 }

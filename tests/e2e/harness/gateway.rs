@@ -82,13 +82,35 @@ impl Gateway {
             files(directory.path(), command);
         });
         let mut gateway = Gateway { process, directory, ports };
-        let ended = eventually("the gateway is live, or ends", || {
-            if gateway.process.has_ended().is_some() {
-                return Some(true);
+        if gateway.is_live() { Ok(gateway) } else { Err(gateway.process.output().text()) }
+    }
+
+    /// Waits until it is, or has ended.
+    fn is_live(&mut self) -> bool {
+        eventually("the gateway is live, or ends", || {
+            if self.process.has_ended().is_some() {
+                return Some(false);
             }
-            gateway.try_admin("/live").filter(|response| response.status == 200).map(|_| false)
+            self.try_admin("/live").filter(|response| response.status == 200).map(|_| true)
+        })
+    }
+
+    /// Another one in the same place, of one that was killed.
+    pub fn start_again(&mut self) {
+        let path = self.config_path();
+        self.process = Process::start(env!("CARGO_BIN_EXE_passerelle"), |command| {
+            command.arg("run").arg("--config").arg(&path);
         });
-        if ended { Err(gateway.process.output().text()) } else { Ok(gateway) }
+        assert!(self.is_live(), "the gateway did not start again:\n{}", self.output());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Everything that it has written.
+    pub fn output(&self) -> String {
+        self.process.output().text()
     }
 
     /// The port that stands for `@name@` in the configuration.

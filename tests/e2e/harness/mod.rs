@@ -1,5 +1,6 @@
 //! What the tests are made of: processes, the gateway, backends, clients.
 
+pub mod apps;
 pub mod backends;
 pub mod fake;
 pub mod gateway;
@@ -16,6 +17,7 @@ use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+pub use apps::Site;
 pub use fake::Fake;
 pub use gateway::{Gateway, Setup};
 pub use http::Response;

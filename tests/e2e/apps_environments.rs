@@ -1,0 +1,125 @@
+//! Environments that the gateway makes, with the machine's own Python and packages that are at hand.
+
+use std::path::Path;
+
+use crate::harness::apps::{Plan, is_root, output_of, wsgi};
+use crate::harness::backends::python_program;
+use crate::harness::eventually;
+
+/// A directory with wheels of what is installed for the tests.
+pub fn wheels(names: &[&str]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), anybody).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/wheel.py");
+    let arguments = [&[script, directory.path().to_str().unwrap()], names].concat();
+    output_of(&python_program("python"), &arguments);
+    directory
+}
+
+/// Whom apps run as whose environment anybody could use.
+fn user() -> &'static str {
+    if is_root() { "user = \"nobody\"" } else { "" }
+}
+
+fn requirements(wheels: &Path, more: &str) -> String {
+    format!("--no-index\n--find-links {}\n{more}\n", wheels.display())
+}
+
+/// An offline machine: a folder of wheels is all there is.
+#[test]
+fn an_environment_is_made_of_a_folder_of_wheels() {
+    let wheels = wheels(&["gunicorn", "packaging"]);
+    let code = wsgi("one") + "\nimport packaging\n";
+    let plan = Plan::new(&code, "workers = 1").environment("requirements = \"requirements.txt\"").user(user());
+    let site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn")).start();
+    assert_eq!(site.get("/version").text(), "one");
+    let there = |count: usize| site.there(&environments()).len() == count;
+    assert!(there(1));
+    // The same packages are no reason for another environment.
+    let told = site.release();
+    assert!(told.contains("is there already"), "{told}");
+    assert!(there(1));
+    // A requirement that cannot be had: the installer's own words, and what serves serves on.
+    let before = site.pids("shop");
+    site.write("shop/requirements.txt", &requirements(wheels.path(), "gunicorn\nno-such-thing==1.0"));
+    let told = site.no_release();
+    assert!(told.contains("no-such-thing"), "{told}");
+    assert!(told.contains("No matching distribution") || told.contains("not found"), "{told}");
+    assert_eq!((site.get("/version").text().as_str(), site.pids("shop")), ("one", before));
+    eventually("what was half made is removed", || there(1).then_some(()));
+    site.write("shop/requirements.txt", &requirements(wheels.path(), "gunicorn\n# again"));
+    site.write("shop/app.py", &wsgi("two"));
+    site.release();
+    assert_eq!(site.get("/version").text(), "two");
+}
+
+fn environments() -> String {
+    match is_root() {
+        true => format!("environments-{}", nix::unistd::User::from_name("nobody").unwrap().unwrap().uid),
+        false => "environments".to_owned(),
+    }
+}
+
+/// Environments go with the last release that needs them.
+#[test]
+fn environments_that_nobody_can_go_back_to_are_removed() {
+    let wheels = wheels(&["gunicorn", "packaging"]);
+    let plan = Plan::new(&wsgi("one"), "workers = 1\nkeep = 2").user(user()).environment("");
+    let site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn")).start();
+    let first = site.there(&environments());
+    assert_eq!(first.len(), 1);
+    let version = output_of(&python_program("python"), &["-c", "import packaging; print(packaging.__version__)"]);
+    site.write("shop/requirements.txt", &requirements(wheels.path(), &format!("gunicorn\npackaging=={version}")));
+    site.release();
+    assert_eq!(site.there(&environments()).len(), 2);
+    site.release();
+    eventually("the first is removed", || {
+        let now = site.there(&environments());
+        (now.len() == 1 && now.is_disjoint(&first)).then_some(())
+    });
+    assert_eq!(site.get("/version").text(), "one");
+}
+
+/// The build backend of a package of the app's own, which takes as long as it is let.
+const BACKEND: &str = "import os, time\n\
+    def get_requires_for_build_wheel(config=None):\n    return []\n\
+    def build_wheel(directory, config=None, metadata=None):\n    open(os.environ['HOME'] + '/began', 'w').close()\n    time.sleep(600)\n\
+    prepare_metadata_for_build_wheel = build_wheel\n";
+
+#[test]
+fn killed_while_packages_are_installed() {
+    let wheels = wheels(&["gunicorn", "packaging"]);
+    let plan = Plan::new(&wsgi("one"), "workers = 1").user(user()).environment("requirements = \"requirements.txt\"");
+    let mut site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn")).start();
+    site.write("shop/slow/backend.py", BACKEND);
+    site.write(
+        "shop/slow/pyproject.toml",
+        "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n[project]\nname = \"slow\"\nversion = \"1\"\n",
+    );
+    site.write("shop/requirements.txt", &requirements(wheels.path(), "gunicorn\n./slow"));
+    let began = site.place().join("home/began");
+    let config = site.gateway.config_path();
+    let asked = std::thread::spawn(move || {
+        crate::harness::gateway::passerelle(&["release", "--config", config.to_str().unwrap(), "shop"])
+    });
+    eventually("the installer is at it", || {
+        if asked.is_finished() {
+            panic!("{}", site.gateway.output());
+        }
+        began.exists().then_some(())
+    });
+    let installing = site.processes();
+    site.gateway.kill();
+    assert!(!asked.join().unwrap().0.success());
+    site.gateway.start_again();
+    assert_eq!(site.get("/version").text(), "one");
+    site.serves();
+    eventually("nothing of it runs", || {
+        let now = site.processes();
+        installing.iter().all(|(pid, _)| now.iter().all(|(other, _)| other != pid)).then_some(())
+    });
+    eventually("nothing of it is there", || {
+        (site.there(&environments()).len() == 1 && site.there("releases").len() == 1).then_some(())
+    });
+}
