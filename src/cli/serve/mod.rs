@@ -150,7 +150,6 @@ impl ServeArguments {
             tls: self.tls(&state)?,
             address,
             admin,
-            control: state.join(crate::config::CONTROL_SOCKET),
             workers: self.workers,
             threads: self.threads,
             server: self

@@ -190,7 +190,6 @@ fn plan() -> Plan {
         address: address("127.0.0.1:8443"),
         tls: Some(Tls { chain: "/state/tls/localhost.pem".into(), key: "/state/tls/localhost.key".into(), own: true }),
         admin: address("127.0.0.1:9600"),
-        control: "/state/control.sock".into(),
         workers: None,
         threads: None,
         server: None,
@@ -235,7 +234,6 @@ fn texts_are_as_recorded() {
         assert_eq!(app.entry, plan.target.entry);
         assert_eq!(app.threads.get(), plan.threads.unwrap_or(1));
         assert_eq!(app.user.as_ref().map(|user| user.value.clone()), plan.user);
-        assert_eq!(settings.admin.control.unwrap().value, plan.control);
         let listener = settings.listeners.values().next().unwrap();
         assert_eq!(listener.addresses[0].value, ListenAddress::Socket(plan.address));
         let tls = listener.tls.as_ref().map(|tls| (&tls.certificates[0].chain.value, &tls.certificates[0].key.value));

@@ -16,7 +16,6 @@ pub(super) struct Plan {
     /// `None`: without TLS.
     pub(super) tls: Option<Tls>,
     pub(super) admin: SocketAddr,
-    pub(super) control: PathBuf,
     pub(super) workers: Option<super::Workers>,
     pub(super) threads: Option<u32>,
     pub(super) server: Option<&'static str>,
@@ -46,7 +45,6 @@ impl Plan {
 
         text.section("admin");
         text.key("address", &quoted(&self.admin.to_string()), "/status /metrics /live /ready");
-        text.key("control", &self.path(&self.control), "for `passerelle apps`, `release`, `rollback`, `reload`");
 
         let listener = if tls.is_some() { "https" } else { "http" };
         text.section(&format!("listener.{listener}"));
