@@ -5,7 +5,8 @@ take uploads, redirect, set cookies. `/echo` reports what arrived, which is the 
 front has made of a request.
 
 Environment:
-    ORDERS_DB       the SQLite file; every process of the service shares it (default: orders.db in the working directory)
+    ORDERS_DB       the SQLite file; every process of the service shares it (default: orders.db in the home directory,
+                    which an app that the gateway runs has for itself)
     ORDERS_RECEIPTS the directory of receipts (default: receipts in the working directory)
     ORDERS_PROXIES  how many proxies in front may be believed about the client (default 0: none)
 """
@@ -19,7 +20,7 @@ import time
 from flask import Flask, Response, abort, g, jsonify, redirect, request, send_file, url_for
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-DATABASE = os.environ.get("ORDERS_DB", "orders.db")
+DATABASE = os.environ.get("ORDERS_DB") or os.path.join(os.path.expanduser("~"), "orders.db")
 RECEIPTS = os.path.abspath(os.environ.get("ORDERS_RECEIPTS", "receipts"))
 PROXIES = int(os.environ.get("ORDERS_PROXIES", "0"))
 

@@ -4,6 +4,7 @@
 //! plane turns. [`Endpoints`] holds the sockets from configuration to configuration.
 
 mod answer;
+mod apps;
 pub mod control;
 mod endpoints;
 mod explain;
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::app::background::Apps;
 use crate::gateway::Gateway;
-use crate::observe::metrics::{Metrics, Readings, ServerReading};
+use crate::observe::metrics::{AppReading, Metrics, Readings, ServerReading};
 use crate::upstream::health::State;
 
 pub use self::endpoints::{Endpoints, Prepared, Unavailable};
@@ -49,7 +50,7 @@ impl Shared {
         lifecycle: Arc<Lifecycle>,
         apps: Apps,
     ) -> (Arc<Shared>, mpsc::Receiver<ReloadRequest>) {
-        metrics.read_servers_from(Box::new(Servers(Arc::clone(&newest))));
+        metrics.read_servers_from(Box::new(Seen { newest: Arc::clone(&newest), apps: apps.clone() }));
         let (reloads, requests) = mpsc::channel(4);
         (Arc::new(Shared { newest, metrics, lifecycle, reloads, apps }), requests)
     }
@@ -65,12 +66,15 @@ impl Shared {
     }
 }
 
-/// The gauges of servers, read from the snapshot in force.
-struct Servers(Arc<ArcSwap<Gateway>>);
+/// The gauges of servers, read from the snapshot in force, and what is known of apps.
+struct Seen {
+    newest: Arc<ArcSwap<Gateway>>,
+    apps: Apps,
+}
 
-impl Readings for Servers {
+impl Readings for Seen {
     fn servers(&self, each: &mut dyn FnMut(ServerReading<'_>)) {
-        for (name, upstream) in &self.0.load().upstreams {
+        for (name, upstream) in &self.newest.load().upstreams {
             for server in upstream.status() {
                 each(ServerReading {
                     upstream: name,
@@ -86,9 +90,13 @@ impl Readings for Servers {
     }
 
     fn queues(&self, each: &mut dyn FnMut(&str, usize)) {
-        for (name, upstream) in &self.0.load().upstreams {
+        for (name, upstream) in &self.newest.load().upstreams {
             each(name, upstream.queue.len());
         }
+    }
+
+    fn apps(&self) -> Vec<AppReading> {
+        self.apps.report().iter().map(apps::reading).collect()
     }
 }
 

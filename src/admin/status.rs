@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::Shared;
+use super::apps::{self, AppStatus};
 use super::lifecycle::ReloadOutcome;
 use crate::admit::auth::Auth;
 use crate::admit::introspection::Standing;
@@ -34,6 +35,8 @@ pub(super) struct Status<'a> {
     routes: Vec<RouteStatus<'a>>,
     upstreams: Vec<UpstreamStatus<'a>>,
     auths: Vec<AuthStatus<'a>>,
+    /// Those that the gateway runs.
+    apps: Vec<AppStatus>,
 }
 
 /// Bodies that are held.
@@ -225,6 +228,7 @@ pub(super) fn status<'a>(gateway: &'a Gateway, shared: &Shared) -> Status<'a> {
         routes: gateway.routes.iter().map(|route| route_status(route)).collect(),
         upstreams: gateway.upstreams.values().map(|upstream| upstream_status(upstream)).collect(),
         auths: gateway.auths.values().map(|auth| auth_status(auth)).collect(),
+        apps: shared.apps.report().into_iter().map(apps::status).collect(),
     }
 }
 

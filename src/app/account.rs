@@ -1,5 +1,6 @@
 //! Whom an app's processes run as.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User, getgrouplist};
@@ -52,6 +53,38 @@ impl Account {
             return None;
         }
         Some(Account { ids: Some(found) })
+    }
+
+    /// Whether this user gets through every directory down to `path`.
+    ///
+    /// # Errors
+    /// The first that is closed to it, and what to do.
+    pub(super) fn can_enter(&self, path: &Path) -> std::io::Result<()> {
+        let Some(ids) = &self.ids else { return Ok(()) };
+        let mut above: Vec<&Path> = path.ancestors().collect();
+        above.reverse();
+        for directory in above {
+            let found = std::fs::metadata(directory)?;
+            let needed = if found.uid() == ids.uid {
+                0o100
+            } else if ids.gid == found.gid() || ids.groups.contains(&found.gid()) {
+                0o010
+            } else {
+                0o001
+            };
+            if found.mode() & needed == 0 {
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::PermissionDenied,
+                    format!(
+                        "the app's user (uid {}) cannot enter {}: chmod o+x it, or set state_directory of [server] to a \
+                         directory that everybody can pass through",
+                        ids.uid,
+                        directory.display()
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Makes what the gateway has put at `path` this user's own, without following links.

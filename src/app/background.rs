@@ -2,17 +2,21 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::failure::Failure;
-use super::manager::{Ask, Beginning, Manager, Shown};
+use super::manager::{Ask, Beginning, Manager, Role, Shown};
 use super::progress::Progress;
 use super::report::{self, AppReport};
 use crate::gateway::Gateway;
+
+/// How often it is looked whether requests still have an old snapshot.
+const RELEASE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What waits for an app's manager while it is at work.
 const MOST_ASKS: usize = 16;
@@ -62,6 +66,26 @@ impl Apps {
             apps.iter().map(|(name, handle)| report::of(name, &handle.shown.borrow())).collect();
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         reports
+    }
+
+    /// Waits until the app serves for the first time, and tells how it is.
+    ///
+    /// # Errors
+    /// Why it did not start; that is tried again.
+    pub async fn begun(&self, app: &str) -> Result<AppReport, String> {
+        let mut shown = self.lock().get(app).map(|handle| handle.shown.clone()).ok_or_else(|| self.unknown(app))?;
+        loop {
+            let now = shown.borrow_and_update().clone();
+            if now.fleets.iter().any(|(role, ..)| *role == Role::Serving) {
+                return Ok(report::of(app, &now));
+            }
+            if let Some(trouble) = now.trouble {
+                return Err(trouble);
+            }
+            if shown.changed().await.is_err() {
+                return Err("it is not run any more".to_owned());
+            }
+        }
     }
 
     fn ask(
@@ -117,18 +141,9 @@ impl Background {
     }
 
     /// Makes the managers fit `gateway`, which is about to be put into force: new apps are started, changed ones get a
-    /// release, and those that are gone finish what they have.
+    /// release. Those that are gone go on until it is in force: see [`swapped`](Self::swapped).
     pub async fn apply(&mut self, gateway: &Gateway) {
         let grace = gateway.settings.server.shutdown_grace;
-        let gone: Vec<Arc<str>> =
-            self.running.keys().filter(|name| !gateway.apps.contains_key(*name)).cloned().collect();
-        for name in gone {
-            self.apps.lock().remove(&name);
-            if let Some(Running { leave, task: _ }) = self.running.remove(&name) {
-                // It ends by itself; the snapshot that has routes to it is still in force.
-                let _ = leave.send(grace);
-            }
-        }
         for (name, app) in &gateway.apps {
             let Some(upstream) = gateway.upstreams.get(name) else { continue };
             let handle = self.apps.lock().get(name).cloned();
@@ -153,6 +168,26 @@ impl Background {
             let task = tokio::spawn(manager.run(asked, left));
             self.running.insert(Arc::clone(name), Running { leave, task });
             self.apps.lock().insert(Arc::clone(name), Handle { asks, progress, shown });
+        }
+    }
+
+    /// `gateway` is in force: apps that it does not have any more are ended, once no request has the snapshot `before` or
+    /// has had it for long enough.
+    pub fn swapped(&mut self, gateway: &Gateway, before: Weak<Gateway>) {
+        let grace = gateway.settings.server.shutdown_grace;
+        let gone: Vec<Arc<str>> =
+            self.running.keys().filter(|name| !gateway.apps.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.apps.lock().remove(&name);
+            let Some(Running { leave, task: _ }) = self.running.remove(&name) else { continue };
+            let before = Weak::clone(&before);
+            tokio::spawn(async move {
+                let deadline = Instant::now() + grace;
+                while before.strong_count() > 0 && Instant::now() < deadline {
+                    tokio::time::sleep(RELEASE_INTERVAL).await;
+                }
+                let _ = leave.send(grace);
+            });
         }
     }
 

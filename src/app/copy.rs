@@ -1,11 +1,16 @@
 //! A release's own copy of the code. What belongs to version control, caches and environments stays behind; everything
 //! else comes along as it is.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, open, openat, readlinkat, statat};
+use rustix::io::Errno;
 
 use super::account::Account;
 use super::place::named;
@@ -24,76 +29,123 @@ const ENVIRONMENT: &str = "pyvenv.cfg";
 /// What is copied still.
 struct Copying<'a> {
     account: &'a Account,
-    /// Not to be copied into itself.
-    state: &'a Path,
+    /// Device and inode of where the gateway keeps releases: not to be copied into itself.
+    state: Option<(u64, u64)>,
+    /// Whose files alone are copied; `None`: everybody's.
+    owner: Option<u32>,
     files: u64,
     bytes: u64,
 }
 
+/// Whose hand the code is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Whoever deploys it.
+    Operator,
+    /// The app's own user can write to it: there may be links to what only the gateway can read, and what is a file may
+    /// become one while it is copied. What is another user's stays behind.
+    App,
+}
+
 /// Copies `from` to `to`, which must not be there, and makes it `account`'s. `state`: where the gateway keeps releases.
-/// Blocks.
+/// Everything is reached by way of descriptors, and no link is followed below `from`. Blocks.
 ///
 /// # Errors
 /// The system refuses, or it is too much.
-pub(super) fn copy(from: &Path, to: &Path, state: &Path, account: &Account) -> io::Result<()> {
-    let from = from.canonicalize().map_err(|error| named(from, &error))?;
-    let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
-    let mut copying = Copying { account, state: &state, files: 0, bytes: 0 };
-    copying.directory(&from, to)?;
+pub(super) fn copy(from: &Path, to: &Path, state: &Path, account: &Account, origin: Origin) -> io::Result<()> {
+    let state = fs::metadata(state).ok().map(|found| (found.dev(), found.ino()));
+    let (owner, last) = match origin {
+        Origin::Operator => (None, OFlags::empty()),
+        Origin::App => (account.ids.as_ref().map(|ids| ids.uid), OFlags::NOFOLLOW),
+    };
+    let mut copying = Copying { account, state, owner, files: 0, bytes: 0 };
+    let opened = open(from, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | last, Mode::empty());
+    let opened = opened.map_err(|error| named(from, &error.into()))?;
+    copying.directory(&opened, from, to)?;
     // There is more in it than code, often enough, and it is nobody else's.
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).map_err(|error| named(to, &error))
 }
 
 impl Copying<'_> {
     /// It is made the app's own last: until then nobody else can write to it.
-    fn directory(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::DirBuilder::new().mode(0o700).create(to).map_err(|error| named(to, &error))?;
-        let mut entries: Vec<PathBuf> = fs::read_dir(from)
-            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
-            .map_err(|error| named(from, &error))?;
-        entries.sort();
-        for path in entries {
-            let target = to.join(path.file_name().unwrap_or_default());
-            self.entry(&path, &target)?;
+    fn directory(&mut self, opened: &OwnedFd, from: &Path, to: &Path) -> io::Result<()> {
+        let (told, made) = (|error: Errno| named(from, &error.into()), |error: io::Error| named(to, &error));
+        fs::DirBuilder::new().mode(0o700).create(to).map_err(made)?;
+        let mut names: Vec<OsString> = Vec::new();
+        for entry in Dir::read_from(opened).map_err(told)? {
+            let name = OsStr::from_bytes(entry.map_err(told)?.file_name().to_bytes()).to_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
         }
-        let mode = fs::metadata(from).map_err(|error| named(from, &error))?.permissions().mode();
-        fs::set_permissions(to, fs::Permissions::from_mode(mode & 0o777 | 0o700)).map_err(|error| named(to, &error))?;
-        self.account.own(to).map_err(|error| named(to, &error))
+        names.sort();
+        for name in names {
+            self.entry(opened, &name, &from.join(&name), &to.join(&name))?;
+        }
+        let mode = fstat(opened).map_err(told)?.st_mode;
+        fs::set_permissions(to, fs::Permissions::from_mode(mode & 0o777 | 0o700)).map_err(made)?;
+        self.account.own(to).map_err(made)
     }
 
-    fn entry(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+    fn entry(&mut self, above: &OwnedFd, name: &OsStr, from: &Path, to: &Path) -> io::Result<()> {
         let told = |error: io::Error| named(from, &error);
-        let found = match fs::symlink_metadata(from) {
+        let found = match statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
             // Editors and builds remove what they have just made.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(told(error)),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(told(error.into())),
         };
-        let kind = found.file_type();
-        if kind.is_dir() {
-            return if self.stays(from) { Ok(()) } else { self.directory(from, to) };
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let opened = openat(above, name, flags, Mode::empty()).map_err(|error| told(error.into()))?;
+                if self.stays(&opened, name).map_err(told)? { Ok(()) } else { self.directory(&opened, from, to) }
+            }
+            FileType::Symlink => {
+                self.count(0)?;
+                let target = readlinkat(above, name, Vec::new()).map_err(|error| told(error.into()))?;
+                symlink(OsStr::from_bytes(target.to_bytes()), to).map_err(told)?;
+                self.account.own(to).map_err(told)
+            }
+            FileType::RegularFile => self.file(above, name, from, to),
+            // Nothing that code is made of.
+            FileType::Fifo
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Socket
+            | FileType::Unknown => Ok(()),
         }
-        if !kind.is_file() && !kind.is_symlink() {
+    }
+
+    fn file(&mut self, above: &OwnedFd, name: &OsStr, from: &Path, to: &Path) -> io::Result<()> {
+        let told = |error: io::Error| named(from, &error);
+        // Something else may have taken its place: nobody waits for the other end of a pipe.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut opened = match openat(above, name, flags, Mode::empty()) {
+            Ok(opened) => fs::File::from(opened),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(told(error.into())),
+        };
+        let found = opened.metadata().map_err(told)?;
+        if !found.is_file() || self.owner.is_some_and(|owner| owner != found.uid()) {
             return Ok(());
         }
         self.count(found.len())?;
-        if kind.is_symlink() {
-            symlink(fs::read_link(from).map_err(told)?, to).map_err(told)?;
-        } else {
-            fs::copy(from, to).map_err(told)?;
-            // Python compares the times of modules with those of what it compiled of them.
-            if let (Ok(modified), Ok(file)) = (found.modified(), fs::File::options().write(true).open(to)) {
-                let _ = file.set_modified(modified);
-            }
-            let mode = found.permissions().mode() & 0o777 | 0o400;
-            fs::set_permissions(to, fs::Permissions::from_mode(mode)).map_err(told)?;
+        let mut made = fs::File::create_new(to).map_err(told)?;
+        io::copy(&mut (&mut opened).take(found.len()), &mut made).map_err(told)?;
+        // Python compares the times of modules with those of what it compiled of them.
+        if let Ok(modified) = found.modified() {
+            let _ = made.set_modified(modified);
         }
+        made.set_permissions(fs::Permissions::from_mode(found.mode() & 0o777 | 0o400)).map_err(told)?;
         self.account.own(to).map_err(told)
     }
 
-    fn stays(&self, directory: &Path) -> bool {
-        let name = directory.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        LEFT_BEHIND.contains(&name) || directory.join(ENVIRONMENT).exists() || self.state.starts_with(directory)
+    fn stays(&self, directory: &OwnedFd, name: &OsStr) -> io::Result<bool> {
+        let found = fstat(directory)?;
+        let is_state = self.state == Some((found.st_dev, found.st_ino));
+        let is_environment = statat(directory, ENVIRONMENT, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        Ok(is_state || is_environment || name.to_str().is_some_and(|name| LEFT_BEHIND.contains(&name)))
     }
 
     fn count(&mut self, bytes: u64) -> io::Result<()> {
@@ -112,6 +164,7 @@ impl Copying<'_> {
 mod tests {
     use std::os::unix::net::UnixListener;
 
+    use super::super::shim::Ids;
     use super::*;
 
     #[test]
@@ -128,7 +181,7 @@ mod tests {
         symlink("app.py", from.join("link.py")).unwrap();
         let _socket = UnixListener::bind(from.join("socket")).unwrap();
         let to = directory.path().join("to");
-        copy(&from, &to, &from.join("state"), &Account { ids: None }).unwrap();
+        copy(&from, &to, &from.join("state"), &Account { ids: None }, Origin::Operator).unwrap();
         for path in ["app.py", "pkg/mod.py", "pkg/static/a.css", "link.py"] {
             assert!(to.join(path).exists(), "{path}");
         }
@@ -142,10 +195,39 @@ mod tests {
     }
 
     #[test]
+    fn an_app_cannot_have_others_files_copied_to_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, secret) = (directory.path().join("from"), directory.path().join("secret"));
+        fs::create_dir(&from).unwrap();
+        fs::write(&secret, "of root").unwrap();
+        fs::write(from.join("own.py"), "own").unwrap();
+        symlink(&secret, from.join("link.py")).unwrap();
+        symlink(directory.path(), from.join("above")).unwrap();
+        let own = fs::metadata(&from).unwrap();
+        let ids = Ids { uid: own.uid(), gid: own.gid(), groups: Vec::new() };
+        // Only root can give files away.
+        let given = std::os::unix::fs::lchown(&secret, Some(own.uid().saturating_add(1)), None).is_ok();
+        fs::hard_link(&secret, from.join("hard.py")).unwrap();
+        let to = directory.path().join("to");
+        copy(&from, &to, Path::new("/nowhere"), &Account { ids: Some(ids) }, Origin::App).unwrap();
+        assert_eq!(fs::read_to_string(to.join("own.py")).unwrap(), "own");
+        for link in ["link.py", "above"] {
+            assert!(fs::symlink_metadata(to.join(link)).unwrap().is_symlink(), "{link}");
+        }
+        assert_eq!(to.join("hard.py").exists(), !given);
+        // A directory that is a link by now.
+        let linked = directory.path().join("linked");
+        symlink(&from, &linked).unwrap();
+        let again = directory.path().join("again");
+        assert!(copy(&linked, &again, Path::new("/nowhere"), &Account { ids: None }, Origin::App).is_err());
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("missing");
-        let error = copy(&missing, &directory.path().join("to"), directory.path(), &Account { ids: None }).unwrap_err();
+        let account = Account { ids: None };
+        let error = copy(&missing, &directory.path().join("to"), directory.path(), &account, Origin::App).unwrap_err();
         assert!(error.to_string().starts_with(&missing.display().to_string()), "{error}");
     }
 }

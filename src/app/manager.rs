@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::App;
-use super::copy;
+use super::copy::{self, Origin};
 use super::environment::{self, Recipe};
 use super::failure::Failure;
 use super::fleet::{Fleet, View};
@@ -22,6 +22,8 @@ use super::progress::Progress;
 use super::stage::Stage;
 use super::store::{History, Record, Store};
 use super::sweep::{self, Lock};
+use super::tally::{ReleaseOutcome, Tally};
+use super::worker::END_PATIENCE;
 use crate::config::settings::WatchSettings;
 use crate::upstream::Upstream;
 
@@ -69,6 +71,8 @@ pub(super) struct Shown {
     pub(super) fleets: Vec<(Role, watch::Receiver<View>, u64)>,
     /// What was last made of a release that failed, or why the app does not run.
     pub(super) trouble: Option<String>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) memory_limit: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +82,19 @@ pub(super) enum Role {
     Coming,
     /// Until it is known that the new one is good.
     StandingBy,
+}
+
+/// Why a release does not serve.
+enum Undone {
+    BeforeSwitch(Failure),
+    /// It did, and failed.
+    TakenBack(Failure),
+}
+
+impl From<Failure> for Undone {
+    fn from(failure: Failure) -> Undone {
+        Undone::BeforeSwitch(failure)
+    }
 }
 
 /// Where the code of a release is from.
@@ -125,10 +142,11 @@ pub(super) struct Beginning {
 impl Manager {
     pub(super) fn new(beginning: Beginning) -> (Manager, watch::Receiver<Shown>) {
         let Beginning { app, upstream, progress, fresh, grace } = beginning;
-        let (shown, seen) = watch::channel(Shown::default());
+        let tally = Arc::new(Tally::default());
+        let (shown, seen) = watch::channel(Shown { tally: Arc::clone(&tally), ..Shown::default() });
         let manager = Manager {
             store: Store::new(&app.place),
-            stage: Arc::new(Stage::new(upstream)),
+            stage: Arc::new(Stage::new(upstream, tally, grace)),
             app,
             progress,
             fresh,
@@ -153,7 +171,9 @@ impl Manager {
         for fleet in self.serving.take().into_iter().chain(self.standing_by.take()) {
             self.leaving.spawn(fleet.leave(grace));
         }
-        while self.leaving.join_next().await.is_some() {}
+        // Those that were leaving before have their own grace, which may be longer.
+        let all = async { while self.leaving.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(grace.saturating_add(END_PATIENCE), all).await;
     }
 
     async fn work(&mut self, mut asks: mpsc::Receiver<Ask>) {
@@ -323,8 +343,14 @@ impl Manager {
         let began = Instant::now();
         let outcome = match self.make(id, &source).await {
             Ok((record, launch)) => self.bring_up(&record, launch, began).await,
-            Err(failure) => Err(failure),
+            Err(failure) => Err(Undone::BeforeSwitch(failure)),
         };
+        self.stage.tally.released(match &outcome {
+            Ok(_) => ReleaseOutcome::Released,
+            Err(Undone::BeforeSwitch(_)) => ReleaseOutcome::Failed,
+            Err(Undone::TakenBack(_)) => ReleaseOutcome::TakenBack,
+        });
+        let outcome = outcome.map_err(|(Undone::BeforeSwitch(failure) | Undone::TakenBack(failure))| failure);
         if outcome.is_err() {
             self.show(None);
         }
@@ -334,14 +360,15 @@ impl Manager {
 
     /// Code and environment.
     async fn make(&self, id: u64, source: &Source) -> Result<(Record, Arc<Launch>), Failure> {
-        let (from, directory) = match source {
-            Source::Directory(directory) => (directory.clone(), directory.clone()),
-            Source::Current(record) => (self.store.code(record.id), record.directory.clone()),
+        let (from, directory, origin) = match source {
+            Source::Directory(directory) => (directory.clone(), directory.clone(), Origin::Operator),
+            Source::Current(record) => (self.store.code(record.id), record.directory.clone(), Origin::App),
         };
         self.progress.step(format!("release {id}: copying {}", from.display()));
+        let began = Instant::now();
         let (app, code) = (Arc::clone(&self.app), self.store.code(id));
         let (copied_for, to) = (Arc::clone(&app), code.clone());
-        let copied = move || copy::copy(&from, &to, copied_for.place.root(), &copied_for.account);
+        let copied = move || copy::copy(&from, &to, copied_for.place.state(), &copied_for.account, origin);
         let copied = blocking(copied).await;
         copied.map_err(|failure| Failure::new(format!("the code cannot be copied: {}", failure.why)))?;
         let recipe = Recipe::find(&self.app, &code).await?;
@@ -349,12 +376,13 @@ impl Manager {
         let record = Record { id, directory, environment: recipe.key().to_owned(), made: SystemTime::now() };
         let (store, made) = (self.store.clone(), record.clone());
         blocking(move || store.made(&made)).await?;
+        self.stage.tally.built(began.elapsed());
         let key = record.environment.clone();
         Ok((record, Arc::new(Launch { app, release: id, code, environment, key })))
     }
 
     /// Hooks, workers, health, warm-up; then the switch.
-    async fn bring_up(&mut self, record: &Record, launch: Arc<Launch>, began: Instant) -> Result<String, Failure> {
+    async fn bring_up(&mut self, record: &Record, launch: Arc<Launch>, began: Instant) -> Result<String, Undone> {
         for hook in &self.app.settings.pre_release {
             self.hook(&launch, hook).await?;
         }
@@ -370,7 +398,7 @@ impl Manager {
         {
             self.progress.step(format!("release {} is watched for {:?}", record.id, watch.period));
             if let Err(why) = self.watch(watch).await {
-                return Err(self.take_back(record.id, before, &why).await);
+                return Err(Undone::TakenBack(self.take_back(record.id, before, &why).await));
             }
         }
         self.settle();
@@ -402,9 +430,11 @@ impl Manager {
     async fn start(&mut self, launch: Arc<Launch>) -> Result<Fleet, Failure> {
         let release = launch.release;
         self.progress.step(format!("release {release}: starting workers"));
+        let began = Instant::now();
         let mut fleet = Fleet::start(launch, &self.stage);
         self.show(Some(&fleet));
         fleet.ready().await?;
+        self.stage.tally.started(began.elapsed());
         let paths = &self.app.settings.warm_up;
         if !paths.is_empty() {
             self.progress.step(format!("release {release}: warming up"));
@@ -495,6 +525,7 @@ impl Manager {
             }
         };
         self.switch(fleet, history).await?;
+        self.stage.tally.released(ReleaseOutcome::RolledBack);
         self.settle();
         self.prune().await;
         Ok(format!("release {} of {} serves again", record.id, self.app.name))
@@ -533,6 +564,7 @@ impl Manager {
         self.shown.send_modify(|shown| {
             shown.history = self.history.clone();
             shown.releases = releases;
+            shown.memory_limit = self.app.settings.memory_limit.map(Into::into);
             shown.fleets = fleets;
         });
     }

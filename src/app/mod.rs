@@ -15,10 +15,13 @@ mod process;
 mod progress;
 mod records;
 pub mod report;
+mod scale;
 pub mod shim;
 mod stage;
 mod store;
 mod sweep;
+pub mod tally;
+mod usage;
 mod worker;
 
 use std::path::Path;
@@ -26,8 +29,17 @@ use std::sync::Arc;
 
 use crate::config::problem::Problem;
 use crate::config::settings::AppSettings;
+use crate::gateway::Gateway;
 use account::Account;
 use place::Place;
+
+/// Makes the directory that everything of apps is beneath, if there are any: before others make it, and close it.
+///
+/// # Errors
+/// The system refuses.
+pub fn prepare_state(gateway: &Gateway) -> std::io::Result<()> {
+    if gateway.apps.is_empty() { Ok(()) } else { place::passage(&gateway.settings.server.state_directory) }
+}
 
 /// One `[app.NAME]` of a snapshot. It is compiled only: what runs is with the task that follows it.
 #[derive(Debug)]
@@ -44,12 +56,6 @@ impl App {
         code_is_there(settings, problems);
         let account = Account::of(name, settings, problems)?;
         let place = Place::new(state, name, &account);
-        if !place.has_room_for_sockets() {
-            let message = format!("the sockets of app `{name}` would have longer names than the system takes");
-            let help = format!("set state_directory of [server] to something shorter than {}", state.display());
-            problems.push(Problem::error(&settings.span, message).help(help));
-            return None;
-        }
         Some(App { name: Arc::from(name), settings: settings.clone(), account, place })
     }
 }

@@ -1,16 +1,14 @@
 //! Where an app has its things: releases, environments, sockets, a home. All beneath one directory that is the gateway's.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::account::Account;
 
-/// The longest path of a Unix socket, in bytes.
-const LONGEST_ADDRESS: usize = 107;
-
-/// About the longest that is put into the directory of sockets: release, worker, and what gunicorn listens at beside.
-const SOCKET_NAME: &str = "/99999-999/gunicorn.ctl";
+/// The longest path of a Unix socket on Linux, and of what is beneath the directory of sockets.
+const LONGEST_SOCKET: usize = 107;
+const LONGEST_NAME: usize = "/1000000-1000/http".len();
 
 /// The directory of one app.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +16,7 @@ pub(super) struct Place {
     root: PathBuf,
     /// What one user has built another cannot use.
     environments: PathBuf,
+    sockets: PathBuf,
 }
 
 impl Place {
@@ -27,11 +26,19 @@ impl Place {
             Some(ids) => root.join(format!("environments-{}", ids.uid)),
             None => root.join("environments"),
         };
-        Place { root, environments }
+        let within = root.join("run");
+        let fits = within.as_os_str().len().saturating_add(LONGEST_NAME) <= LONGEST_SOCKET;
+        let sockets = if fits { within } else { elsewhere(&root) };
+        Place { root, environments, sockets }
     }
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The directory of everything that outlives the process, of all apps.
+    pub(super) fn state(&self) -> &Path {
+        self.root.ancestors().nth(2).unwrap_or(&self.root)
     }
 
     /// One directory for each release.
@@ -54,14 +61,10 @@ impl Place {
         self.root.join("cache")
     }
 
-    /// Sockets of workers.
-    pub(super) fn sockets(&self) -> PathBuf {
-        self.root.join("run")
-    }
-
-    /// Whether the sockets of workers can be bound: their whole paths are part of their addresses, which are short.
-    pub(super) fn has_room_for_sockets(&self) -> bool {
-        self.sockets().as_os_str().len().saturating_add(SOCKET_NAME.len()) <= LONGEST_ADDRESS
+    /// Directories of workers, each with a socket. Only the gateway makes them: what an app's user could plant here would
+    /// be taken for one.
+    pub(super) fn sockets(&self) -> &Path {
+        &self.sockets
     }
 
     /// Names the release that serves.
@@ -82,15 +85,28 @@ impl Place {
     pub(super) fn prepare(&self, account: &Account) -> io::Result<()> {
         passage(&self.root)?;
         passage(&self.releases())?;
-        for own in [self.environments(), self.home(), self.cache(), self.sockets()] {
+        passage(&self.sockets)?;
+        let found = std::fs::symlink_metadata(&self.sockets).map_err(|error| named(&self.sockets, &error))?;
+        if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+            let foreign = io::Error::other("it is another user's: remove it");
+            return Err(named(&self.sockets, &foreign));
+        }
+        for own in [self.environments(), self.home(), self.cache()] {
             private(&own, account)?;
         }
-        Ok(())
+        account.can_enter(&self.root)
     }
 }
 
+/// Where sockets are whose path would be too long for the system: a name that nobody else's app has.
+fn elsewhere(root: &Path) -> PathBuf {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, root.as_os_str().as_encoded_bytes());
+    let digits: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    std::env::temp_dir().join(format!("passerelle-{digits}"))
+}
+
 /// A directory that only leads elsewhere.
-pub(super) fn passage(path: &Path) -> io::Result<()> {
+pub(crate) fn passage(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(|error| named(path, &error))
 }
 

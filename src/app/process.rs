@@ -149,6 +149,11 @@ impl Process {
         Ok((process, written))
     }
 
+    /// The process that this one, and all below it, descend from. `None` once it has ended.
+    pub(super) fn keeper(&self) -> Option<i32> {
+        self.keeper.id().and_then(|pid| i32::try_from(pid).ok())
+    }
+
     /// Waits for its end. May be dropped and called again.
     pub(super) async fn ended(&mut self) -> Ended {
         let ended = loop {

@@ -1,12 +1,14 @@
 //! How an app is: for `passerelle apps`, `/status` and `/metrics`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::fleet::Phase;
 use super::manager::{Role, Shown};
+use super::tally::{ReleaseOutcome, RestartReason};
 
 /// One app at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +23,18 @@ pub struct AppReport {
     pub wanted: u32,
     /// Whether workers fail again and again.
     pub crashing: bool,
-    /// Workers of the release that serves which were started in place of others.
+    /// Workers that were started in place of others since the gateway runs the app.
     pub restarts: u64,
+    pub restarts_by_reason: BTreeMap<RestartReason, u64>,
+    /// What came of releases since then.
+    pub outcomes: BTreeMap<ReleaseOutcome, u64>,
+    /// Processor time of all workers since then, less what a worker used in the last second before its end.
+    pub cpu_milliseconds: u64,
+    /// How long code and environment of the last release took, and its workers until all were ready.
+    pub build_milliseconds: Option<u64>,
+    pub start_milliseconds: Option<u64>,
+    /// Bytes; of each worker.
+    pub memory_limit: Option<u64>,
     /// What went wrong last, if nothing has gone well since.
     pub trouble: Option<String>,
 }
@@ -48,6 +60,10 @@ pub struct WorkerReport {
     pub started: u64,
     /// Requests that it runs.
     pub in_flight: usize,
+    /// Bytes of memory that its processes take, what they share counted once.
+    pub memory: Option<u64>,
+    pub open_files: Option<u64>,
+    pub cpu_milliseconds: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +76,23 @@ pub enum WorkerState {
     Leaving,
 }
 
+impl WorkerState {
+    pub const ALL: [WorkerState; 4] =
+        [WorkerState::Starting, WorkerState::Serving, WorkerState::Ready, WorkerState::Leaving];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WorkerState::Starting => "starting",
+            WorkerState::Serving => "serving",
+            WorkerState::Ready => "ready",
+            WorkerState::Leaving => "leaving",
+        }
+    }
+}
+
 pub(super) fn of(name: &str, shown: &Shown) -> AppReport {
+    let tally = &shown.tally;
+    let restarts_by_reason = tally.restarts();
     let mut report = AppReport {
         name: name.to_owned(),
         release: shown.history.current,
@@ -68,7 +100,13 @@ pub(super) fn of(name: &str, shown: &Shown) -> AppReport {
         workers: Vec::new(),
         wanted: 0,
         crashing: false,
-        restarts: 0,
+        restarts: restarts_by_reason.values().fold(0, |sum, count| sum.saturating_add(*count)),
+        restarts_by_reason,
+        outcomes: tally.releases(),
+        cpu_milliseconds: millis(tally.cpu()),
+        build_milliseconds: tally.build_milliseconds(),
+        start_milliseconds: tally.start_milliseconds(),
+        memory_limit: shown.memory_limit,
         trouble: shown.trouble.clone(),
     };
     for record in &shown.releases {
@@ -80,7 +118,6 @@ pub(super) fn of(name: &str, shown: &Shown) -> AppReport {
         if *role == Role::Serving {
             report.wanted = view.wanted;
             report.crashing = view.crashing;
-            report.restarts = view.restarts;
             if view.crashing && report.trouble.is_none() {
                 report.trouble = view.failure.as_ref().map(ToString::to_string);
             }
@@ -98,10 +135,17 @@ pub(super) fn of(name: &str, shown: &Shown) -> AppReport {
                 pid: worker.pid,
                 started: seconds(worker.started),
                 in_flight: worker.server.as_ref().map_or(0, |server| server.in_flight()),
+                memory: worker.usage.map(|usage| usage.resident),
+                open_files: worker.usage.and_then(|usage| usage.open_files),
+                cpu_milliseconds: worker.usage.map(|usage| millis(usage.cpu)),
             });
         }
     }
     report
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn seconds(time: SystemTime) -> u64 {

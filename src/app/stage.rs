@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::tally::Tally;
 use crate::upstream::{Retired, Server, Upstream};
 
 /// One for each app, for as long as the gateway runs it.
@@ -12,6 +14,9 @@ use crate::upstream::{Retired, Server, Upstream};
 pub(super) struct Stage {
     /// As the newest snapshot has it.
     pub(super) upstream: ArcSwap<Upstream>,
+    pub(super) tally: Arc<Tally>,
+    /// How long upgraded connections may live on that hold up a worker which has to go.
+    pub(super) grace: Duration,
     inner: Mutex<Inner>,
 }
 
@@ -27,8 +32,8 @@ struct Inner {
 }
 
 impl Stage {
-    pub(super) fn new(upstream: Arc<Upstream>) -> Stage {
-        Stage { upstream: ArcSwap::new(upstream), inner: Mutex::default() }
+    pub(super) fn new(upstream: Arc<Upstream>, tally: Arc<Tally>, grace: Duration) -> Stage {
+        Stage { upstream: ArcSwap::new(upstream), tally, grace, inner: Mutex::default() }
     }
 
     /// The number of another fleet.
@@ -37,6 +42,10 @@ impl Stage {
             inner.fleets = inner.fleets.saturating_add(1);
             inner.fleets
         })
+    }
+
+    pub(super) fn is_on(&self, fleet: u64) -> bool {
+        self.with(|inner| inner.fleet == Some(fleet))
     }
 
     /// The least number that no worker has.

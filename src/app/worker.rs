@@ -33,18 +33,13 @@ pub(super) enum Event {
     Started {
         number: u32,
         pid: i32,
+        /// What it and everything below it descends from.
+        keeper: Option<i32>,
     },
     /// It answers.
-    Ready {
-        number: u32,
-        server: Arc<Server>,
-        took: Duration,
-    },
+    Ready { number: u32, server: Arc<Server>, took: Duration },
     /// It is gone.
-    Ended {
-        number: u32,
-        end: End,
-    },
+    Ended { number: u32, end: End },
 }
 
 /// How a worker came to its end.
@@ -119,7 +114,7 @@ async fn live(
         Ok(started) => started,
         Err(error) => return End::Failed(Failure::new(format!("its process could not be started: {error}"))),
     };
-    let _ = events.send(Event::Started { number, pid: process.pid });
+    let _ = events.send(Event::Started { number, pid: process.pid, keeper: process.keeper() });
     let last = LastLines::default();
     let output = output::log(Arc::clone(&launch.app), launch.release, process.pid, written, last.clone());
     let output = tokio::spawn(output);
@@ -146,6 +141,7 @@ fn server_of(launch: &Launch, stage: &Stage, number: u32, socket: &Path) -> Arc<
         label: &format!("worker-{number}"),
         socket,
         protocol: launch.protocol(),
+        owner: launch.app.account.ids.as_ref().map(|ids| ids.uid),
         slots: launch.slots(),
     })
 }

@@ -1,5 +1,6 @@
 //! `passerelle release`, `rollback` and `apps`: what the running gateway is asked about the apps it runs.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use super::control::{PATIENCE, ask, socket_of};
 use super::{Exit, print_error};
 use crate::admin::control::protocol::{Answer, Command};
 use crate::app::report::{AppReport, WorkerState};
+use crate::app::tally::RestartReason;
 
 pub(super) fn release(config: &Path, app: String, directory: Option<PathBuf>) -> Exit {
     // The gateway does not know where this command was given.
@@ -85,22 +87,24 @@ fn human(app: &AppReport, now: SystemTime) -> String {
     let release = app.release.map_or("no release".to_owned(), |release| format!("release {release}"));
     let state = if app.crashing { ", crashing" } else { "" };
     let mut text = format!(
-        "{}: {release}, {serving} of {} workers serve{state}, {} restarts\n",
-        app.name, app.wanted, app.restarts
+        "{}: {release}, {serving} of {} workers serve{state}, {} restarts{}\n",
+        app.name,
+        app.wanted,
+        app.restarts,
+        reasons(&app.restarts_by_reason)
     );
+    if let Some(limit) = app.memory_limit {
+        text += &format!("  memory_limit {} for each worker\n", size(limit));
+    }
     if !app.workers.is_empty() {
-        text += "  WORKER  RELEASE  STATE     PID      AGE      RUNS\n";
+        text += "  WORKER  RELEASE  STATE     PID      AGE      MEMORY     RUNS\n";
     }
     for worker in &app.workers {
-        let state = match worker.state {
-            WorkerState::Starting => "starting",
-            WorkerState::Serving => "serving",
-            WorkerState::Ready => "ready",
-            WorkerState::Leaving => "leaving",
-        };
+        let state = worker.state.as_str();
         let pid = worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let (number, release, age) = (worker.number, worker.release, age(worker.started));
-        text += &format!("  {number:<7} {release:<8} {state:<9} {pid:<8} {age:<8} {}\n", worker.in_flight);
+        let (memory, runs) = (worker.memory.map_or_else(|| "-".to_owned(), size), worker.in_flight);
+        text += &format!("  {number:<7} {release:<8} {state:<9} {pid:<8} {age:<8} {memory:<10} {runs}\n");
     }
     for release in app.releases.iter().rev() {
         let serves = if Some(release.id) == app.release { ", serves" } else { "" };
@@ -111,6 +115,17 @@ fn human(app: &AppReport, now: SystemTime) -> String {
         text += &format!("  trouble: {}\n", trouble.replace('\n', "\n  "));
     }
     text
+}
+
+/// Why, where there is anything to tell.
+fn reasons(restarts: &BTreeMap<RestartReason, u64>) -> String {
+    let told = restarts.iter().filter(|(_, count)| **count > 0);
+    let told: Vec<String> = told.map(|(reason, count)| format!("{count} {}", reason.as_str())).collect();
+    if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
+}
+
+fn size(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1024 * 1024))
 }
 
 /// In the largest unit that fits.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{print_error, print_problems};
 use crate::admin::control::protocol::{Answer, Command, Request, line};
-use crate::config;
+use crate::config::{self, CONTROL_SOCKET, Outside};
 
 /// How long the gateway may take to build a configuration.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,6 +53,9 @@ impl fmt::Display for AskError {
 /// The control socket of the configuration at `path`. The file is read only for that; whatever else may be wrong with it
 /// is for the gateway to say. `None`: it names none, which has been told.
 pub(super) fn socket_of(path: &Path) -> Option<PathBuf> {
+    if let Some(socket) = socket_of_serve(path) {
+        return Some(socket);
+    }
     let mut control = None;
     let (_, problems) = config::load(path).build(|settings, _| {
         control = settings.admin.control;
@@ -68,6 +71,14 @@ pub(super) fn socket_of(path: &Path) -> Option<PathBuf> {
         print_problems(&problems);
     }
     control.map(|control| control.value)
+}
+
+/// Where there is no file, `passerelle serve` may serve what one would be written for.
+fn socket_of_serve(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok().filter(|path| !path.exists())?;
+    let (directory, name) = (path.parent()?.canonicalize().ok()?, path.file_name()?.to_str()?);
+    let state = config::state_directory(&directory, name, &Outside::new(&|name| std::env::var_os(name)));
+    Some(state.join(CONTROL_SOCKET)).filter(|socket| socket.exists())
 }
 
 /// Asks the gateway, and tells each line of progress. `patience`: from one word of the gateway to the next.

@@ -9,6 +9,7 @@ mod health;
 mod key;
 mod reload;
 mod run;
+mod serve;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -46,6 +47,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a Python service and serve it, without a configuration file: isolated packages, workers, TLS, health, metrics
+    #[command(override_usage = "passerelle serve [TARGET] [OPTIONS]")]
+    #[command(
+        after_help = "Examples:\n  passerelle serve examples/orders/app.py:app\n  passerelle serve shop.wsgi:application --workers 2-8\n  passerelle serve . --watch"
+    )]
+    Serve {
+        #[command(flatten)]
+        serve: serve::ServeArguments,
+    },
     /// Serve until SIGTERM or SIGINT; SIGHUP or a change of the file reloads it
     #[command(override_usage = "passerelle run [--config FILE]")]
     #[command(after_help = "Example: passerelle run --config /etc/passerelle/passerelle.toml")]
@@ -176,6 +186,7 @@ impl From<Exit> for ExitCode {
 /// Runs the command of this process's arguments. Wrong usage ends the process with code 2.
 pub fn main() -> ExitCode {
     let exit = match Arguments::parse().command {
+        Command::Serve { serve } => serve::serve(&serve),
         Command::Run { config } => run::run(&config.config),
         Command::Check { config, format } => check::check(&config.config, format),
         Command::Explain { config, request } => explain::run(&config.config, &request),

@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Exit, print_error, print_problems};
-use crate::config;
 use crate::control::systemd::PassedSockets;
-use crate::control::{self, Control, First, Outcome, Signals, StartFailure};
+use crate::control::{self, Control, First, Outcome, Signals, Source, StartFailure};
 use crate::gateway::Gateway;
 use crate::observe::log;
 use crate::observe::metrics::Metrics;
@@ -14,39 +13,61 @@ use crate::observe::metrics::Metrics;
 pub(super) fn run(path: &Path) -> Exit {
     // Before anything else opens a descriptor.
     let passed = PassedSockets::take();
-    let loaded = config::load(path);
-    let files = loaded.files();
-    let (built, problems) = loaded.build(|settings, problems| {
-        let metrics = Metrics::new(settings.server.workers.get());
-        Gateway::build(settings, None, &metrics, problems).map(|gateway| (gateway, metrics))
-    });
-    print_problems(&problems);
-    let Some((gateway, metrics)) = built else { return Exit::Wrong };
-    let passed = match passed {
-        Ok(passed) => passed,
-        Err(message) => return failed(&message),
-    };
-    let log = match log::init(&gateway.settings.log, Arc::clone(&metrics)) {
-        Ok(log) => log,
-        Err(error) => return failed(&error.to_string()),
-    };
-    log_panics();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("the control plane's runtime could not be made: {error}")),
-    };
-    let first = First { gateway, config: path.to_owned(), files, metrics, log: log.log(), fresh: false };
-    let outcome = runtime.block_on(async {
-        let signals = Signals::new().map_err(StartFailure::Signals)?;
-        let (control, events) = Control::start(first, passed).await?;
-        Ok(control::run_to_end(&control, signals, events).await)
-    });
-    // A task that blocks, a slow disk under a reload, must not hold up the end.
-    runtime.shutdown_background();
-    match outcome {
-        Ok(Outcome::Orderly) => Exit::Fine,
-        Ok(Outcome::Failed) => Exit::Failed,
-        Err(failure) => failed_to_start(&failure),
+    let start = Start { source: Source::File(path.to_owned()), passed, fresh: false };
+    start.run(async |_| std::future::pending().await)
+}
+
+/// What it takes to serve.
+pub(super) struct Start {
+    pub(super) source: Source,
+    pub(super) passed: Result<PassedSockets, String>,
+    /// Whether apps are started with what is in their directories now, instead of what served last.
+    pub(super) fresh: bool,
+}
+
+impl Start {
+    /// Serves to the end, which `beside` may bring about too. It runs from the time at which requests are taken.
+    pub(super) fn run(self, beside: impl AsyncFnOnce(Arc<Control>) -> Exit) -> Exit {
+        let Start { source, passed, fresh } = self;
+        let loaded = source.load();
+        let files = loaded.files();
+        let (built, problems) = loaded.build(|settings, problems| {
+            let metrics = Metrics::new(settings.server.workers.get());
+            Gateway::build(settings, None, &metrics, problems).map(|gateway| (gateway, metrics))
+        });
+        print_problems(&problems);
+        let Some((gateway, metrics)) = built else { return Exit::Wrong };
+        let passed = match passed {
+            Ok(passed) => passed,
+            Err(message) => return failed(&message),
+        };
+        let log = match log::init(&gateway.settings.log, Arc::clone(&metrics)) {
+            Ok(log) => log,
+            Err(error) => return failed(&error.to_string()),
+        };
+        log_panics();
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failed(&format!("the control plane's runtime could not be made: {error}")),
+        };
+        let first = First { gateway, source, files, metrics, log: log.log(), fresh };
+        let outcome = runtime.block_on(async {
+            let signals = Signals::new().map_err(StartFailure::Signals)?;
+            let (control, events) = Control::start(first, passed).await?;
+            let end = async {
+                match control::run_to_end(&control, signals, events).await {
+                    Outcome::Orderly => Exit::Fine,
+                    Outcome::Failed => Exit::Failed,
+                }
+            };
+            Ok(tokio::select! {
+                exit = end => exit,
+                exit = beside(Arc::clone(&control)) => exit,
+            })
+        });
+        // A task that blocks, a slow disk under a reload, must not hold up the end.
+        runtime.shutdown_background();
+        outcome.unwrap_or_else(|failure| failed_to_start(&failure))
     }
 }
 

@@ -37,7 +37,7 @@ pub use self::outside::Outside;
 pub(crate) use self::outside::read_bounded;
 use self::problem::{Problem, any_error};
 use self::reader::{Context, Table};
-pub use self::section::{wrong_key_name, wrong_scope};
+pub use self::section::{CONTROL_SOCKET, state_directory, wrong_key_name, wrong_scope};
 use self::settings::{
     At, AuthKind, CertificateFiles, ClientAuthSettings, ClientProof, JwtKeys, OpenApiSource, Settings,
 };

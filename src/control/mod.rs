@@ -22,9 +22,11 @@ use tokio::sync::{Mutex, mpsc, watch as latest};
 pub use reload::Trigger;
 pub use shutdown::{Outcome, Signals, run_to_end};
 pub use sockets::BindFailure;
+pub(crate) use watch::settle;
 
 use crate::admin::{Endpoints, Lifecycle, ReloadRequest, Shared, Unavailable};
 use crate::app::background::Apps;
+use crate::config::{self, Loaded, Outside};
 use crate::gateway::Gateway;
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
@@ -35,8 +37,8 @@ use systemd::PassedSockets;
 
 /// The running gateway, as signals, changing files and the control socket command it.
 pub struct Control {
-    /// The file that a reload reads.
-    config: PathBuf,
+    /// What a reload reads.
+    source: Source,
     metrics: Arc<Metrics>,
     newest: Arc<ArcSwap<Gateway>>,
     lifecycle: Arc<Lifecycle>,
@@ -77,11 +79,35 @@ impl Tasks {
     }
 }
 
+/// Where the configuration is from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    File(PathBuf),
+    /// What a file of this name in this directory would say.
+    Text {
+        name: String,
+        base: PathBuf,
+        text: String,
+    },
+}
+
+impl Source {
+    /// Reads it, with the environment of this process.
+    pub fn load(&self) -> Loaded {
+        match self {
+            Source::File(path) => config::load(path),
+            Source::Text { name, base, text } => {
+                config::load_text(name, text, base, &Outside::new(&|name| std::env::var_os(name)))
+            }
+        }
+    }
+}
+
 /// What the first snapshot was made of.
 pub struct First {
     pub gateway: Gateway,
-    /// The file that a reload reads.
-    pub config: PathBuf,
+    /// What a reload reads.
+    pub source: Source,
     /// Every file that the snapshot was made of.
     pub files: Vec<PathBuf>,
     pub metrics: Arc<Metrics>,
@@ -104,6 +130,8 @@ pub enum StartFailure {
     Bind(BindFailure),
     Admin(Unavailable),
     Thread(io::Error),
+    /// The directory of apps cannot be made.
+    State(io::Error),
     Signals(io::Error),
 }
 
@@ -112,6 +140,7 @@ impl fmt::Display for StartFailure {
         match self {
             StartFailure::Bind(failure) => failure.fmt(f),
             StartFailure::Admin(unavailable) => unavailable.fmt(f),
+            StartFailure::State(error) => write!(f, "state_directory of [server] cannot be made: {error}"),
             StartFailure::Thread(error) => write!(f, "a worker thread could not be started: {error}"),
             StartFailure::Signals(error) => write!(f, "signals cannot be handled: {error}"),
         }
@@ -124,7 +153,7 @@ impl Control {
     /// # Errors
     /// An address that cannot be bound, or a thread that cannot be started; nothing was accepted then.
     pub async fn start(first: First, passed: PassedSockets) -> Result<(Arc<Control>, Events), StartFailure> {
-        let First { gateway, config, files, metrics, log, fresh } = first;
+        let First { gateway, source, files, metrics, log, fresh } = first;
         open_files::raise(&gateway.settings);
         let workers = gateway.settings.server.workers.get();
         let mut sockets = Sockets::new(workers, passed);
@@ -135,6 +164,7 @@ impl Control {
         let apps = Apps::default();
         let (newest_read, counted) = (Arc::clone(&newest), Arc::clone(&metrics));
         let (shared, reloads) = Shared::new(newest_read, counted, Arc::clone(&lifecycle), apps.clone());
+        app::prepare_state(&gateway).map_err(StartFailure::State)?;
         let mut endpoints = Endpoints::new(shared);
         // Probes are answered from here on, while names are resolved: live, but not ready.
         let prepared = endpoints.prepare(&gateway.settings.admin).map_err(StartFailure::Admin)?;
@@ -148,7 +178,7 @@ impl Control {
         let plane = Mutex::new(Plane { sockets, workers, endpoints, tasks });
         let files = latest::Sender::new(files);
         let reloading = Mutex::default();
-        let control = Control { config, metrics, newest, lifecycle, reloading, plane, files, log, apps };
+        let control = Control { source, metrics, newest, lifecycle, reloading, plane, files, log, apps };
         Ok((Arc::new(control), Events { ended, reloads }))
     }
 

@@ -9,7 +9,7 @@ use super::Control;
 use super::sockets::BindFailure;
 use super::systemd::{self, State};
 use crate::admin::{Phase, ReloadOutcome, Unavailable};
-use crate::config;
+use crate::app;
 use crate::config::problem::{Problem, Severity};
 use crate::config::render;
 use crate::config::settings::Settings;
@@ -35,6 +35,8 @@ enum Failure {
     Configuration(Vec<Problem>),
     Bind(BindFailure),
     Admin(Unavailable),
+    /// The directory of apps cannot be made.
+    State(std::io::Error),
     /// `[log]` cannot be put in force.
     Log(LogError),
     /// The gateway is about to end.
@@ -49,6 +51,7 @@ impl fmt::Display for Failure {
             Failure::Configuration(_) => f.write_str("the configuration has errors"),
             Failure::Bind(failure) => failure.fmt(f),
             Failure::Admin(unavailable) => unavailable.fmt(f),
+            Failure::State(error) => write!(f, "state_directory of [server] cannot be made: {error}"),
             Failure::Log(error) => error.fmt(f),
             Failure::Leaving => f.write_str("the gateway is about to end"),
             Failure::Internal => f.write_str("the gateway failed to build the new configuration"),
@@ -117,9 +120,12 @@ impl Control {
                 tell(problems);
                 render::human(problems, false)
             }
-            Failure::Bind(_) | Failure::Admin(_) | Failure::Log(_) | Failure::Leaving | Failure::Internal => {
-                failure.to_string()
-            }
+            Failure::Bind(_)
+            | Failure::Admin(_)
+            | Failure::State(_)
+            | Failure::Log(_)
+            | Failure::Leaving
+            | Failure::Internal => failure.to_string(),
         };
         tracing::error!(trigger = trigger.as_str(), reason = %failure,
             "not reloaded: the configuration before serves on");
@@ -132,7 +138,8 @@ impl Control {
         let before = self.snapshot();
         // Reading files and compiling may take long; probes and /metrics go on meanwhile.
         let this = Arc::clone(self);
-        let built = tokio::task::spawn_blocking(move || this.build(&before)).await;
+        let building = Arc::clone(&before);
+        let built = tokio::task::spawn_blocking(move || this.build(&building)).await;
         let Built { file, gateway, mut problems, files } = built.map_err(|_| Failure::Internal)?;
         // A file that the broken configuration was made of may be the one that is mended next.
         self.watch(files, gateway.is_some());
@@ -144,6 +151,7 @@ impl Control {
         }
         let opened = plane.sockets.open(&gateway).map_err(Failure::Bind)?;
         let names = opened.names();
+        app::prepare_state(&gateway).map_err(Failure::State)?;
         let endpoints = plane.endpoints.prepare(&gateway.settings.admin).map_err(Failure::Admin)?;
         if gateway.settings.log != self.snapshot().settings.log {
             self.log.apply(&gateway.settings.log).map_err(Failure::Log)?;
@@ -155,6 +163,7 @@ impl Control {
         plane.tasks.apply(&gateway).await;
         self.newest.store(Arc::clone(&gateway));
         plane.workers.look();
+        plane.tasks.apps.swapped(&gateway, Arc::downgrade(&before));
         self.lifecycle.bound(plane.sockets.commit(opened, &gateway, &plane.workers));
         plane.endpoints.commit(endpoints);
         let superfluous = plane.sockets.superfluous(&gateway);
@@ -169,7 +178,7 @@ impl Control {
     }
 
     fn build(&self, before: &Gateway) -> Built {
-        let loaded = config::load(&self.config);
+        let loaded = self.source.load();
         let (file, files) = (Arc::clone(&loaded.file), loaded.files());
         let (gateway, problems) =
             loaded.build(|settings, problems| Gateway::build(settings, Some(before), &self.metrics, problems));

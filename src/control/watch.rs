@@ -72,7 +72,7 @@ pub(super) async fn run(control: Arc<Control>) {
 }
 
 /// Waits until no hint has come for a while.
-async fn settle(hints: &mut mpsc::Receiver<()>) {
+pub(crate) async fn settle(hints: &mut mpsc::Receiver<()>) {
     let end = Instant::now() + SETTLE_AT_MOST;
     while let Ok(Some(())) = tokio::time::timeout_at(end.min(Instant::now() + SETTLE), hints.recv()).await {
         if Instant::now() >= end {

@@ -90,7 +90,8 @@ pub async fn connect(server: &Server, timeout: Duration) -> Result<ServerStream,
 async fn reach(server: &Server, connected: &AtomicBool) -> Result<ServerStream, ConnectError> {
     let stream = match &server.address {
         Address::Unix(path) => {
-            return reach_unix(path).await.map(ServerStream::Unix).map_err(|error| ConnectError::of(&error));
+            let reached = reach_unix(path).await.and_then(|stream| checked(stream, server.owner));
+            return reached.map(ServerStream::Unix).map_err(|error| ConnectError::of(&error));
         }
         Address::Tcp(address) => TcpStream::connect(address).await.map_err(|error| ConnectError::of(&error))?,
     };
@@ -122,6 +123,17 @@ impl ServerStream {
 /// Whether the server ended TLS: what it makes of the gateway's certificate it says after the handshake.
 pub(super) fn is_of_tls(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<rustls::Error>())
+}
+
+/// Whether it is `owner` who listens. A worker of an app can put a link to somebody else's socket where its own should be,
+/// and a gateway that is root gets in everywhere.
+fn checked(stream: UnixStream, owner: Option<u32>) -> io::Result<UnixStream> {
+    match owner {
+        Some(owner) if stream.peer_cred()?.uid() != owner => {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket is another user's than the app's"))
+        }
+        Some(_) | None => Ok(stream),
+    }
 }
 
 /// Linux answers "try again" when a Unix socket's backlog is full, where a TCP connection would wait: the server is

@@ -48,6 +48,8 @@ pub struct Server {
     /// What `hash:…` balancing knows the server by: the same in every gateway and after every restart.
     pub(super) seed: u64,
     pub(super) slots: Slots,
+    /// Who must listen at its Unix socket; `None`: whoever does.
+    pub(super) owner: Option<u32>,
     /// What it takes at once where its upstream does not say: as many as a worker of an app has threads.
     pub(super) own_slots: SlotSettings,
     /// Where slots are bounded, connections are too.
@@ -94,6 +96,7 @@ impl Server {
             host,
             metrics,
             slots: Slots::new(slots),
+            owner: None,
             own_slots: SlotSettings::Unlimited,
             places: Places::default(),
             largest: uwsgi::Largest::default(),
@@ -118,6 +121,16 @@ impl Server {
     /// Requests that it runs for all workers, upgraded connections among them.
     pub fn in_flight(&self) -> usize {
         self.slots.busy().saturating_add(self.upgraded.load(Ordering::Relaxed))
+    }
+
+    /// Slots that are taken.
+    pub fn busy(&self) -> usize {
+        self.slots.busy()
+    }
+
+    /// How many slots there are; `None`: any number.
+    pub fn slot_count(&self) -> Option<usize> {
+        self.slots.count()
     }
 
     /// What `/status` tells of it; `weight` is the snapshot's, not the server's.

@@ -19,6 +19,8 @@ pub struct Worker<'a> {
     pub label: &'a str,
     pub socket: &'a Path,
     pub protocol: Protocol,
+    /// The user who must listen there; `None`: whoever does.
+    pub owner: Option<u32>,
     /// What it takes at once, where the upstream does not say.
     pub slots: SlotSettings,
 }
@@ -54,6 +56,7 @@ impl Upstream {
             slots: SlotSettings::Unlimited,
             queue: &self.queue,
         });
+        server.owner = worker.owner;
         server.own_slots = worker.slots;
         server.slots.set(server.slots_of(self.settings.slots));
         Arc::new(server)

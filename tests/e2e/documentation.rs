@@ -129,7 +129,8 @@ fn the_commands_of_the_readme_are_there() {
     for line in commands.lines().filter_map(|line| line.strip_prefix("passerelle ")) {
         let command = line.split(' ').next().unwrap();
         let (status, help) = passerelle(&[command, "--help"]);
-        assert!(status.success() && help.contains("--config"), "passerelle {line}: {help}");
+        let config = if command == "serve" { "--print-config" } else { "--config" };
+        assert!(status.success() && help.contains(config), "passerelle {line}: {help}");
     }
 }
 

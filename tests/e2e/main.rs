@@ -9,6 +9,7 @@
 
 mod abuse;
 mod answers;
+mod app_resources;
 mod apps;
 mod apps_crashes;
 mod apps_deaths;
@@ -51,6 +52,7 @@ mod overload;
 mod packaging;
 mod proxy_protocol;
 mod python;
+mod serve;
 mod slots;
 mod slow;
 mod slow_clients;

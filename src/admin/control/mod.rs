@@ -141,7 +141,9 @@ impl Drop for SocketFile {
 fn make_room(path: &Path) -> Result<(), ControlError> {
     let failed = |error| ControlError::Io(path.to_owned(), error);
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+        // It may be the state directory, through which users of apps come to their own. Who may use the socket is
+        // said by its mode, and by a look at whoever connects.
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(directory).map_err(failed)?;
     }
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
@@ -248,7 +250,7 @@ mod tests {
         let path = directory.path().join("run/control.sock");
         let socket = ControlSocket::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o711);
 
         let (shared, mut requests) = testing::shared_and_requests(testing::with_token(None));
         let serving = tokio::spawn(socket.serve(shared));

@@ -18,9 +18,6 @@ use crate::config::source::without;
 /// How long an environment may take to be made. Whoever compiles scientific packages needs a while.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// What is shorter is no secret but a switch or a number (`PIP_NO_INDEX = "1"`), and to cut it out of an installer's words
-/// would leave nothing that could be read.
-
 /// Who runs commands for an app, and who hears of them.
 pub(super) struct Commands<'a> {
     app: &'a App,

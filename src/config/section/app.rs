@@ -41,7 +41,10 @@ pub(super) struct App {
 }
 
 pub(super) fn read(table: Table<'_>) -> Option<App> {
-    let directory = table.require("directory", "\"/srv/billing\"", |node| value::path(node).map(|path| node.at(path)));
+    let directory = table.require("directory", "\"/srv/billing\"", |node| {
+        // Without the dot of `directory = "."`, since it is told.
+        value::path(node).map(|path| node.at(path.components().collect()))
+    });
     let entry = table.require("entry", "\"billing.wsgi:application\"", entry);
     let server = table.get("server", |node| choice::choice(node, &AppServer::ALL));
     let threads = table.or("threads", NonZeroU32::MIN, |node| number::count(node, MOST_THREADS));

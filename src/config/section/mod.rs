@@ -21,19 +21,25 @@ mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
 pub(super) use self::auth::api_keys;
 pub use self::auth::{wrong_key_name, wrong_scope};
+pub use self::server::state_directory;
 use super::node::Node;
 use super::problem::Problem;
 use super::reader::Table;
 use super::settings::{At, AuthSettings, Settings};
+use super::value;
 
 /// The default of `max_connections` and of `max_upgraded`.
 const TEN_THOUSAND: NonZeroUsize = match NonZeroUsize::new(10_000) {
     Some(value) => value,
     None => NonZeroUsize::MIN,
 };
+
+/// The control socket in the state directory, where `[admin]` names none and there are apps.
+pub const CONTROL_SOCKET: &str = "control.sock";
 
 /// What the file says, as far as it could be read.
 pub(super) struct Draft {
@@ -61,7 +67,7 @@ struct Known<'k> {
 /// Reads the whole file.
 pub(super) fn read(root: Table<'_>) -> Draft {
     let server = server::read(root.get("server", Node::table), root.cx);
-    let admin = admin::read(root.get("admin", Node::table), &root);
+    let mut admin = admin::read(root.get("admin", Node::table), &root);
     let log = log::read(root.get("log", Node::table));
     let defaults = defaults::read(root.get("defaults", Node::table));
     let (listeners, listeners_whole) = named(&root, "listener", listener::read);
@@ -74,6 +80,9 @@ pub(super) fn read(root: Table<'_>) -> Draft {
         (name, app.settings)
     });
     let apps = apps.collect();
+    if !names(root.node("app")).is_empty() && admin.control.is_none() {
+        admin.control = control_beside(&server.state_directory, &root);
+    }
     let auth_names = names(root.node("auth"));
     let (auths, auths_whole) = named(&root, "auth", auth::read);
     let limit_names = names(root.node("limit"));
@@ -167,6 +176,12 @@ fn upstream_names(root: &Table<'_>) -> BTreeSet<String> {
         }
     }
     all
+}
+
+/// Where the commands for apps reach the gateway, whether or not the file says so.
+fn control_beside(state: &Path, root: &Table<'_>) -> Option<At<PathBuf>> {
+    let path = state.join(CONTROL_SOCKET);
+    (path.as_os_str().len() <= value::SOCKET_PATH_MAX).then(|| At { value: path, span: root.span() })
 }
 
 fn names(section: Option<Node<'_>>) -> BTreeSet<String> {

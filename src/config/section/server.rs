@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::node::Node;
+use super::super::outside::Outside;
 use super::super::reader::{Context, Table};
 use super::super::settings::{ServerSettings, TempSettings};
 use super::super::value::{self, number};
@@ -24,7 +25,7 @@ pub(super) fn read(table: Option<Table<'_>>, cx: &Context<'_>) -> ServerSettings
         shutdown_grace: Duration::from_secs(30),
         drain_delay: Duration::ZERO,
         temp: TempSettings { directory: None, limit: TEMP_LIMIT },
-        state_directory: state_directory(cx),
+        state_directory: state_directory(cx.base, &cx.file.name, cx.outside),
     };
     if let Some(table) = table {
         settings.workers = table.or("workers", settings.workers, workers);
@@ -39,9 +40,9 @@ pub(super) fn read(table: Option<Table<'_>>, cx: &Context<'_>) -> ServerSettings
 }
 
 /// Beneath the directory that systemd or the system gives for such things, one for each configuration file: two gateways
-/// on one machine do not meet there.
-fn state_directory(cx: &Context<'_>) -> PathBuf {
-    let variable = |name: &str| (cx.outside.env)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+/// on one machine do not meet there. `file` is the name of the one in `base`, which is absolute.
+pub fn state_directory(base: &Path, file: &str, outside: &Outside<'_>) -> PathBuf {
+    let variable = |name: &str| (outside.env)(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // systemd gives a list where a unit has several.
     let of_unit = variable("STATE_DIRECTORY").and_then(|list| {
         let list = list.into_os_string().into_string().ok()?;
@@ -52,9 +53,9 @@ fn state_directory(cx: &Context<'_>) -> PathBuf {
         let home = || variable("HOME").map(|home| home.join(".local/state"));
         variable("XDG_STATE_HOME").or_else(home).map(|state| state.join("passerelle"))
     };
-    let above = of_unit.or_else(of_root).or_else(of_user).unwrap_or_else(|| cx.base.join(".passerelle"));
-    let file = Path::new(&cx.file.name);
-    let path = cx.base.join(file.file_name().unwrap_or_default());
+    let above = of_unit.or_else(of_root).or_else(of_user).unwrap_or_else(|| base.join(".passerelle"));
+    let file = Path::new(file);
+    let path = base.join(file.file_name().unwrap_or_default());
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path.as_os_str().as_encoded_bytes());
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let digits = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}"));

@@ -26,7 +26,7 @@ pub(super) fn path(node: &Node<'_>) -> Option<PathBuf> {
 }
 
 /// The longest path that the address of a Unix socket can hold.
-const SOCKET_PATH_MAX: usize = 107;
+pub(super) const SOCKET_PATH_MAX: usize = 107;
 
 /// The path of a Unix socket, made absolute.
 pub(super) fn socket_path(node: &Node<'_>) -> Option<PathBuf> {

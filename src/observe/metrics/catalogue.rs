@@ -109,6 +109,32 @@ families! {
     QueueDropped COUNTER "passerelle_upstream_queue_dropped_total" ["upstream" "reason"]
         "Requests that found no slot free and got none: full, timeout, overload, client_left, no_server.";
 
+    // Apps that the gateway runs. Numbers of workers are used again: there are never more than run at once.
+    AppWorkers GAUGE "passerelle_app_workers" ["app" "state"]
+        "Workers of the app: starting, serving, ready (of a release that does not serve), leaving.";
+    AppWorkersWanted GAUGE "passerelle_app_workers_wanted" ["app"]
+        "Workers of the app that should serve.";
+    AppRestarts COUNTER "passerelle_app_restarts_total" ["app" "reason"]
+        "Workers that were started in place of others: exited, not_started, memory, health.";
+    AppCpu COUNTER "passerelle_app_cpu_seconds_total" ["app"]
+        "Processor time of all processes of the app's workers, in seconds.";
+    AppResident GAUGE "passerelle_app_resident_bytes" ["app" "worker"]
+        "Memory that a worker's processes take, what several processes share counted for each by its part.";
+    AppMemoryLimit GAUGE "passerelle_app_memory_limit_bytes" ["app"]
+        "Memory past which a worker is replaced; absent where there is no limit.";
+    AppOpenFiles GAUGE "passerelle_app_open_files" ["app" "worker"]
+        "Files and sockets that a worker's processes have open.";
+    AppWorkerAge GAUGE "passerelle_app_worker_age_seconds" ["app" "worker"]
+        "Since the worker was started.";
+    AppRelease GAUGE "passerelle_app_release" ["app"]
+        "The number of the release that serves; absent while none does.";
+    AppReleases COUNTER "passerelle_app_releases_total" ["app" "outcome"]
+        "Releases, by what came of them: released, failed (before the switch), taken_back (after it), rolled_back (as asked).";
+    AppBuild GAUGE "passerelle_app_build_seconds" ["app"]
+        "How long code and environment of the last release took.";
+    AppStart GAUGE "passerelle_app_start_seconds" ["app"]
+        "How long the workers of the last release took until all were ready.";
+
     // Bodies that are held.
     BufferedBytes GAUGE "passerelle_buffered_bytes" ["place"]
         "Bytes of bodies that are held now, in memory and on disk (temp_directory).";

@@ -6,6 +6,7 @@ use std::sync::Weak;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
+use super::app::AppReading;
 use super::auth::{FetchResult, Introspected, KeysMetrics};
 use super::catalogue::Family;
 use super::compression::CodedWith;
@@ -41,6 +42,9 @@ pub trait Readings: Send + Sync {
 
     /// How many wait for a slot of each upstream.
     fn queues(&self, each: &mut dyn FnMut(&str, usize));
+
+    /// The apps that run.
+    fn apps(&self) -> Vec<AppReading>;
 }
 
 /// The collector of all families. Holds the metrics weakly, since their registry holds it.
@@ -247,6 +251,46 @@ impl Scrape {
             }
         }
         readings.queues(&mut |upstream, waiting| self.gauge(Family::QueueLength, &[upstream], waiting as f64));
+        for app in readings.apps() {
+            self.app(&app);
+        }
+    }
+
+    fn app(&mut self, reading: &AppReading) {
+        let app = &*reading.app;
+        for (state, count) in &reading.states {
+            self.gauge(Family::AppWorkers, &[app, state], *count as f64);
+        }
+        self.gauge(Family::AppWorkersWanted, &[app], reading.wanted.into());
+        for (reason, count) in &reading.restarts {
+            self.counter(Family::AppRestarts, &[app, reason], *count);
+        }
+        self.seconds(Family::AppCpu, &[app], reading.cpu_seconds);
+        let figures = [
+            (Family::AppMemoryLimit, reading.memory_limit.map(|bytes| bytes as f64)),
+            (Family::AppRelease, reading.release.map(|release| release as f64)),
+            (Family::AppBuild, reading.build_seconds),
+            (Family::AppStart, reading.start_seconds),
+        ];
+        for (family, value) in figures {
+            if let Some(value) = value {
+                self.gauge(family, &[app], value);
+            }
+        }
+        for (outcome, count) in &reading.releases {
+            self.counter(Family::AppReleases, &[app, outcome], *count);
+        }
+        for worker in &reading.workers {
+            let number = worker.number.to_string();
+            let labels = [app, &number];
+            self.gauge(Family::AppWorkerAge, &labels, worker.age_seconds as f64);
+            if let Some(bytes) = worker.memory {
+                self.gauge(Family::AppResident, &labels, bytes as f64);
+            }
+            if let Some(files) = worker.open_files {
+                self.gauge(Family::AppOpenFiles, &labels, files as f64);
+            }
+        }
     }
 
     fn process(&mut self, metrics: &Metrics) {
@@ -266,8 +310,13 @@ impl Scrape {
     }
 
     fn counter(&mut self, family: Family, labels: &[&str], value: u64) {
+        self.seconds(family, labels, value as f64);
+    }
+
+    /// A counter that is no whole number.
+    fn seconds(&mut self, family: Family, labels: &[&str], value: f64) {
         let mut counter = proto::Counter::default();
-        counter.set_value(value as f64);
+        counter.set_value(value);
         let mut metric = labelled(family, labels);
         metric.set_counter(counter);
         self.add(family, metric);

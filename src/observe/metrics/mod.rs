@@ -4,6 +4,7 @@
 //! a `Collector` sums the cells when `/metrics` is scraped. So nothing that a request counts is shared or locked.
 //! Every name and label stands in `catalogue`.
 
+mod app;
 mod auth;
 mod catalogue;
 mod cells;
@@ -34,6 +35,7 @@ use self::limit::LimitReadings;
 use self::process::ProcessCollector;
 use crate::request::rejection::Cause;
 
+pub use self::app::{AppReading, AppWorkerReading};
 pub use self::auth::{FetchResult, Introspected, IntrospectionMetrics, KeysMetrics};
 pub use self::cells::WorkerId;
 pub use self::collector::{Readings, ServerReading};

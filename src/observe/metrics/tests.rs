@@ -23,6 +23,23 @@ impl Readings for OneServer {
     fn queues(&self, each: &mut dyn FnMut(&str, usize)) {
         each("orders", 5);
     }
+
+    fn apps(&self) -> Vec<AppReading> {
+        let worker = AppWorkerReading { number: 3, age_seconds: 60, memory: Some(1024), open_files: Some(12) };
+        vec![AppReading {
+            app: "billing".to_owned(),
+            release: Some(7),
+            releases: vec![("released", 6), ("taken_back", 1)],
+            states: vec![("serving", 1), ("leaving", 0)],
+            wanted: 2,
+            restarts: vec![("memory", 4)],
+            cpu_seconds: 12.34,
+            build_seconds: Some(30.5),
+            start_seconds: Some(1.5),
+            memory_limit: Some(2048),
+            workers: vec![worker],
+        }]
+    }
 }
 
 /// Keeps the handles, as a snapshot does.
@@ -139,6 +156,18 @@ fn values_and_labels() {
         r#"passerelle_upstream_slots{upstream="orders",server="http://127.0.0.1:8001"} 8"#,
         r#"passerelle_upstream_queue_length{upstream="orders"} 5"#,
         r#"passerelle_upstream_queue_dropped_total{upstream="orders",reason="full"} 0"#,
+        r#"passerelle_app_workers{app="billing",state="serving"} 1"#,
+        r#"passerelle_app_workers_wanted{app="billing"} 2"#,
+        r#"passerelle_app_restarts_total{app="billing",reason="memory"} 4"#,
+        r#"passerelle_app_cpu_seconds_total{app="billing"} 12.34"#,
+        r#"passerelle_app_resident_bytes{app="billing",worker="3"} 1024"#,
+        r#"passerelle_app_memory_limit_bytes{app="billing"} 2048"#,
+        r#"passerelle_app_open_files{app="billing",worker="3"} 12"#,
+        r#"passerelle_app_worker_age_seconds{app="billing",worker="3"} 60"#,
+        r#"passerelle_app_release{app="billing"} 7"#,
+        r#"passerelle_app_releases_total{app="billing",outcome="taken_back"} 1"#,
+        r#"passerelle_app_build_seconds{app="billing"} 30.5"#,
+        r#"passerelle_app_start_seconds{app="billing"} 1.5"#,
         r#"passerelle_upstream_connections_total{upstream="orders",server="http://127.0.0.1:8001",reused="false"} 1"#,
     ] {
         // The order of labels within a line is not ours.

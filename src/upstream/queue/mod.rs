@@ -36,6 +36,8 @@ pub struct Queue {
     inner: Mutex<Inner>,
     /// Tells the control plane that somebody waits.
     pub(super) begun: Notify,
+    /// The same, to whoever decides how many workers an app has.
+    pub lengthened: Notify,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -107,6 +109,7 @@ impl Queue {
             waiting: AtomicUsize::new(0),
             inner: Mutex::new(Inner { settings, line, mixed: false }),
             begun: Notify::new(),
+            lengthened: Notify::new(),
             metrics: Arc::clone(metrics),
         }
     }
@@ -201,6 +204,7 @@ impl Queue {
             lined_up
         };
         self.begun.notify_one();
+        self.lengthened.notify_one();
         if deliver(told) {
             self.settle();
         }

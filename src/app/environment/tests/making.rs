@@ -44,9 +44,9 @@ async fn a_variable_says_where_packages_come_from() {
 #[tokio::test]
 async fn an_installer_that_fails_has_the_last_word() {
     for (way, search) in ways() {
-        let site = Site::new("env = { TOKEN = \"hunter2hunter2hunter2\" }");
+        let site = Site::new("env = { PIP_INDEX_URL = \"https://user:hunter2hunter2@127.0.0.1:1/simple\" }");
         site.wheel("tiny", &[]).write("app.py", WSGI);
-        site.write("requirements.txt", &format!("{LOCAL}not-there-hunter2hunter2hunter2==7.1\n"));
+        site.write("requirements.txt", &format!("{LOCAL}not-there-hunter2hunter2==7.1\n"));
         let failure = site.build(&search).await.unwrap_err();
         assert!(failure.why.contains("requirements.txt could not be installed: it exited with code 1"), "{failure}");
         assert!(failure.to_string().contains("not-there-(secret)"), "{way}: {failure}");

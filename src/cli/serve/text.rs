@@ -1,0 +1,136 @@
+//! The configuration that `passerelle serve` amounts to, as text: what it serves by, and what it prints to be kept.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::target::Target;
+
+/// Everything that was asked for or found.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// As it stood on the command line.
+    pub(super) asked: String,
+    pub(super) target: Target,
+    pub(super) address: SocketAddr,
+    /// `None`: without TLS.
+    pub(super) tls: Option<Tls>,
+    pub(super) admin: SocketAddr,
+    pub(super) workers: Option<super::Workers>,
+    pub(super) threads: Option<u32>,
+    pub(super) server: Option<&'static str>,
+    pub(super) env_file: Option<PathBuf>,
+    pub(super) user: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Tls {
+    pub(super) chain: PathBuf,
+    pub(super) key: PathBuf,
+    /// Whether it is of the gateway's own making.
+    pub(super) own: bool,
+}
+
+/// Where comments begin.
+const COLUMN: usize = 39;
+
+impl Plan {
+    /// As the file `passerelle.toml` in the app's directory.
+    pub(super) fn text(&self) -> String {
+        let Plan { asked, target, tls, .. } = self;
+        let (name, directory) = (&target.name, &target.directory);
+        let mut text = Text(String::new());
+        text.comment(&format!("What `passerelle serve {asked}` amounts to. Kept as passerelle.toml in"));
+        text.comment(&format!("{}, `passerelle run` there does the same.", directory.display()));
+
+        text.section("admin");
+        text.key("address", &quoted(&self.admin.to_string()), "/status /metrics /live /ready");
+
+        let listener = if tls.is_some() { "https" } else { "http" };
+        text.section(&format!("listener.{listener}"));
+        let beyond = format!("\"0.0.0.0:{}\" serves other machines too", self.address.port());
+        let beyond = if self.address.ip().is_loopback() { beyond.as_str() } else { "" };
+        text.key("address", &quoted(&self.address.to_string()), beyond);
+        if let Some(Tls { chain, key, own }) = tls {
+            text.section(&format!("listener.{listener}.tls"));
+            if *own {
+                text.comment("Made by `passerelle serve`, and good for a year; browsers trust one of an authority.");
+            }
+            let pair = format!("[{{ chain = {}, key = {} }}]", self.path(chain), self.path(key));
+            text.key("certificates", &pair, "");
+        }
+
+        text.section(&format!("app.{name}"));
+        text.key("directory", "\".\"", "each release runs from its own copy of it");
+        text.key("entry", &quoted(&target.entry.to_string()), "");
+        if let Some(server) = self.server {
+            text.key("server", &quoted(server), "");
+        }
+        match self.workers {
+            Some(workers) => text.key("workers", &workers.to_string(), "processes"),
+            None => text.comment("workers = { min = 2, max = 8 }        # default: twice the cores plus one"),
+        }
+        if let Some(threads) = self.threads {
+            text.key("threads", &threads.to_string(), "requests that each worker runs at once");
+        }
+        if let Some(file) = &self.env_file {
+            text.key("env_file", &self.path(file), "");
+        }
+        if let Some(user) = &self.user {
+            text.key("user", &quoted(user), "whom the processes run as");
+        }
+        if let Some(path) = &target.health {
+            text.section(&format!("app.{name}.health"));
+            text.key("path", &quoted(path), "a release takes over once this answers well");
+        }
+
+        text.section(&format!("route.{name}"));
+        text.key("path", "\"/{*rest}\"", "");
+        text.key("auth", "\"public\"", "everybody; [auth.NAME] and its name here ask who calls");
+        text.key("upstream", &quoted(name), "");
+        text.0
+    }
+
+    /// A path, relative where it lies beneath the directory that the file is in.
+    fn path(&self, path: &Path) -> String {
+        quoted(&path.strip_prefix(&self.target.directory).unwrap_or(path).to_string_lossy())
+    }
+}
+
+struct Text(String);
+
+impl Text {
+    // Writing to a string does not fail.
+
+    fn comment(&mut self, text: &str) {
+        let _ = writeln!(self.0, "# {}", text.replace(char::is_control, "?"));
+    }
+
+    fn section(&mut self, name: &str) {
+        let _ = writeln!(self.0, "\n[{name}]");
+    }
+
+    fn key(&mut self, key: &str, value: &str, comment: &str) {
+        let line = format!("{key} = {value}");
+        let _ = match comment {
+            "" => writeln!(self.0, "{line}"),
+            comment => writeln!(self.0, "{line:<COLUMN$} # {comment}"),
+        };
+    }
+}
+
+/// A string of TOML, in which nothing is drawn from anywhere.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.replace("${", "$${").chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
