@@ -61,7 +61,9 @@ pub(super) fn copy(from: &Path, to: &Path, state: &Path, account: &Account, orig
     let mut copying = Copying { account, state, owner, files: 0, bytes: 0 };
     let opened = open(from, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | last, Mode::empty());
     let opened = opened.map_err(|error| named(from, &error.into()))?;
-    copying.directory(&opened, from, to)
+    copying.directory(&opened, from, to)?;
+    // There is more in it than code, often enough, and it is nobody else's.
+    fs::set_permissions(to, fs::Permissions::from_mode(0o700)).map_err(|error| named(to, &error))
 }
 
 impl Copying<'_> {

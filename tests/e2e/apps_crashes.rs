@@ -8,7 +8,7 @@ fn crashes_while(flag: &str) -> String {
     wsgi("one")
         + &format!(
             "\n\nif 'XDG_RUNTIME_DIR' in os.environ and os.path.exists(os.environ['HOME'] + '/{flag}'):\n    \
-         print('the disk is full', flush=True)\n    os._exit(9)\n"
+         raise OSError('the disk is full')\n"
         )
 }
 

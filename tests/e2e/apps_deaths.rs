@@ -48,6 +48,7 @@ fn killed_while_the_entry_is_looked_at() {
     site.write("shop/app.py", &(sleeps + &wsgi("two")));
     killed_in_mid_release(&mut site, || flag.exists().then_some(()));
     site.gateway.start_again();
+    site.serves();
     all_is_well(&site, "one", &["1"]);
 }
 
@@ -65,6 +66,7 @@ fn killed_during_a_hook() {
     site.write("shop/app.py", &wsgi("two"));
     killed_in_mid_release(&mut site, || flag.exists().then_some(()));
     site.gateway.start_again();
+    site.serves();
     all_is_well(&site, "one", &["1"]);
 }
 
@@ -77,6 +79,7 @@ fn killed_after_the_switch() {
     let is_two = move || (crate::harness::http::get(port, "/version").text() == "two").then_some(());
     killed_in_mid_release(&mut site, is_two);
     site.gateway.start_again();
+    site.serves();
     assert_eq!(site.get("/version").text(), "two");
     site.serves();
     assert_eq!(site.there("releases"), ["1", "2"].map(str::to_owned).into());
@@ -95,6 +98,7 @@ fn killed_before_there_is_any_release() {
     site.gateway.kill();
     site.write("shop/hook.py", "");
     site.gateway.start_again();
+    site.serves();
     assert_eq!(site.get("/version").text(), "one");
     site.serves();
     assert_eq!(site.there("releases").len(), 1);
@@ -130,6 +134,7 @@ fn gateway_and_keepers_killed_at_once() {
         keepers.into_iter().for_each(kill);
         site.gateway.kill();
         site.gateway.start_again();
+        site.serves();
         assert_eq!(site.get("/version").text(), "one");
         site.serves();
         let now = site.processes();

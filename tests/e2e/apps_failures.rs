@@ -28,7 +28,7 @@ fn fails(site: &Site, expected: &[&str]) {
     let (_, shown) = site.command("apps", &[]);
     assert!(shown.contains("trouble: "), "{shown}");
     site.gateway.log_line("the log says why", |line| {
-        line["level"] == "ERROR" && line["reason"].as_str().is_some_and(|reason| reason.contains(expected[0]))
+        line["level"] == "error" && line["reason"].as_str().is_some_and(|reason| reason.contains(expected[0]))
     });
 }
 

@@ -209,6 +209,7 @@ fn a_reload_starts_and_ends_apps() {
     let mut site = Plan::new(&wsgi("one"), "workers = 1").start();
     site.gateway.write_config(&two_apps("red", ""));
     assert!(site.gateway.reload().0.success());
+    site.app_serves("other");
     assert_eq!(site.get("/other/version").text(), "one");
     let (python, user) = (test_python(), own_user());
     site.gateway.write_config(&format!(

@@ -372,6 +372,7 @@ impl Drop for Site {
     fn drop(&mut self) {
         self.gateway.kill();
         if std::thread::panicking() {
+            println!("{}", self.gateway.output());
             return;
         }
         let (path, own) = (self.path().to_owned(), self.gateway.id());
