@@ -14,6 +14,7 @@ mod place;
 mod process;
 mod progress;
 mod records;
+mod remove;
 pub mod report;
 mod scale;
 pub mod shim;

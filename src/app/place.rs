@@ -8,7 +8,7 @@ use super::account::Account;
 
 /// The longest path of a Unix socket on Linux, and of what is beneath the directory of sockets.
 const LONGEST_SOCKET: usize = 107;
-const LONGEST_NAME: usize = "/1000000-1000/http".len();
+const LONGEST_NAME: usize = "/1000000-1000/gunicorn.ctl".len();
 
 /// The directory of one app.
 #[derive(Clone, Debug, PartialEq, Eq)]

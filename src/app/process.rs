@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -17,7 +18,7 @@ use super::App;
 use super::environ::Environ;
 use super::launch::PLACE;
 use super::records::LONGEST_LINE;
-use super::shim::{Asked, Ids, KEEPER, Plan, Told};
+use super::shim::{Asked, Ids, KEEPER, Order, Plan, Told};
 use super::sweep;
 
 /// The program that a keeper is: this very one, even if another has taken its place on the disk.
@@ -126,7 +127,11 @@ impl Process {
         ours.set_nonblocking(true)?;
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new(program());
-        command.arg(KEEPER).env_clear().envs(environ.variables());
+        // None of the app's variables, but for the one by which it is found should it be left behind.
+        command.arg(KEEPER).env_clear();
+        if let Some(place) = environ.get(PLACE) {
+            command.env(PLACE, place);
+        }
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(writer.try_clone()?).stderr(writer);
         // Not of the terminal's group: Ctrl-C there is for the gateway, which lets its apps finish.
         command.process_group(0);
@@ -134,7 +139,9 @@ impl Process {
         // It holds the other ends.
         drop(command);
         let (told, mut asking) = UnixStream::from_std(ours)?.into_split();
-        let mut line = serde_json::to_vec(plan)?;
+        let bytes = |text: &OsString| text.as_bytes().to_vec();
+        let variables = environ.variables().map(|(name, value)| (bytes(name), bytes(value))).collect();
+        let mut line = serde_json::to_vec(&Order { plan: plan.clone(), variables })?;
         line.push(b'\n');
         asking.write_all(&line).await?;
         let place = environ.get(PLACE).map(OsStr::to_owned);

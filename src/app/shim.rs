@@ -7,8 +7,10 @@
 //! wish has to be made after the change of user, which clears it, and by the process itself, which inherits none; and it
 //! follows the thread that made it a child, which is the keeper's only one that starts anything.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -22,7 +24,9 @@ use rustix::process::{
     Gid, Pid, Resource, Rlimit, Signal, Uid, WaitOptions, WaitStatus, getpid, getppid, kill_process,
     kill_process_group, set_child_subreaper, set_parent_process_death_signal, setrlimit, umask, wait,
 };
-use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    clear_ambient_capability_set, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 use serde::{Deserialize, Serialize};
 
 /// The hidden commands by which this program is run again.
@@ -35,7 +39,7 @@ const ORPHANS_GRACE: Duration = Duration::from_secs(1);
 /// How shells tell that a command could not be run.
 pub const NOT_RUN: u8 = 127;
 
-/// A process to be, less its environment, which is the keeper's own. Holds no secrets: the starter's is an argument.
+/// A process to be, less its environment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The program and its arguments.
@@ -56,6 +60,15 @@ pub struct Ids {
     pub groups: Vec<u32>,
 }
 
+/// What a keeper and then a starter read first: a process to be, with its variables. They themselves have none of those:
+/// a variable that names a library is not for who is root still.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Order {
+    pub plan: Plan,
+    /// Names and values, in the bytes of the system.
+    pub variables: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
 /// What a keeper tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,20 +86,25 @@ pub enum Asked {
     Stop { grace: u64 },
 }
 
-/// Runs the keeper: its standard input is the socket, whose first line is the [`Plan`].
+/// Runs the keeper: its standard input is the socket, whose first line is the [`Order`].
 ///
 /// # Errors
 /// The socket or the plan is of no use, or nothing could be started.
 pub fn keep() -> io::Result<()> {
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut asked = BufReader::new(socket.try_clone()?);
-    let mut plan = String::new();
-    asked.read_line(&mut plan)?;
-    let plan = plan.trim_end();
+    let mut order = String::new();
+    asked.read_line(&mut order)?;
     set_child_subreaper(Some(getpid()))?;
     no_core_dumps();
-    let child = Command::new("/proc/self/exe").args([STARTER, plan]).stdin(Stdio::null()).process_group(0).spawn()?;
-    let child = Pid::from_child(&child);
+    let mut starter = Command::new("/proc/self/exe");
+    let mut starter = starter.arg(STARTER).stdin(Stdio::piped()).process_group(0).spawn()?;
+    let child = Pid::from_child(&starter);
+    if let Some(mut input) = starter.stdin.take() {
+        // One that has ended already is waited for below.
+        let _ = input.write_all(order.as_bytes());
+    }
+    drop(order);
     tell(&mut socket, Told::Started { pid: child.as_raw_nonzero().get() });
     // A signal must not reach whoever gets the number next.
     let ended = Arc::new(AtomicBool::new(false));
@@ -118,6 +136,8 @@ fn listen(asked: impl BufRead, child: Pid, ended: &Arc<AtomicBool>) {
         std::thread::sleep(grace);
         if running() {
             let _ = kill_process_group(child, Signal::KILL);
+            // It may have gone to another group.
+            let _ = kill_process(child, Signal::KILL);
         }
     };
     std::thread::scope(|threads| {
@@ -181,13 +201,13 @@ fn no_core_dumps() {
     let _ = std::fs::write("/proc/self/coredump_filter", "0");
 }
 
-/// Runs the starter, which does not come back.
+/// Runs the starter, which does not come back: its standard input is the [`Order`].
 ///
 /// # Errors
 /// Why the command could not be run.
-pub fn start(plan: &str) -> io::Error {
-    let plan: Plan = match serde_json::from_str(plan) {
-        Ok(plan) => plan,
+pub fn start() -> io::Error {
+    let Order { plan, variables } = match serde_json::from_reader(io::stdin().lock()) {
+        Ok(order) => order,
         Err(error) => return error.into(),
     };
     match prepare(&plan) {
@@ -197,7 +217,9 @@ pub fn start(plan: &str) -> io::Error {
     let Some((program, arguments)) = plan.command.split_first() else {
         return io::Error::other("there is no command");
     };
-    let error = Command::new(program).args(arguments).exec();
+    let variables = variables.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
+    let mut command = Command::new(program);
+    let error = command.args(arguments).env_clear().envs(variables).stdin(Stdio::null()).exec();
     io::Error::new(error.kind(), format!("{program} could not be run: {error}"))
 }
 
@@ -218,6 +240,8 @@ fn prepare(plan: &Plan) -> io::Result<()> {
         let uid = Uid::from_raw(*uid);
         set_thread_res_uid(uid, uid, uid).map_err(refused)?;
     }
+    // What a gateway that is not root was given is not for its apps. Old kernels have none.
+    let _ = clear_ambient_capability_set();
     set_no_new_privs(true)?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() != keeper {

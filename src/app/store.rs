@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::place::{self, Place};
+use super::remove::remove;
 
 const RECORD: &str = "release.json";
 const CODE: &str = "code";
@@ -134,7 +135,7 @@ impl Store {
         let path = self.directory(id);
         // The record goes first: what is left after a break is no release.
         let _ = fs::remove_file(path.join(RECORD));
-        fs::remove_dir_all(&path).map_err(|error| place::named(&path, &error))
+        remove(&path).map_err(|error| place::named(&path, &error))
     }
 
     fn ids(&self) -> io::Result<BTreeSet<u64>> {

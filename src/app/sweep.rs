@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, getpgid, kill_process};
 
 use super::launch::PLACE;
 use super::place::{Place, named};
+use super::remove::remove;
 
 /// How long processes that were killed may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,7 +60,9 @@ pub(super) fn sweep(place: &Place) -> usize {
         std::thread::sleep(PAUSE);
     }
     for entry in fs::read_dir(place.sockets()).into_iter().flatten().flatten() {
-        let _ = fs::remove_dir_all(entry.path());
+        if let Err(error) = remove(&entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "what a gateway left could not be removed");
+        }
     }
     most
 }

@@ -14,6 +14,7 @@ use super::launch::Launch;
 use super::output::{self, LastLines};
 use super::place;
 use super::process::{Ended, Process};
+use super::remove::remove;
 use super::stage::Stage;
 use crate::upstream::{Server, Worker as Description};
 
@@ -62,8 +63,12 @@ pub(super) async fn run(
     stop: Stop,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    let end = match Directory::make(&launch, number) {
-        Ok(directory) => live(&launch, &stage, number, &directory, stop, &events).await,
+    let end = match Directory::make(&launch, number).await {
+        Ok(directory) => {
+            let end = live(&launch, &stage, number, &directory, stop, &events).await;
+            directory.remove().await;
+            end
+        }
         Err(error) => End::Failed(Failure::new(format!("its socket's directory could not be made: {error}"))),
     };
     // Here, since the fleet may have been dropped.
@@ -72,14 +77,15 @@ pub(super) async fn run(
     let _ = events.send(Event::Ended { number, end });
 }
 
-/// A private directory with a worker's socket, and whatever else its server listens at. Removed when dropped.
+/// A private directory with a worker's socket, and whatever else its server listens at. What is left of it when the task is
+/// dropped goes with the next start.
 struct Directory(PathBuf);
 
 impl Directory {
-    fn make(launch: &Launch, number: u32) -> io::Result<Directory> {
+    async fn make(launch: &Launch, number: u32) -> io::Result<Directory> {
         let path = launch.app.place.sockets().join(format!("{}-{number}", launch.release));
         let directory = Directory(path);
-        directory.remove();
+        directory.remove().await;
         place::private(&directory.0, &launch.app.account)?;
         Ok(directory)
     }
@@ -88,14 +94,13 @@ impl Directory {
         self.0.join("http")
     }
 
-    fn remove(&self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        self.remove();
+    /// Beside the runtime: the app's user decides how much there is.
+    async fn remove(&self) {
+        let path = self.0.clone();
+        let removed = tokio::task::spawn_blocking(move || remove(&path)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(path = %self.0.display(), %error, "a worker's directory could not be removed");
+        }
     }
 }
 

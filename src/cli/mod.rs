@@ -138,7 +138,7 @@ enum Command {
     AppKeeper,
     /// What becomes a process of an app
     #[command(name = shim::STARTER, hide = true)]
-    AppStarter { plan: String },
+    AppStarter,
     /// Make API keys
     #[command(subcommand)]
     Key(Key),
@@ -196,7 +196,7 @@ pub fn main() -> ExitCode {
         Command::Apps { config, format } => apps::apps(&config.config, format),
         Command::Health { config } => health::health(&config.config),
         Command::AppKeeper => kept(shim::keep()),
-        Command::AppStarter { plan } => return not_started(&shim::start(&plan)),
+        Command::AppStarter => return not_started(&shim::start()),
         Command::Key(Key::New { wanted }) => key::new(&wanted),
     };
     exit.into()

@@ -13,7 +13,7 @@ use crate::observe::metrics::Metrics;
 pub(super) fn run(path: &Path) -> Exit {
     // Before anything else opens a descriptor.
     let passed = PassedSockets::take();
-    let start = Start { source: Source::File(path.to_owned()), passed, fresh: false };
+    let start = Start { source: Source::File(path.to_owned()), passed, fresh: false, warns: true };
     start.run(async |_| std::future::pending().await)
 }
 
@@ -23,19 +23,23 @@ pub(super) struct Start {
     pub(super) passed: Result<PassedSockets, String>,
     /// Whether apps are started with what is in their directories now, instead of what served last.
     pub(super) fresh: bool,
+    /// Whether warnings are told too: of a file that somebody wrote.
+    pub(super) warns: bool,
 }
 
 impl Start {
     /// Serves to the end, which `beside` may bring about too. It runs from the time at which requests are taken.
     pub(super) fn run(self, beside: impl AsyncFnOnce(Arc<Control>) -> Exit) -> Exit {
-        let Start { source, passed, fresh } = self;
+        let Start { source, passed, fresh, warns } = self;
         let loaded = source.load();
         let files = loaded.files();
         let (built, problems) = loaded.build(|settings, problems| {
             let metrics = Metrics::new(settings.server.workers.get());
             Gateway::build(settings, None, &metrics, problems).map(|gateway| (gateway, metrics))
         });
-        print_problems(&problems);
+        if warns || built.is_none() {
+            print_problems(&problems);
+        }
         let Some((gateway, metrics)) = built else { return Exit::Wrong };
         let passed = match passed {
             Ok(passed) => passed,

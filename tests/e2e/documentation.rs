@@ -94,6 +94,7 @@ fn examples_of_configuration_load() {
     // The password is "secret", as `openssl passwd -6` hashes it.
     let alice = "alice:$6$saltsaltsaltsalt$ph0yGsyjzqdeFaon7.gJZo8eAG5/rj9/JdzOu1Rl7dKzBYg3xgvl7T2VQ2Rt81bc5AXkdA54r0p8QvC1omD6R1\n";
     std::fs::write(directory.path().join("ops.htpasswd"), alice).unwrap();
+    std::fs::write(directory.path().join("billing.env"), "DEBUG=0\n").unwrap();
     let mut count = 0;
     for page in pages() {
         for block in blocks(&read(&page), "toml") {

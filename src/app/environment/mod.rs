@@ -198,16 +198,8 @@ async fn blocking<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) 
 /// Removes what is at `path`, whatever it is, without following links.
 async fn remove(path: &Path) -> Result<(), Failure> {
     let gone = path.to_owned();
-    let removing = move || match std::fs::remove_dir_all(&gone) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => std::fs::remove_file(&gone),
-        result => result,
-    };
-    match blocking(removing).await? {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::new(format!("{} cannot be removed: {error}", path.display())))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    let removed = blocking(move || super::remove::remove(&gone)).await?;
+    removed.map_err(|error| Failure::new(format!("{} cannot be removed: {error}", path.display())))
 }
 
 fn environment(

@@ -121,7 +121,7 @@ pub(super) fn serve(serve: &ServeArguments) -> Exit {
         return if printed.is_ok() { Exit::Fine } else { Exit::Failed };
     }
     let source = Source::Text { name: KEPT_AS.to_owned(), base: plan.target.directory.clone(), text };
-    let start = Start { source, passed, fresh: true };
+    let start = Start { source, passed, fresh: true, warns: false };
     start.run(async |control| serving(control, &plan, serve.watch).await)
 }
 
@@ -241,14 +241,11 @@ fn greeting(plan: &Plan, workers: u32, watch: bool) -> String {
         ip if ip.is_loopback() || ip.is_unspecified() => format!("localhost:{}", address.port()),
         _ => address.to_string(),
     };
-    let whom = user.as_ref().map_or(String::new(), |user| format!(", as the user {user}"));
-    let mut lines = vec![format!("\nServing {} on {scheme}://{address}, {of_many}{whom}", target.name)];
-    match tls {
-        Some(Tls { chain, own: true, .. }) => {
-            lines.push(format!("  Its certificate  {}, made here; to trust it:", chain.display()));
-            lines.push(format!("                   curl --cacert {} https://{shown}/", chain.display()));
-        }
-        Some(Tls { own: false, .. }) | None => {}
+    let whom = user.as_ref().map_or("as your own user".to_owned(), |user| format!("as the user {user}"));
+    let mut lines = vec![format!("\nServing {} on {scheme}://{address}, {of_many}, {whom}", target.name)];
+    if let Some(Tls { chain, own: true, .. }) = tls {
+        lines.push(format!("  Its certificate  {}, made here; to trust it:", chain.display()));
+        lines.push(format!("                   curl --cacert {} https://{shown}/", chain.display()));
     }
     lines.push(format!("  How it fares     http://{admin}/status, http://{admin}/metrics"));
     let directory = target.directory.display();

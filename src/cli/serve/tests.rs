@@ -245,7 +245,7 @@ fn texts_are_as_recorded() {
 fn the_greeting_says_where_and_how() {
     let text = greeting(&plan(), 5, false);
     for part in [
-        "Serving shop on https://127.0.0.1:8443, 5 workers\n",
+        "Serving shop on https://127.0.0.1:8443, 5 workers, as your own user\n",
         "curl --cacert /state/tls/localhost.pem https://localhost:8443/\n",
         "http://127.0.0.1:9600/status",
         "passerelle apps --config /srv/shop/passerelle.toml",
