@@ -1,6 +1,6 @@
 //! Workers that crash again and again: recognised, reported, tried again more and more slowly, and well once they are.
 
-use crate::harness::apps::{Plan, own_user, wsgi};
+use crate::harness::apps::{Plan, wsgi};
 use crate::harness::eventually;
 
 /// Workers that a file keeps from starting, not where the module is only looked at.
@@ -56,5 +56,4 @@ fn an_app_that_cannot_be_started_is_tried_again() {
     site.serves();
     assert_eq!(site.get("/version").text(), "one");
     assert_eq!(site.app("shop")["trouble"], serde_json::Value::Null);
-    let _ = own_user();
 }

@@ -31,7 +31,8 @@ fn requirements(wheels: &Path, more: &str) -> String {
 fn an_environment_is_made_of_a_folder_of_wheels() {
     let wheels = wheels(&["gunicorn", "packaging"]);
     let code = wsgi("one") + "\nimport packaging\n";
-    let plan = Plan::new(&code, "workers = 1").environment("requirements = \"requirements.txt\"").user(user());
+    let plan =
+        Plan::new(&code, "workers = 1\nkeep = 1").environment("requirements = \"requirements.txt\"").user(user());
     let site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn")).start();
     assert_eq!(site.get("/version").text(), "one");
     let there = |count: usize| site.there(&environments()).len() == count;
@@ -48,10 +49,17 @@ fn an_environment_is_made_of_a_folder_of_wheels() {
     assert!(told.contains("No matching distribution") || told.contains("not found"), "{told}");
     assert_eq!((site.get("/version").text().as_str(), site.pids("shop")), ("one", before));
     eventually("what was half made is removed", || there(1).then_some(()));
-    site.write("shop/requirements.txt", &requirements(wheels.path(), "gunicorn\n# again"));
+    // Other packages are another environment, and the first goes with the release that had it.
+    let first = site.there(&environments());
+    let version = output_of(&python_program("python"), &["-c", "import packaging; print(packaging.__version__)"]);
+    site.write("shop/requirements.txt", &requirements(wheels.path(), &format!("gunicorn\npackaging=={version}")));
     site.write("shop/app.py", &wsgi("two"));
     site.release();
     assert_eq!(site.get("/version").text(), "two");
+    eventually("the first is removed", || {
+        let now = site.there(&environments());
+        (now.len() == 1 && now.is_disjoint(&first)).then_some(())
+    });
 }
 
 fn environments() -> String {
@@ -59,26 +67,6 @@ fn environments() -> String {
         true => format!("environments-{}", nix::unistd::User::from_name("nobody").unwrap().unwrap().uid),
         false => "environments".to_owned(),
     }
-}
-
-/// Environments go with the last release that needs them.
-#[test]
-fn environments_that_nobody_can_go_back_to_are_removed() {
-    let wheels = wheels(&["gunicorn", "packaging"]);
-    let plan = Plan::new(&wsgi("one"), "workers = 1\nkeep = 2").user(user()).environment("");
-    let site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn")).start();
-    let first = site.there(&environments());
-    assert_eq!(first.len(), 1);
-    let version = output_of(&python_program("python"), &["-c", "import packaging; print(packaging.__version__)"]);
-    site.write("shop/requirements.txt", &requirements(wheels.path(), &format!("gunicorn\npackaging=={version}")));
-    site.release();
-    assert_eq!(site.there(&environments()).len(), 2);
-    site.release();
-    eventually("the first is removed", || {
-        let now = site.there(&environments());
-        (now.len() == 1 && now.is_disjoint(&first)).then_some(())
-    });
-    assert_eq!(site.get("/version").text(), "one");
 }
 
 /// The build backend of a package of the app's own, which takes as long as it is let.

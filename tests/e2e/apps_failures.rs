@@ -34,7 +34,7 @@ fn fails(site: &Site, expected: &[&str]) {
 
 #[test]
 fn a_release_that_does_not_start_changes_nothing() {
-    let site = Plan::new(&wsgi("one"), "workers = 2\nserver = \"gunicorn\"\nstart_timeout = \"2s\"").start();
+    let site = Plan::new(&wsgi("one"), "workers = 2\nserver = \"gunicorn\"\nstart_timeout = \"8s\"").start();
     let load = Load::of_all_kinds(site.port());
     site.write("shop/app.py", "import no_such_module\n");
     fails(&site, &["No module named 'no_such_module'"]);
@@ -47,7 +47,7 @@ fn a_release_that_does_not_start_changes_nothing() {
     site.write("shop/app.py", &in_workers("raise LookupError('where is it?')"));
     fails(&site, &["before it was ready", "LookupError: where is it?"]);
     site.write("shop/app.py", &in_workers("print('I take my time', flush=True); time.sleep(600)"));
-    fails(&site, &["was not ready within start_timeout, 2s", "I take my time"]);
+    fails(&site, &["was not ready within start_timeout, 8s", "I take my time"]);
     site.write(
         "shop/app.py",
         &wsgi("two").replace("return answer(start, \"ok\")", "return answer(start, 'no', '500 No')"),
@@ -71,15 +71,15 @@ fn a_release_that_does_not_start_changes_nothing() {
 #[test]
 fn a_release_that_never_listens_changes_nothing() {
     let code = crate::harness::apps::asgi;
-    let site = Plan::new(&code("one"), "workers = 2\nserver = \"uvicorn\"\nstart_timeout = \"1s\"").start();
+    let site = Plan::new(&code("one"), "workers = 2\nserver = \"uvicorn\"\nstart_timeout = \"8s\"").start();
     let waits = code("two") + "\n\nif 'XDG_RUNTIME_DIR' in os.environ:\n    import time\n    time.sleep(600)\n";
     site.write("shop/app.py", &waits);
-    fails(&site, &["was not ready within start_timeout, 1s: it does not listen yet"]);
+    fails(&site, &["was not ready within start_timeout, 8s: it does not listen yet"]);
 }
 
 #[test]
 fn what_health_warm_up_and_hooks_say_counts() {
-    let lines = "workers = 2\nhealth = { path = \"/healthz\" }\nwarm_up = [\"/warm\", \"/warmer\"]\nstart_timeout = \"2s\"\n\
+    let lines = "workers = 2\nhealth = { path = \"/healthz\" }\nwarm_up = [\"/warm\", \"/warmer\"]\nstart_timeout = \"8s\"\n\
                  pre_release = [[\"python\", \"hook.py\"], [\"sh\", \"-c\", \"echo and by the shell; pwd\"]]";
     let site = Plan::new(&wsgi("one"), lines).file("hook.py", "print('the hook runs')").start();
     let output = site.release();
@@ -137,8 +137,11 @@ fn a_release_that_answers_500_is_taken_back() {
     assert_eq!((site.pids("shop"), site.serving()), (before, 1));
     site.serves();
     assert_eq!(site.there("releases"), ["1".to_owned()].into());
+    let before = site.gateway.metric("passerelle_requests_total", &[]);
     let load = Load::of_all_kinds(site.port());
-    eventually("some requests", || (site.gateway.metric("passerelle_requests_total", &[]) > 200.0).then_some(()));
+    eventually("some requests", || {
+        (site.gateway.metric("passerelle_requests_total", &[]) > before + 200.0).then_some(())
+    });
     load.end_well();
 }
 

@@ -6,14 +6,14 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::backends::python_program;
 use super::gateway::{Gateway, passerelle};
 use super::http::{Client, Response};
-use super::{eventually, http};
+use super::{PATIENCE, eventually, http};
 
 /// A WSGI service that tells much of itself. `VERSION` is to be replaced.
 pub const WSGI: &str = r#"
@@ -247,6 +247,13 @@ impl Plan {
     /// Starts the gateway and waits until every worker serves.
     pub fn start(&self) -> Site {
         let site = self.begin();
+        if self.environment.is_some() {
+            // To make an environment is a lot of work, for a machine that has much to do.
+            let deadline = Instant::now() + PATIENCE * 3;
+            while site.there("run").is_empty() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
         site.serves();
         site
     }
