@@ -33,7 +33,7 @@ fn an_environment_is_made_of_a_folder_of_wheels() {
     let code = wsgi("one") + "\nimport packaging\n";
     let plan =
         Plan::new(&code, "workers = 1\nkeep = 1").environment("requirements = \"requirements.txt\"").user(user());
-    let site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn")).start();
+    let site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn\npackaging")).start();
     assert_eq!(site.get("/version").text(), "one");
     let there = |count: usize| site.there(&environments()).len() == count;
     assert!(there(1));
@@ -43,7 +43,7 @@ fn an_environment_is_made_of_a_folder_of_wheels() {
     assert!(there(1));
     // A requirement that cannot be had: the installer's own words, and what serves serves on.
     let before = site.pids("shop");
-    site.write("shop/requirements.txt", &requirements(wheels.path(), "gunicorn\nno-such-thing==1.0"));
+    site.write("shop/requirements.txt", &requirements(wheels.path(), "gunicorn\npackaging\nno-such-thing==1.0"));
     let told = site.no_release();
     assert!(told.contains("no-such-thing"), "{told}");
     assert!(told.contains("No matching distribution") || told.contains("not found"), "{told}");

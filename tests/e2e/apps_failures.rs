@@ -39,7 +39,7 @@ fn a_release_that_does_not_start_changes_nothing() {
     site.write("shop/app.py", "import no_such_module\n");
     fails(&site, &["No module named 'no_such_module'"]);
     site.write("shop/app.py", &wsgi("two").replace("def app(", "def application("));
-    fails(&site, &["app", "application"]);
+    fails(&site, &["app has no app"]);
     site.write("shop/app.py", "def app(environ, start)\n    return []\n");
     fails(&site, &["SyntaxError"]);
     site.write("shop/app.py", &in_workers("print('my last words', flush=True); os._exit(3)"));
