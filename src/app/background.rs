@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -31,6 +31,8 @@ struct Handle {
     asks: mpsc::Sender<Ask>,
     progress: Progress,
     shown: watch::Receiver<Shown>,
+    /// Calls off a release that is under way.
+    call_off: Arc<Notify>,
 }
 
 /// Something that an app's manager was asked for, and is working on.
@@ -56,6 +58,8 @@ impl Apps {
     /// # Errors
     /// As for [`release`](Self::release).
     pub fn rollback(&self, app: &str) -> Result<Pending, String> {
+        // A release under way need not come to its end first.
+        self.handle(app)?.call_off.notify_waiters();
         self.ask(app, |answer| Ask::Rollback { answer })
     }
 
@@ -73,7 +77,7 @@ impl Apps {
     /// # Errors
     /// Why it did not start; that is tried again.
     pub async fn begun(&self, app: &str) -> Result<AppReport, String> {
-        let mut shown = self.lock().get(app).map(|handle| handle.shown.clone()).ok_or_else(|| self.unknown(app))?;
+        let mut shown = self.handle(app)?.shown;
         loop {
             let now = shown.borrow_and_update().clone();
             if now.fleets.iter().any(|(role, ..)| *role == Role::Serving) {
@@ -93,7 +97,7 @@ impl Apps {
         app: &str,
         ask: impl FnOnce(oneshot::Sender<Result<String, Failure>>) -> Ask,
     ) -> Result<Pending, String> {
-        let handle = self.lock().get(app).cloned().ok_or_else(|| self.unknown(app))?;
+        let handle = self.handle(app)?;
         let lines = handle.progress.follow();
         let (answer, answered) = oneshot::channel();
         handle.asks.try_send(ask(answer)).map_err(|_| format!("too many releases of {app} wait already"))?;
@@ -106,13 +110,17 @@ impl Apps {
         Ok(Pending { lines, outcome })
     }
 
-    fn unknown(&self, app: &str) -> String {
-        let mut names: Vec<String> = self.lock().keys().map(|name| name.to_string()).collect();
+    fn handle(&self, app: &str) -> Result<Handle, String> {
+        let apps = self.lock();
+        if let Some(handle) = apps.get(app) {
+            return Ok(handle.clone());
+        }
+        let mut names: Vec<String> = apps.keys().map(|name| name.to_string()).collect();
         names.sort();
-        match names.as_slice() {
+        Err(match names.as_slice() {
             [] => format!("there is no app `{app}`: the configuration has none"),
             names => format!("there is no app `{app}`; there is {}", names.join(", ")),
-        }
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Handle>> {
@@ -163,11 +171,12 @@ impl Background {
                 grace,
             };
             let (manager, shown) = Manager::new(beginning);
+            let call_off = manager.call_off();
             let (asks, asked) = mpsc::channel(MOST_ASKS);
             let (leave, left) = oneshot::channel();
             let task = tokio::spawn(manager.run(asked, left));
             self.running.insert(Arc::clone(name), Running { leave, task });
-            self.apps.lock().insert(Arc::clone(name), Handle { asks, progress, shown });
+            self.apps.lock().insert(Arc::clone(name), Handle { asks, progress, shown, call_off });
         }
     }
 
@@ -204,6 +213,19 @@ impl Background {
             .collect();
         for task in tasks {
             let _ = task.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_for_an_app_that_is_not_there_is_told() {
+        let apps = Apps::default();
+        for refused in [apps.release("order", None), apps.rollback("order")] {
+            assert_eq!(refused.unwrap_err(), "there is no app `order`: the configuration has none");
         }
     }
 }

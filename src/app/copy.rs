@@ -44,7 +44,10 @@ pub(super) enum Origin {
     Operator,
     /// The app's own user can write to it: there may be links to what only the gateway can read, and what is a file may
     /// become one while it is copied. What is another user's stays behind.
-    App,
+    App {
+        /// `None`: the gateway's own.
+        uid: Option<u32>,
+    },
 }
 
 /// Copies `from` to `to`, which must not be there, and makes it `account`'s. `state`: where the gateway keeps releases.
@@ -56,7 +59,7 @@ pub(super) fn copy(from: &Path, to: &Path, state: &Path, account: &Account, orig
     let state = fs::metadata(state).ok().map(|found| (found.dev(), found.ino()));
     let (owner, last) = match origin {
         Origin::Operator => (None, OFlags::empty()),
-        Origin::App => (account.ids.as_ref().map(|ids| ids.uid), OFlags::NOFOLLOW),
+        Origin::App { uid } => (uid, OFlags::NOFOLLOW),
     };
     let mut copying = Copying { account, state, owner, files: 0, bytes: 0 };
     let opened = open(from, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | last, Mode::empty());
@@ -209,7 +212,8 @@ mod tests {
         let given = std::os::unix::fs::lchown(&secret, Some(own.uid().saturating_add(1)), None).is_ok();
         fs::hard_link(&secret, from.join("hard.py")).unwrap();
         let to = directory.path().join("to");
-        copy(&from, &to, Path::new("/nowhere"), &Account { ids: Some(ids) }, Origin::App).unwrap();
+        copy(&from, &to, Path::new("/nowhere"), &Account { ids: Some(ids) }, Origin::App { uid: Some(own.uid()) })
+            .unwrap();
         assert_eq!(fs::read_to_string(to.join("own.py")).unwrap(), "own");
         for link in ["link.py", "above"] {
             assert!(fs::symlink_metadata(to.join(link)).unwrap().is_symlink(), "{link}");
@@ -219,7 +223,9 @@ mod tests {
         let linked = directory.path().join("linked");
         symlink(&from, &linked).unwrap();
         let again = directory.path().join("again");
-        assert!(copy(&linked, &again, Path::new("/nowhere"), &Account { ids: None }, Origin::App).is_err());
+        assert!(
+            copy(&linked, &again, Path::new("/nowhere"), &Account { ids: None }, Origin::App { uid: None }).is_err()
+        );
     }
 
     #[test]
@@ -227,7 +233,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("missing");
         let account = Account { ids: None };
-        let error = copy(&missing, &directory.path().join("to"), directory.path(), &account, Origin::App).unwrap_err();
+        let error = copy(&missing, &directory.path().join("to"), directory.path(), &account, Origin::App { uid: None })
+            .unwrap_err();
         assert!(error.to_string().starts_with(&missing.display().to_string()), "{error}");
     }
 }

@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -121,6 +122,10 @@ pub(super) struct Manager {
     left: HashMap<tokio::task::Id, Left>,
     shown: watch::Sender<Shown>,
     lock: Option<Lock>,
+    /// A rollback is asked for: what is under way ends.
+    call_off: Arc<Notify>,
+    /// It has ended for that, so that nothing is left to roll back.
+    called_off: AtomicBool,
 }
 
 /// What is known of a fleet that leaves.
@@ -158,6 +163,8 @@ impl Manager {
             left: HashMap::new(),
             shown,
             lock: None,
+            call_off: Arc::default(),
+            called_off: AtomicBool::new(false),
         };
         (manager, seen)
     }
@@ -174,6 +181,15 @@ impl Manager {
         // Those that were leaving before have their own grace, which may be longer.
         let all = async { while self.leaving.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(grace.saturating_add(END_PATIENCE), all).await;
+    }
+
+    /// Wakes whoever waits for a release that need not be waited for.
+    pub(super) fn call_off(&self) -> Arc<Notify> {
+        Arc::clone(&self.call_off)
+    }
+
+    fn uid(&self) -> Option<u32> {
+        self.app.account.ids.as_ref().map(|ids| ids.uid)
     }
 
     async fn work(&mut self, mut asks: mpsc::Receiver<Ask>) {
@@ -256,8 +272,10 @@ impl Manager {
     /// An app whose settings did not change is not touched.
     async fn adopt(&mut self, app: Arc<App>, upstream: Arc<Upstream>) {
         self.stage.upstream.store(upstream);
-        let same = app.settings == self.app.settings && app.account == self.app.account;
-        let moved = app.settings.directory != self.app.settings.directory;
+        // What serves, or should have served: a release that failed changed nothing.
+        let serving = self.serving.as_ref().map_or(&self.app, |fleet| &fleet.launch.app);
+        let same = !app.settings.needs_release(&serving.settings) && app.account == serving.account;
+        let moved = app.settings.directory != serving.settings.directory;
         self.app = app;
         if same {
             return;
@@ -297,6 +315,15 @@ impl Manager {
     /// Starts what served last, or else makes the first release.
     async fn begin(&mut self) -> Result<(), Failure> {
         self.take_place().await?;
+        if self.history.on_trial {
+            let mut history = self.history.clone();
+            history.rolled_back();
+            self.remember(history).await?;
+            tracing::warn!(
+                app = &*self.app.name,
+                "the release that served last was watched still when its gateway ended: the one before is started"
+            );
+        }
         let recorded = self.history.current.and_then(|id| self.store.record(id)).filter(|_| !self.fresh);
         let Some(record) = recorded else {
             let directory = self.app.settings.directory.value.clone();
@@ -304,6 +331,11 @@ impl Manager {
             self.progress.step(done);
             return Ok(());
         };
+        if record.uid != self.uid() {
+            let done = self.release(Source::Current(record)).await?;
+            self.progress.step(done);
+            return Ok(());
+        }
         let launch = self.launch(&record).await?;
         self.progress.step(format!(
             "release {} of {} is started; newer code takes a `passerelle release {}`",
@@ -342,7 +374,7 @@ impl Manager {
         let id = begun.await?;
         let began = Instant::now();
         let outcome = match self.make(id, &source).await {
-            Ok((record, launch)) => self.bring_up(&record, launch, began).await,
+            Ok((record, launch)) => self.bring_up(&record, &source, launch, began).await,
             Err(failure) => Err(Undone::BeforeSwitch(failure)),
         };
         self.stage.tally.released(match &outcome {
@@ -362,7 +394,9 @@ impl Manager {
     async fn make(&self, id: u64, source: &Source) -> Result<(Record, Arc<Launch>), Failure> {
         let (from, directory, origin) = match source {
             Source::Directory(directory) => (directory.clone(), directory.clone(), Origin::Operator),
-            Source::Current(record) => (self.store.code(record.id), record.directory.clone(), Origin::App),
+            Source::Current(record) => {
+                (self.store.code(record.id), record.directory.clone(), Origin::App { uid: record.uid })
+            }
         };
         self.progress.step(format!("release {id}: copying {}", from.display()));
         let began = Instant::now();
@@ -373,7 +407,8 @@ impl Manager {
         copied.map_err(|failure| Failure::new(format!("the code cannot be copied: {}", failure.why)))?;
         let recipe = Recipe::find(&self.app, &code).await?;
         let environment = recipe.build(&self.app, &self.progress).await?;
-        let record = Record { id, directory, environment: recipe.key().to_owned(), made: SystemTime::now() };
+        let record =
+            Record { id, directory, environment: recipe.key().to_owned(), made: SystemTime::now(), uid: self.uid() };
         let (store, made) = (self.store.clone(), record.clone());
         blocking(move || store.made(&made)).await?;
         self.stage.tally.built(began.elapsed());
@@ -382,14 +417,21 @@ impl Manager {
     }
 
     /// Hooks, workers, health, warm-up; then the switch.
-    async fn bring_up(&mut self, record: &Record, launch: Arc<Launch>, began: Instant) -> Result<String, Undone> {
+    async fn bring_up(
+        &mut self,
+        record: &Record,
+        source: &Source,
+        launch: Arc<Launch>,
+        began: Instant,
+    ) -> Result<String, Undone> {
         for hook in &self.app.settings.pre_release {
             self.hook(&launch, hook).await?;
         }
         let fleet = self.start(launch).await?;
         let before = self.history.clone();
         let mut history = before.clone();
-        history.switched(record.id, self.app.settings.keep.get());
+        history.switched(record.id);
+        history.on_trial = self.app.settings.watch.is_some() && self.serving.is_some();
         self.switch(fleet, history).await?;
         let seconds = began.elapsed().as_secs_f64();
         self.progress.step(format!("release {} serves, {seconds:.1} s after it was asked for", record.id));
@@ -401,6 +443,13 @@ impl Manager {
                 return Err(Undone::TakenBack(self.take_back(record.id, before, &why).await));
             }
         }
+        let in_place_of = match source {
+            Source::Directory(_) => None,
+            Source::Current(replaced) => Some(replaced.id),
+        };
+        let mut history = self.history.clone();
+        history.settled(self.app.settings.keep.get(), in_place_of);
+        self.remember(history).await?;
         self.settle();
         Ok(format!("release {} of {} serves", record.id, self.app.name))
     }
@@ -418,7 +467,15 @@ impl Manager {
             }
             output.push(line);
         };
-        let ended = process::run(&launch.hook(words), &launch.environ(None), HOOK_PATIENCE, tell).await;
+        let plan = launch.hook(words);
+        let environ = launch.environ(None);
+        let ended = tokio::select! {
+            ended = process::run(&plan, &environ, HOOK_PATIENCE, tell) => ended,
+            () = self.call_off.notified() => {
+                self.called_off.store(true, Ordering::Relaxed);
+                return Err(Failure::new(format!("a rollback was asked for while `{shown}` of pre_release ran")));
+            }
+        };
         match ended {
             Ok(Ended::Exited(0)) => Ok(()),
             Ok(ended) => Err(Failure::with_output(format!("`{shown}` of pre_release failed: {ended}"), output)),
@@ -455,12 +512,19 @@ impl Manager {
 
     /// In one step the new fleet is on; the old one stands by.
     async fn switch(&mut self, fleet: Fleet, history: History) -> Result<(), Failure> {
-        let (store, remembered) = (self.store.clone(), history.clone());
-        blocking(move || store.remember(&remembered)).await?;
+        self.remember(history).await?;
         fleet.enter().await;
-        self.history = history;
         self.standing_by = self.serving.replace(fleet);
         self.show(None);
+        Ok(())
+    }
+
+    async fn remember(&mut self, history: History) -> Result<(), Failure> {
+        let (store, mut remembered) = (self.store.clone(), history);
+        remembered.last = remembered.last.max(self.history.last);
+        let written = remembered.clone();
+        blocking(move || store.remember(&written)).await?;
+        self.history = remembered;
         Ok(())
     }
 
@@ -469,7 +533,13 @@ impl Manager {
         let deadline = Instant::now() + watch.period;
         let Some(fleet) = &self.serving else { return Ok(()) };
         while Instant::now() < deadline {
-            tokio::time::sleep(WATCH_INTERVAL.min(watch.period)).await;
+            tokio::select! {
+                () = tokio::time::sleep(WATCH_INTERVAL.min(watch.period)) => {}
+                () = self.call_off.notified() => {
+                    self.called_off.store(true, Ordering::Relaxed);
+                    return Err("a rollback was asked for".to_owned());
+                }
+            }
             let view = fleet.view();
             if view.crashing {
                 let why = view.failure.map(|failure| failure.to_string()).unwrap_or_default();
@@ -509,11 +579,18 @@ impl Manager {
     }
 
     async fn rollback(&mut self) -> Result<String, Failure> {
+        if let (true, Some(current)) = (self.called_off.swap(false, Ordering::Relaxed), self.history.current) {
+            return Ok(format!("the release under way was called off: release {current} of {} serves", self.app.name));
+        }
         self.settle();
         let mut history = self.history.clone();
         let Some(record) = history.before.last().and_then(|id| self.store.record(*id)) else {
             return Err(Failure::new("there is no release before this one: see `keep` of the app"));
         };
+        if record.uid != self.uid() {
+            // Its code is another user's: this one gets a copy.
+            return self.release(Source::Current(record)).await;
+        }
         history.rolled_back();
         self.progress.step(format!("back to release {}", record.id));
         let launch = self.launch(&record).await?;

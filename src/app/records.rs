@@ -6,6 +6,9 @@ pub(super) const LONGEST_LINE: usize = 8 * 1024;
 /// A traceback is cut here: one of a recursion repeats itself anyway.
 const LONGEST_TRACEBACK: usize = 64 * 1024;
 
+/// Empty lines behind a traceback that are kept; nobody needs to count more.
+const MOST_BLANK: usize = 8;
+
 const BEGINS: &str = "Traceback (most recent call last):";
 
 /// The lines that join two tracebacks into a chain.
@@ -59,7 +62,7 @@ impl Records {
                 return complete;
             }
             At::Message if line.is_empty() => {
-                self.blank = self.blank.saturating_add(1);
+                self.blank = self.blank.saturating_add(1).min(MOST_BLANK);
                 return complete;
             }
             At::Message if self.blank > 0 && JOINS.contains(&line) => {

@@ -24,6 +24,9 @@ pub(super) struct Record {
     /// The key of its environment.
     pub(super) environment: String,
     pub(super) made: SystemTime,
+    /// Whose the code is; `None`: the gateway's own user's.
+    #[serde(default)]
+    pub(super) uid: Option<u32>,
 }
 
 /// The order in which releases served.
@@ -33,13 +36,27 @@ pub(super) struct History {
     pub(super) current: Option<u64>,
     /// Those before it, the last one last: where `rollback` leads.
     pub(super) before: Vec<u64>,
+    /// The one that serves is watched still, by a gateway that is there to take it back.
+    #[serde(default)]
+    pub(super) on_trial: bool,
+    /// The highest number that any had: none is given twice.
+    #[serde(default)]
+    pub(super) last: u64,
 }
 
 impl History {
-    /// `release` serves now, and at most `keep` are remembered, it among them.
-    pub(super) fn switched(&mut self, release: u64, keep: u32) {
+    /// `release` serves now.
+    pub(super) fn switched(&mut self, release: u64) {
         self.before.extend(self.current.filter(|current| *current != release));
         self.current = Some(release);
+        self.last = self.last.max(release);
+    }
+
+    /// The release that serves has proven good: at most `keep` are remembered, it among them. `in_place_of`: one whose code
+    /// it has, under other settings; nobody needs to go back to that.
+    pub(super) fn settled(&mut self, keep: u32, in_place_of: Option<u64>) {
+        self.on_trial = false;
+        self.before.retain(|release| Some(*release) != in_place_of);
         let most = usize::try_from(keep).unwrap_or(usize::MAX).saturating_sub(1);
         let superfluous = self.before.len().saturating_sub(most);
         self.before.drain(..superfluous);
@@ -48,6 +65,7 @@ impl History {
     /// The one before serves again.
     pub(super) fn rolled_back(&mut self) {
         self.current = self.before.pop().or(self.current);
+        self.on_trial = false;
     }
 
     pub(super) fn all(&self) -> BTreeSet<u64> {
@@ -99,9 +117,12 @@ impl Store {
     /// The system refuses.
     pub(super) fn begin(&self) -> io::Result<u64> {
         let last = self.ids()?.into_iter().max().unwrap_or(0);
-        let remembered = self.history()?.all().into_iter().max().unwrap_or(0);
+        let mut history = self.history()?;
+        let remembered = history.all().into_iter().max().unwrap_or(0).max(history.last);
         let id = last.max(remembered).saturating_add(1);
         place::passage(&self.directory(id))?;
+        history.last = id;
+        self.remember(&history)?;
         Ok(id)
     }
 
@@ -159,21 +180,33 @@ mod tests {
     use super::super::account::Account;
     use super::*;
 
+    fn seen(history: &History) -> (Option<u64>, Vec<u64>) {
+        (history.current, history.before.clone())
+    }
+
     #[test]
     fn rollback_leads_to_what_served_before() {
         let mut history = History::default();
-        (1..=4).for_each(|id| history.switched(id, 3));
-        assert_eq!(history, History { current: Some(4), before: vec![2, 3] });
+        let release = |history: &mut History, id, keep, in_place_of| {
+            history.switched(id);
+            history.settled(keep, in_place_of);
+        };
+        (1..=4).for_each(|id| release(&mut history, id, 3, None));
+        assert_eq!(seen(&history), (Some(4), vec![2, 3]));
         history.rolled_back();
-        assert_eq!(history, History { current: Some(3), before: vec![2] });
-        history.switched(5, 3);
-        assert_eq!(history, History { current: Some(5), before: vec![2, 3] });
+        assert_eq!(seen(&history), (Some(3), vec![2]));
+        release(&mut history, 5, 3, None);
+        assert_eq!(seen(&history), (Some(5), vec![2, 3]));
+        // Other settings are no release to go back to.
+        release(&mut history, 6, 3, Some(5));
+        assert_eq!(seen(&history), (Some(6), vec![2, 3]));
         history.rolled_back();
         history.rolled_back();
         history.rolled_back();
-        assert_eq!(history, History { current: Some(2), before: vec![] });
-        history.switched(6, 1);
-        assert_eq!(history, History { current: Some(6), before: vec![] });
+        assert_eq!(seen(&history), (Some(2), vec![]));
+        release(&mut history, 7, 1, None);
+        assert_eq!(seen(&history), (Some(7), vec![]));
+        assert_eq!(history.last, 7);
     }
 
     #[test]
@@ -186,13 +219,18 @@ mod tests {
         assert_eq!(store.begin().unwrap(), 1);
         assert_eq!(store.record(1), None);
         assert_eq!(store.begin().unwrap(), 2);
-        let record =
-            Record { id: 2, directory: "/srv/app".into(), environment: "abc".into(), made: SystemTime::UNIX_EPOCH };
+        let record = Record {
+            id: 2,
+            directory: "/srv/app".into(),
+            environment: "abc".into(),
+            made: SystemTime::UNIX_EPOCH,
+            uid: None,
+        };
         store.made(&record).unwrap();
         assert_eq!(store.record(2), Some(record));
         store.prune(&BTreeSet::from([2])).unwrap();
         assert_eq!(store.ids().unwrap(), BTreeSet::from([2]));
-        let history = History { current: Some(2), before: vec![1] };
+        let history = History { current: Some(2), before: vec![1], ..History::default() };
         store.remember(&history).unwrap();
         assert_eq!(store.history().unwrap(), history);
     }

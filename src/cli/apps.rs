@@ -29,7 +29,7 @@ pub(super) fn rollback(config: &Path, app: String) -> Exit {
 fn follow(config: &Path, command: Command, not: &str) -> Exit {
     let Some(socket) = socket_of(config) else { return Exit::Wrong };
     let tell = |line: &str| {
-        let _ = writeln!(io::stdout(), "{line}");
+        let _ = writeln!(io::stdout(), "{}", plain(line));
     };
     let why = match ask(&socket, command, None, tell) {
         Ok(Answer::Done { said }) => {
@@ -42,7 +42,7 @@ fn follow(config: &Path, command: Command, not: &str) -> Exit {
         }
         Err(error) => error.to_string(),
     };
-    print_error(&format!("passerelle: {not}: {why}\n"));
+    print_error(&format!("passerelle: {not}: {}\n", plain(&why)));
     Exit::Failed
 }
 
@@ -80,6 +80,11 @@ pub(super) fn apps(config: &Path, format: Format) -> Exit {
     Exit::Failed
 }
 
+/// What an app or an installer says must not command the terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
 fn human(app: &AppReport, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let age = |then: u64| shown(Duration::from_secs(now.saturating_sub(then)));
@@ -112,7 +117,7 @@ fn human(app: &AppReport, now: SystemTime) -> String {
         text += &format!("  release {id}: {}, made {made} ago{serves}\n", release.directory.display());
     }
     if let Some(trouble) = &app.trouble {
-        text += &format!("  trouble: {}\n", trouble.replace('\n', "\n  "));
+        text += &format!("  trouble: {}\n", plain(trouble).replace('\n', "\n  "));
     }
     text
 }

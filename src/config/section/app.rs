@@ -253,6 +253,13 @@ fn env_of_file(node: &Node<'_>, directory: Option<&At<PathBuf>>) -> Option<Varia
     let written = node.text("a path")?.text;
     let within = directory.map(|directory| directory.value.join(&written));
     let path = [Some(&beside), within.as_ref()].into_iter().flatten().find(|path| path.exists()).unwrap_or(&beside);
+    // The app's user may own its directory, and would have what only the gateway can read given to itself.
+    if path != &beside && path.is_symlink() {
+        return node.refuse_with(
+            format!("{} is a link in the app's directory", node.key),
+            "name the file that it leads to, or put it beside the configuration",
+        );
+    }
     if !node.span().is_secret() {
         node.cx.files.borrow_mut().insert(path.clone());
     }

@@ -127,6 +127,15 @@ fn password(url: &str) -> Option<&str> {
     userinfo.split_once(':').map(|(_, password)| password)
 }
 
+impl AppSettings {
+    /// Whether what runs under `before` has to be started anew to run under these: what the gateway alone heeds takes
+    /// effect by itself.
+    pub fn needs_release(&self, before: &AppSettings) -> bool {
+        let AppSettings { keep, watch, warm_up, pre_release, start_timeout, .. } = self.clone();
+        *self != AppSettings { keep, watch, warm_up, pre_release, start_timeout, ..before.clone() }
+    }
+}
+
 /// `package.module:attribute`: what a server imports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntryPoint {
