@@ -4,7 +4,10 @@
 use rustix::process::Signal;
 
 use crate::harness::apps::{Plan, kill, wsgi};
-use crate::harness::{Site, eventually};
+use crate::harness::{Site, eventually, eventually_every};
+
+/// To look at all processes is a lot of work.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Starts a release in the background, waits until it has come to a certain point, and kills the gateway.
 fn killed_in_mid_release(site: &mut Site, point: impl FnMut() -> Option<()>) {
@@ -27,7 +30,7 @@ fn all_is_well(site: &Site, version: &str, releases: &[&str]) {
     let releases = releases.iter().map(|release| (*release).to_owned()).collect();
     eventually("half of a release is gone", || (site.there("releases") == releases).then_some(()));
     eventually("only one socket is there", || (site.there("run").len() == 1).then_some(()));
-    eventually("only what serves runs", || {
+    eventually_every(PAUSE, "only what serves runs", || {
         let (processes, keepers) = (site.processes(), site.keepers());
         // A keeper, gunicorn, and its worker.
         (keepers.len() == 1 && processes.len() == 3).then_some(())
@@ -107,7 +110,7 @@ fn keepers_that_are_killed_take_what_they_keep_with_them() {
         let site = Plan::new(&wsgi("one"), &format!("workers = 1\nserver = \"{server}\"")).start();
         let before = site.processes();
         kill(*site.keepers().first().unwrap());
-        eventually("another worker serves", || {
+        eventually_every(PAUSE, "another worker serves", || {
             let now = site.processes();
             let all_new = now.iter().all(|(pid, _)| before.iter().all(|(old, _)| old != pid));
             (all_new && now.len() == before.len()).then_some(())
@@ -156,8 +159,8 @@ fn a_gateway_that_is_told_to_end_ends_its_apps() {
     std::fs::write(&flag, "").unwrap();
     let answer = held.join().unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "one"));
-    eventually("everything ends", || site.processes().is_empty().then_some(()));
-    assert!(site.there("run").is_empty(), "{:?}", site.there("run"));
+    eventually_every(PAUSE, "everything ends", || site.processes().is_empty().then_some(()));
+    eventually("its sockets are removed", || site.there("run").is_empty().then_some(()));
     let output = site.gateway.output();
     assert!(!output.contains("killed"), "{output}");
 }
@@ -176,4 +179,21 @@ fn an_app_is_run_by_one_gateway_at_a_time() {
     });
     assert_eq!(site.pids("shop"), pids);
     assert_eq!(other.get("/").cause(), "app_not_running");
+}
+
+/// A release that was made is made for good.
+#[test]
+fn killed_after_a_release() {
+    let mut site = Plan::new(&wsgi("one"), LINES).start();
+    site.write("shop/app.py", &wsgi("two"));
+    site.release();
+    site.gateway.kill();
+    // New code is for the next release, not for the next start.
+    site.write("shop/app.py", &wsgi("three"));
+    site.gateway.start_again();
+    site.serves();
+    assert_eq!(site.get("/version").text(), "two");
+    let (status, output) = site.command("rollback", &["shop"]);
+    assert!(status.success(), "{output}");
+    assert_eq!(site.get("/version").text(), "one");
 }

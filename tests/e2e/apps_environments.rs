@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::harness::apps::{Plan, is_root, output_of, wsgi};
 use crate::harness::backends::python_program;
-use crate::harness::eventually;
+use crate::harness::{Site, eventually, eventually_every};
 
 /// A directory with wheels of what is installed for the tests.
 pub fn wheels(names: &[&str]) -> tempfile::TempDir {
@@ -17,6 +17,23 @@ pub fn wheels(names: &[&str]) -> tempfile::TempDir {
     directory
 }
 
+/// An environment with gunicorn that anybody can run in, made of the machine's own Python without an installer.
+pub fn for_anybody() -> tempfile::TempDir {
+    let wheels = wheels(&["gunicorn", "packaging"]);
+    let directory = tempfile::tempdir().unwrap();
+    let anybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), anybody).unwrap();
+    let system = ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().find(|path| Path::new(path).exists());
+    let path = directory.path().to_str().unwrap();
+    output_of(system.expect("the system has a Python"), &["-m", "venv", "--without-pip", path]);
+    let python = format!("{path}/bin/python");
+    let packages = output_of(&python, &["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]);
+    for wheel in std::fs::read_dir(wheels.path()).unwrap() {
+        output_of(&python, &["-m", "zipfile", "-e", wheel.unwrap().path().to_str().unwrap(), packages.trim()]);
+    }
+    directory
+}
+
 /// Whom apps run as whose environment anybody could use.
 fn user() -> &'static str {
     if is_root() { "user = \"nobody\"" } else { "" }
@@ -26,6 +43,12 @@ fn requirements(wheels: &Path, more: &str) -> String {
     format!("--no-index\n--find-links {}\n{more}\n", wheels.display())
 }
 
+/// The build backend of a package of the app's own, which takes as long as it is let.
+const BACKEND: &str = "import os, time\n\
+    def get_requires_for_build_wheel(config=None):\n    return []\n\
+    def build_wheel(directory, config=None, metadata=None):\n    open(os.environ['HOME'] + '/began', 'w').close()\n    time.sleep(600)\n\
+    prepare_metadata_for_build_wheel = build_wheel\n";
+
 /// An offline machine: a folder of wheels is all there is.
 #[test]
 fn an_environment_is_made_of_a_folder_of_wheels() {
@@ -33,7 +56,7 @@ fn an_environment_is_made_of_a_folder_of_wheels() {
     let code = wsgi("one") + "\nimport packaging\n";
     let plan =
         Plan::new(&code, "workers = 1\nkeep = 1").environment("requirements = \"requirements.txt\"").user(user());
-    let site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn\npackaging")).start();
+    let mut site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn\npackaging")).start();
     assert_eq!(site.get("/version").text(), "one");
     let there = |count: usize| site.there(&environments()).len() == count;
     assert!(there(1));
@@ -60,32 +83,17 @@ fn an_environment_is_made_of_a_folder_of_wheels() {
         let now = site.there(&environments());
         (now.len() == 1 && now.is_disjoint(&first)).then_some(())
     });
+    killed_while_packages_are_installed(&mut site, wheels.path());
+    assert_eq!(site.get("/version").text(), "two");
 }
 
-fn environments() -> String {
-    match is_root() {
-        true => format!("environments-{}", nix::unistd::User::from_name("nobody").unwrap().unwrap().uid),
-        false => "environments".to_owned(),
-    }
-}
-
-/// The build backend of a package of the app's own, which takes as long as it is let.
-const BACKEND: &str = "import os, time\n\
-    def get_requires_for_build_wheel(config=None):\n    return []\n\
-    def build_wheel(directory, config=None, metadata=None):\n    open(os.environ['HOME'] + '/began', 'w').close()\n    time.sleep(600)\n\
-    prepare_metadata_for_build_wheel = build_wheel\n";
-
-#[test]
-fn killed_while_packages_are_installed() {
-    let wheels = wheels(&["gunicorn", "packaging"]);
-    let plan = Plan::new(&wsgi("one"), "workers = 1").user(user()).environment("requirements = \"requirements.txt\"");
-    let mut site = plan.file("requirements.txt", &requirements(wheels.path(), "gunicorn")).start();
+fn killed_while_packages_are_installed(site: &mut Site, wheels: &Path) {
     site.write("shop/slow/backend.py", BACKEND);
     site.write(
         "shop/slow/pyproject.toml",
         "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n[project]\nname = \"slow\"\nversion = \"1\"\n",
     );
-    site.write("shop/requirements.txt", &requirements(wheels.path(), "gunicorn\n./slow"));
+    site.write("shop/requirements.txt", &requirements(wheels, "gunicorn\n./slow"));
     let began = site.place().join("home/began");
     let config = site.gateway.config_path();
     let asked = std::thread::spawn(move || {
@@ -101,13 +109,19 @@ fn killed_while_packages_are_installed() {
     site.gateway.kill();
     assert!(!asked.join().unwrap().0.success());
     site.gateway.start_again();
-    assert_eq!(site.get("/version").text(), "one");
     site.serves();
-    eventually("nothing of it runs", || {
+    eventually_every(std::time::Duration::from_millis(100), "nothing of it runs", || {
         let now = site.processes();
         installing.iter().all(|(pid, _)| now.iter().all(|(other, _)| other != pid)).then_some(())
     });
     eventually("nothing of it is there", || {
         (site.there(&environments()).len() == 1 && site.there("releases").len() == 1).then_some(())
     });
+}
+
+fn environments() -> String {
+    match is_root() {
+        true => format!("environments-{}", nix::unistd::User::from_name("nobody").unwrap().unwrap().uid),
+        false => "environments".to_owned(),
+    }
 }

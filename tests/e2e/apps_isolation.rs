@@ -151,14 +151,13 @@ fn users_are_kept_apart() {
         );
         return;
     }
-    let environment = "env = { TOKEN = \"not-for-others-1234\" }";
-    let offline = "--no-index\n--find-links wheels\ngunicorn\n";
+    let environment = crate::apps_environments::for_anybody();
+    let python = format!("python = {:?}", environment.path().join("bin/python"));
     let other = "[app.other]\ndirectory = \"@dir@/shop\"\nentry = \"app:app\"\nuser = \"4711\"\nworkers = 1\n\
-                 env = { TOKEN = \"not-for-shops-5678\" }\n\
+                 env = { TOKEN = \"not-for-shops-5678\" }\nPYTHON\n\
                  [route.other]\npath = \"/other/{*rest}\"\nstrip_prefix = \"/other\"\nupstream = \"other\"\n";
-    let plan = Plan::new(&wsgi("one"), "workers = 1").environment(environment).user("user = \"nobody\"").rest(other);
-    let wheels = crate::apps_environments::wheels(&["gunicorn", "packaging"]);
-    let plan = plan.file("requirements.txt", &offline.replace("wheels", wheels.path().to_str().unwrap()));
+    let plan = Plan::new(&wsgi("one"), "workers = 1\nenv = { TOKEN = \"not-for-others-1234\" }").environment(&python);
+    let plan = plan.user("user = \"nobody\"").rest(&other.replace("PYTHON", &python));
     let site = plan.start();
     site.app_serves("other");
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();

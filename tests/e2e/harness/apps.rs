@@ -1,6 +1,8 @@
 //! Apps: a gateway that runs Python services itself, with their code in a directory of the test's own.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use serde_json::Value;
 use super::backends::python_program;
 use super::gateway::{Gateway, passerelle};
 use super::http::{Client, Response};
-use super::{PATIENCE, eventually, http};
+use super::{PATIENCE, eventually, eventually_every, http};
 
 /// A WSGI service that tells much of itself. `VERSION` is to be replaced.
 pub const WSGI: &str = r#"
@@ -223,9 +225,11 @@ impl Plan {
         let environment = self.environment.clone().unwrap_or_else(test_python);
         let user = self.user.as_deref().unwrap_or(own_user());
         let app = &self.app;
+        // The machine may have much else to do: whoever waits for a worker waits.
+        let queue = if app.contains("queue") { "" } else { "queue = { max_wait = \"20s\" }" };
         format!(
             "{server}{upper}\n[listener.http]\naddress = \"127.0.0.1:@http@\"\n\
-             [app.shop]\ndirectory = {directory:?}\nentry = {entry:?}\n{environment}\n{user}\n{app}\n\
+             [app.shop]\ndirectory = {directory:?}\nentry = {entry:?}\n{environment}\n{user}\n{app}\n{queue}\n\
              [route.shop]\npath = \"/{{*rest}}\"\nupstream = \"shop\"\n"
         )
     }
@@ -251,7 +255,7 @@ impl Plan {
             // To make an environment is a lot of work, for a machine that has much to do.
             let deadline = Instant::now() + PATIENCE * 3;
             while site.there("run").is_empty() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(50));
+                std::thread::sleep(Duration::from_millis(20));
             }
         }
         site.serves();
@@ -311,10 +315,13 @@ impl Site {
     }
 
     fn try_app(&self, name: &str) -> Option<Value> {
-        let (status, output) = self.command("apps", &["--format", "json"]);
-        assert!(status.success(), "{output}");
-        let apps: Vec<Value> = serde_json::from_str(&output).unwrap();
-        apps.into_iter().find(|app| app["name"] == name)
+        // By the control socket, as `passerelle apps` does it, which is a lot of work to be started again and again.
+        let mut socket = UnixStream::connect(self.path().join("control.sock")).ok()?;
+        socket.write_all(b"{\"command\":\"apps\"}\n").ok()?;
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).ok()?;
+        let answer: Value = serde_json::from_str(&line).ok()?;
+        answer["apps"].as_array()?.iter().find(|app| app["name"] == name).cloned()
     }
 
     /// The release that serves.
@@ -383,7 +390,9 @@ impl Drop for Site {
             return;
         }
         let (path, own) = (self.path().to_owned(), self.gateway.id());
-        eventually("all processes end with the gateway", || processes_of(&path, own).is_empty().then_some(()));
+        eventually_every(Duration::from_millis(100), "all processes end with the gateway", || {
+            processes_of(&path, own).is_empty().then_some(())
+        });
     }
 }
 
@@ -431,7 +440,7 @@ struct Kind {
     kept: bool,
 }
 
-const PACE: Duration = Duration::from_millis(2);
+const PACE: Duration = Duration::from_millis(5);
 
 impl Load {
     /// GET and POST with a body, over connections that are kept and new ones.

@@ -27,14 +27,19 @@ pub use redis::Redis;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks `look` again and again until it finds something.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_every(Duration::from_millis(10), what, look)
+}
+
+/// The same, for what is a lot of work to look at.
+pub fn eventually_every<T>(pause: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
         assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(pause);
     }
 }
 
