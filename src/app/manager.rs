@@ -171,10 +171,16 @@ impl Manager {
 
     /// Runs until it is told to leave; then everything that it started has ended.
     pub(super) async fn run(mut self, asks: mpsc::Receiver<Ask>, mut leave: Leave) {
-        let grace = tokio::select! {
-            () = self.work(asks) => return,
-            grace = &mut leave => grace.unwrap_or_default(),
+        let told = tokio::select! {
+            // Nobody can ask for anything any more; those who were let in before may be at it still.
+            () = self.work(asks) => None,
+            grace = &mut leave => Some(grace),
         };
+        let grace = match told {
+            Some(grace) => grace,
+            None => leave.await,
+        };
+        let grace = grace.unwrap_or_default();
         for fleet in self.serving.take().into_iter().chain(self.standing_by.take()) {
             self.leaving.spawn(fleet.leave(grace));
         }

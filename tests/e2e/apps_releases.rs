@@ -212,6 +212,10 @@ fn a_reload_starts_and_ends_apps() {
     assert!(site.gateway.reload().0.success());
     site.app_serves("other");
     assert_eq!(site.get("/other/version").text(), "one");
+    let flag = site.path().join("flag");
+    let (port, target) = (site.port(), format!("/held?{}", flag.display()));
+    let held = std::thread::spawn(move || get(port, &target));
+    eventually("the request runs", || flag.with_extension("began").exists().then_some(()));
     let (python, user) = (test_python(), own_user());
     site.gateway.write_config(&format!(
         "[server]\nstate_directory = \"@dir@/state\"\n[listener.http]\naddress = \"127.0.0.1:@http@\"\n\
@@ -219,6 +223,10 @@ fn a_reload_starts_and_ends_apps() {
          [route.other]\npath = \"/{{*rest}}\"\nupstream = \"other\"\n"
     ));
     assert!(site.gateway.reload().0.success());
+    // What was asked of it is answered.
+    std::fs::write(&flag, "").unwrap();
+    let answer = held.join().unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "one"));
     eventually("the other is gone", || site.there("run").is_empty().then_some(()));
     assert_eq!(site.get("/version").text(), "one");
 }
