@@ -9,7 +9,6 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::failure::Failure;
 use super::manager::{Ask, Beginning, Manager, Role, Shown};
 use super::progress::Progress;
 use super::report::{self, AppReport};
@@ -40,7 +39,7 @@ struct Handle {
 pub struct Pending {
     /// What it is doing.
     pub lines: broadcast::Receiver<Arc<str>>,
-    /// What came of it: in a sentence, or why not.
+    /// What came of it: in a sentence, or why not. Nothing comes where the app is not run any more.
     pub outcome: oneshot::Receiver<Result<String, String>>,
 }
 
@@ -95,18 +94,12 @@ impl Apps {
     fn ask(
         &self,
         app: &str,
-        ask: impl FnOnce(oneshot::Sender<Result<String, Failure>>) -> Ask,
+        ask: impl FnOnce(oneshot::Sender<Result<String, String>>) -> Ask,
     ) -> Result<Pending, String> {
         let handle = self.handle(app)?;
         let lines = handle.progress.follow();
-        let (answer, answered) = oneshot::channel();
+        let (answer, outcome) = oneshot::channel();
         handle.asks.try_send(ask(answer)).map_err(|_| format!("too many releases of {app} wait already"))?;
-        let (tell, outcome) = oneshot::channel();
-        tokio::spawn(async move {
-            let ended = || Err(Failure::new("the app is not run any more"));
-            let outcome = answered.await.unwrap_or_else(|_| ended());
-            let _ = tell.send(outcome.map_err(|failure| failure.to_string()));
-        });
         Ok(Pending { lines, outcome })
     }
 

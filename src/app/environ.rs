@@ -101,8 +101,3 @@ impl Environ {
         self.0.iter()
     }
 }
-
-/// The values that must not be repeated wherever the app's words are.
-pub(super) fn secrets(settings: &AppSettings) -> Vec<&str> {
-    settings.secret_values()
-}

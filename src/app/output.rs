@@ -7,15 +7,13 @@ use std::time::Duration;
 use tokio::io::AsyncRead;
 
 use super::App;
-use super::environ;
 use super::failure::LAST_LINES;
 use super::process::BoundedLines;
 use super::records::{Record, Records};
+use crate::config::source::without;
 
 /// A traceback that has not ended after this is told as far as it came.
 const SETTLE: Duration = Duration::from_millis(200);
-
-const MASK: &str = "(secret)";
 
 /// The last lines of a process.
 #[derive(Clone, Debug, Default)]
@@ -35,27 +33,13 @@ impl LastLines {
     }
 }
 
-/// What must not be shown of an app's words: values of its variables.
-#[derive(Clone)]
-pub(super) struct Mask(Arc<[String]>);
-
-impl Mask {
-    pub(super) fn of(app: &App) -> Mask {
-        Mask(environ::secrets(&app.settings).into_iter().map(str::to_owned).collect())
-    }
-
-    pub(super) fn apply(&self, line: &str) -> String {
-        let mut masked = line.to_owned();
-        for secret in self.0.iter().filter(|secret| line.contains(secret.as_str())) {
-            masked = masked.replace(secret.as_str(), MASK);
-        }
-        masked
-    }
+/// `line` as it may be shown: without what of the app's variables is secret.
+pub(super) fn shown(app: &App, line: &str) -> String {
+    without(line, app.settings.secret_values().into_iter())
 }
 
 /// Logs what comes out of `written`, to its end.
 pub(super) async fn log(app: Arc<App>, release: u64, pid: i32, written: impl AsyncRead + Unpin, last: LastLines) {
-    let mask = Mask::of(&app);
     let mut lines = BoundedLines::new(written);
     let mut records = Records::default();
     let tell = |records: Vec<Record>| {
@@ -82,7 +66,7 @@ pub(super) async fn log(app: Arc<App>, release: u64, pid: i32, written: impl Asy
             tell(records.flush());
             return;
         };
-        let line = mask.apply(&line);
+        let line = shown(&app, &line);
         last.push(line.clone());
         tell(records.push(&line));
     }

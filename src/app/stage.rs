@@ -15,13 +15,13 @@ pub(super) struct Stage {
     /// As the newest snapshot has it.
     pub(super) upstream: ArcSwap<Upstream>,
     pub(super) tally: Arc<Tally>,
-    /// How long upgraded connections may live on that hold up a worker which has to go.
-    pub(super) grace: Duration,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// How long what workers still do may hold up their end.
+    grace: Duration,
     /// The fleet that is on.
     fleet: Option<u64>,
     fleets: u64,
@@ -33,7 +33,17 @@ struct Inner {
 
 impl Stage {
     pub(super) fn new(upstream: Arc<Upstream>, tally: Arc<Tally>, grace: Duration) -> Stage {
-        Stage { upstream: ArcSwap::new(upstream), tally, grace, inner: Mutex::default() }
+        let inner = Inner { grace, ..Inner::default() };
+        Stage { upstream: ArcSwap::new(upstream), tally, inner: Mutex::new(inner) }
+    }
+
+    /// As the newest snapshot has it.
+    pub(super) fn grace(&self) -> Duration {
+        self.with(|inner| inner.grace)
+    }
+
+    pub(super) fn set_grace(&self, grace: Duration) {
+        self.with(|inner| inner.grace = grace);
     }
 
     /// The number of another fleet.

@@ -1,7 +1,7 @@
 //! Releases on disk: which there are, which one serves, and those before it. What was under way when a gateway died
 //! counts as not made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -135,8 +135,13 @@ impl Store {
     }
 
     /// `None`: there is none of this number, or it was not made whole.
-    pub(super) fn record(&self, id: u64) -> Option<Record> {
+    fn record(&self, id: u64) -> Option<Record> {
         serde_json::from_slice(&fs::read(self.directory(id).join(RECORD)).ok()?).ok()
+    }
+
+    /// Those of `ids` that are there.
+    pub(super) fn records(&self, ids: &BTreeSet<u64>) -> BTreeMap<u64, Record> {
+        ids.iter().filter_map(|id| Some((*id, self.record(*id)?))).collect()
     }
 
     /// Removes every release but those of `keep`.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::launch::Launch;
 use super::output::{self, LastLines};
 use super::place;
-use super::process::{Ended, Process};
+use super::process::Process;
 use super::remove::remove;
 use super::stage::Stage;
 use crate::upstream::{Server, Worker as Description};
@@ -126,17 +127,18 @@ async fn live(
     let server = server_of(launch, stage, number, &socket);
     let ready = tokio::select! {
         ready = until_ready(launch, stage, &server, &socket) => ready,
-        ended = process.ended() => return failed(&launch.app.name, ended, false, output, &last).await,
+        ended = process.ended() => {
+            return end_of(format!("a worker ended before it was ready: {ended}"), output, &last).await;
+        }
         grace = &mut stop => return stopped(&mut process, grace.unwrap_or_default()).await,
     };
     if let Err(why) = ready {
         process.stop(END_PATIENCE).await;
-        let _ = output.await;
-        return End::Failed(Failure::with_output(why, last.to_vec()));
+        return end_of(why, output, &last).await;
     }
     let _ = events.send(Event::Ready { number, server, took: began.elapsed() });
     tokio::select! {
-        ended = process.ended() => failed(&launch.app.name, ended, true, output, &last).await,
+        ended = process.ended() => end_of(format!("a worker ended while it served: {ended}"), output, &last).await,
         grace = &mut stop => stopped(&mut process, grace.unwrap_or_default()).await,
     }
 }
@@ -156,18 +158,10 @@ async fn stopped(process: &mut Process, grace: Duration) -> End {
     End::Asked
 }
 
-/// What it had to say has been read by then.
-async fn failed(
-    app: &str,
-    ended: Ended,
-    was_ready: bool,
-    output: tokio::task::JoinHandle<()>,
-    last: &LastLines,
-) -> End {
+/// With what it had to say, which has been read by then; unless something that it started holds the other end for ever.
+async fn end_of(why: String, output: JoinHandle<()>, last: &LastLines) -> End {
     let _ = tokio::time::timeout(END_PATIENCE, output).await;
-    let when = if was_ready { "while it served" } else { "before it was ready" };
-    tracing::debug!(app, %ended, "a worker ended");
-    End::Failed(Failure::with_output(format!("a worker ended {when}: {ended}"), last.to_vec()))
+    End::Failed(Failure::with_output(why, last.to_vec()))
 }
 
 /// Asks until it is ready, for as long as a start may take.

@@ -244,7 +244,7 @@ causes! {
         "More requests come than the servers can carry, so that the newest are served and the others are refused early: add workers or servers (and raise slots), or find what is slow in the service.";
     AppNotRunning SERVICE_UNAVAILABLE Upstream "app_not_running"
         "The service is not running."
-        "See what the app says in the log, and `passerelle apps`: it could not be started, or ends by itself again and again.";
+        "See what the app says in the log, and `passerelle apps`: it is being built or started for the first time, could not be started, or ends by itself again and again.";
     NoHealthyServer SERVICE_UNAVAILABLE Upstream "no_healthy_server"
         "No server can take the request now."
         "See passerelle_upstream_server_up and the health checks of [upstream.NAME.health].";

@@ -198,7 +198,14 @@ impl Upstream {
             return Ok(lease);
         }
         // On the heap: most requests do not wait.
-        Box::pin(self.queue.wait(self, wanted(hash), |time| journey.waited(time))).await
+        let waited = Box::pin(self.queue.wait(self, wanted(hash), |time| journey.waited(time))).await;
+        waited.map_err(|cause| self.of_missing(cause))
+    }
+
+    /// Who waited in vain for workers that were still to come lacks no slot, but the app.
+    fn of_missing(&self, cause: Cause) -> Cause {
+        let is_missing = self.settings.workers.is_some() && self.members.load().list.is_empty();
+        if cause == Cause::QueueTimeout && is_missing { Cause::AppNotRunning } else { cause }
     }
 
     /// A slot for a request that the gateway makes for itself, behind those of clients.

@@ -218,7 +218,7 @@ fn outcome(came: Result<Result<String, String>, oneshot::error::RecvError>) -> A
     match came {
         Ok(Ok(said)) => Answer::Done { said },
         Ok(Err(why)) => Answer::Undone { why },
-        Err(_) => Answer::Refused { reason: "the gateway is about to end".to_owned() },
+        Err(_) => Answer::Refused { reason: "the app is not run any more".to_owned() },
     }
 }
 

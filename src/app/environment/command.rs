@@ -1,6 +1,5 @@
 //! Commands that make environments: run as the app's user, in a clean environment of variables, for a bounded time.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
@@ -8,12 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::app::environ::{Environ, secrets};
-use crate::app::failure::{Failure, LAST_LINES};
-use crate::app::process::{self, Ended};
+use crate::app::environ::Environ;
+use crate::app::failure::Failure;
+use crate::app::output::{self, LastLines};
+use crate::app::process::{self, Ended, Limits};
 use crate::app::progress::Progress;
-use crate::app::shim::Plan;
-use crate::config::source::without;
 
 /// How long an environment may take to be made. Whoever compiles scientific packages needs a while.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -103,37 +101,27 @@ impl<'a> Commands<'a> {
         progress: Option<&Progress>,
         nonce: Option<&str>,
     ) -> Result<Outcome, Failure> {
-        let settings = &self.app.settings;
         let program = command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
         let command = command.into_iter().map(OsString::into_string).collect::<Result<Vec<_>, _>>();
         let Ok(command) = command else {
             return Err(Failure::new(format!("a path to run {program} with is not UTF-8")));
         };
-        let plan = Plan {
-            command,
-            directory: directory.to_owned(),
-            user: self.app.account.ids.clone(),
-            umask: settings.umask,
-            open_files: settings.open_files.map(Into::into),
-        };
-        let mut last = VecDeque::new();
+        let plan = Limits::of(self.app).plan(command, directory);
+        let last = LastLines::default();
         let mut answer = None;
         let tell = |line: &str| {
             if let Some(said) = nonce.and_then(|nonce| line.strip_prefix(nonce)) {
                 answer = Some(said.trim().to_owned());
                 return;
             }
-            let line = without(line, secrets(settings).into_iter());
+            let line = output::shown(self.app, line);
             if let Some(progress) = progress {
                 progress.line(&line);
             }
-            if last.len() >= LAST_LINES {
-                last.pop_front();
-            }
-            last.push_back(line);
+            last.push(line);
         };
         let ended = process::run(&plan, environ, patience, tell).await;
-        let mut lines: Vec<String> = last.into();
+        let mut lines = last.to_vec();
         // Answers begin with an empty line, so that they stand alone.
         while lines.last().is_some_and(String::is_empty) {
             lines.pop();

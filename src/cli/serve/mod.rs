@@ -55,8 +55,8 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "N")]
     threads: Option<u32>,
     /// What runs the service [default: what fits it]
-    #[arg(long, value_name = "SERVER", value_parser = clap::builder::PossibleValuesParser::new(AppServer::ALL.map(|(name, _)| name)))]
-    server: Option<String>,
+    #[arg(long, value_name = "SERVER", value_parser = server)]
+    server: Option<AppServer>,
     /// Variables for the service, as NAME=value lines
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
@@ -75,6 +75,11 @@ pub(super) struct ServeArguments {
     /// Print the configuration that this amounts to, ready to keep as passerelle.toml, and serve nothing
     #[arg(long)]
     print_config: bool,
+}
+
+fn server(text: &str) -> Result<AppServer, String> {
+    let found = AppServer::ALL.into_iter().find(|(name, _)| *name == text);
+    found.map(|(_, server)| server).ok_or_else(|| format!("one of {}", AppServer::ALL.map(|(name, _)| name).join(", ")))
 }
 
 /// How many processes.
@@ -152,10 +157,7 @@ impl ServeArguments {
             admin,
             workers: self.workers,
             threads: self.threads,
-            server: self
-                .server
-                .as_deref()
-                .and_then(|server| AppServer::ALL.iter().map(|(name, _)| *name).find(|name| *name == server)),
+            server: self.server,
             env_file: self.env_file.as_ref().map(absolute),
             user: user_for(&target.directory),
             target,

@@ -208,7 +208,7 @@ fn texts_are_as_recorded() {
         tls: Some(Tls { chain: "/srv/a \"shop\"${x}/chain.pem".into(), key: "/etc/${x}.key".into(), own: false }),
         workers: Some(Workers { min: 2, max: 8 }),
         threads: Some(4),
-        server: Some("gunicorn"),
+        server: Some(AppServer::Gunicorn),
         env_file: Some("/srv/a \"shop\"${x}/.env".into()),
         user: Some("shop".to_owned()),
         ..plan()

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::target::Target;
+use crate::config::settings::AppServer;
 
 /// Everything that was asked for or found.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub(super) struct Plan {
     pub(super) admin: SocketAddr,
     pub(super) workers: Option<super::Workers>,
     pub(super) threads: Option<u32>,
-    pub(super) server: Option<&'static str>,
+    pub(super) server: Option<AppServer>,
     pub(super) env_file: Option<PathBuf>,
     pub(super) user: Option<String>,
 }
@@ -41,7 +42,8 @@ impl Plan {
         let (name, directory) = (&target.name, &target.directory);
         let mut text = Text(String::new());
         text.comment(&format!("What `passerelle serve {asked}` amounts to. Kept as passerelle.toml in"));
-        text.comment(&format!("{}, `passerelle run` there does the same.", directory.display()));
+        text.comment(&format!("{}, `passerelle run` there serves it, beginning with what served", directory.display()));
+        text.comment(&format!("last; `passerelle release {name}` puts newer code in place."));
 
         text.section("admin");
         text.key("address", &quoted(&self.admin.to_string()), "/status /metrics /live /ready");
@@ -64,7 +66,7 @@ impl Plan {
         text.key("directory", "\".\"", "each release runs from its own copy of it");
         text.key("entry", &quoted(&target.entry.to_string()), "");
         if let Some(server) = self.server {
-            text.key("server", &quoted(server), "");
+            text.key("server", &quoted(server.as_str()), "");
         }
         match self.workers {
             Some(workers) => text.key("workers", &workers.to_string(), "processes"),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
+use super::KEPT_AS;
 use super::sources::is_beside;
 use super::text::Plan;
 use crate::cli::{Exit, print_error};
@@ -143,7 +144,11 @@ impl Tree {
 fn is_code(name: &str) -> bool {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     // Vim tries out whether it may write by a file of this name.
-    !name.starts_with(['.', '#']) && !name.ends_with('~') && name != "4913" && !NO_CODE.contains(&ending)
+    !name.starts_with(['.', '#'])
+        && !name.ends_with('~')
+        && name != "4913"
+        && name != KEPT_AS
+        && !NO_CODE.contains(&ending)
 }
 
 /// One file that differs, and how many more.

@@ -33,19 +33,11 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
     let servers = table.require("servers", "[\"http://127.0.0.1:8001\"]", servers);
     let https = servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.value.endpoint.is_tls()));
     let settings = UpstreamSettings {
-        span: table.span(),
         servers: servers.clone().unwrap_or_default(),
-        workers: None,
-        balance: table.or("balance", Balance::LeastRequests, balance),
         host: table.or("host", HostHeader::Preserve, host),
-        slots: table.or("slots", SlotSettings::Unlimited, slots),
-        queue: queue(table.get("queue", Node::table)),
-        max_upgraded: table.or("max_upgraded", TEN_THOUSAND, |node| number::length(node, 10_000_000)),
-        health: table.get("health", Node::table).and_then(health),
-        timeouts: timeouts(table.get("timeouts", Node::table)),
-        retry: retry(table.get("retry", Node::table)),
         tls: tls(table.node("tls"), https),
         uwsgi_params: uwsgi_params(table.node("uwsgi_params"), servers.as_deref()),
+        ..common(&table)
     };
     if let Some(queue) = table.node("queue").filter(|_| !table.has("slots") && !table.has_slip_of("slots")) {
         let message = "`queue` has no effect without `slots`: no request waits where any number may run";
@@ -59,10 +51,15 @@ pub(super) fn read(table: Table<'_>) -> Option<UpstreamSettings> {
 
 /// The upstream that an app is: its workers are the servers, found by whoever runs them.
 pub(super) fn of_app(table: &Table<'_>, protocol: Protocol) -> UpstreamSettings {
+    UpstreamSettings { workers: Some(protocol), ..common(table) }
+}
+
+/// What both have.
+fn common(table: &Table<'_>) -> UpstreamSettings {
     UpstreamSettings {
         span: table.span(),
         servers: Vec::new(),
-        workers: Some(protocol),
+        workers: None,
         balance: table.or("balance", Balance::LeastRequests, balance),
         host: HostHeader::Preserve,
         slots: table.or("slots", SlotSettings::Unlimited, slots),

@@ -1,25 +1,27 @@
 //! The task behind a fleet: it hears of its workers, looks at them each second, and starts and sends home whom it must.
 
+mod looks;
+mod scaling;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use super::care::{Finding, Pace, YOUNG};
+use super::care::Pace;
 use super::member::{Farewell, Member};
 use super::{Order, Outcome, Phase, View};
 use crate::app::failure::Failure;
 use crate::app::launch::Launch;
-use crate::app::scale::{IDLE_INTERVAL, LOOK_INTERVAL, Scale, Seen};
+use crate::app::scale::{IDLE_INTERVAL, LOOK_INTERVAL, Scale};
 use crate::app::stage::Stage;
 use crate::app::tally::RestartReason;
 use crate::app::usage::{Tree, Usage};
 use crate::app::worker::{self, End, Event};
 use crate::upstream::Server;
-use crate::upstream::health::State;
 use crate::upstream::queue::Queue;
 
 /// A worker that served for this long has not failed at its start.
@@ -237,7 +239,7 @@ impl Crew {
                 self.stage.tally.restarted(reason);
                 let (reason, age) = (reason.as_str(), age.as_secs());
                 tracing::info!(app, release, worker = number, reason, age, runs, pause, "worker replaced: it finishes");
-                Farewell::unhurried(self.stage.grace)
+                Farewell::unhurried(self.stage.grace())
             }
             None => {
                 tracing::info!(app, release, worker = number, runs, "one worker less: it finishes");
@@ -322,141 +324,6 @@ impl Crew {
         self.fill();
     }
 
-    /// Begins a look at all workers, unless one is under way.
-    fn look(&mut self) {
-        if !self.looking.is_empty() {
-            return;
-        }
-        let trees = self.members.iter_mut().filter_map(|(number, member)| Some((*number, member.tree.take()?)));
-        let trees: Vec<(u32, Tree)> = trees.collect();
-        if trees.is_empty() {
-            return;
-        }
-        self.looking.spawn_blocking(|| {
-            let look = |(number, mut tree): (u32, Tree)| {
-                let usage = tree.look();
-                (number, tree, usage)
-            };
-            trees.into_iter().map(look).collect()
-        });
-    }
-
-    fn have_looked(&mut self, looked: Result<Looked, JoinError>) {
-        let looked = match looked {
-            Ok(looked) => looked,
-            Err(error) => {
-                tracing::error!(app = &*self.launch.app.name, %error, "workers could not be looked at: a defect");
-                return;
-            }
-        };
-        let elapsed = std::mem::replace(&mut self.looked, Instant::now()).elapsed();
-        let mut used = Duration::ZERO;
-        for (number, tree, usage) in looked {
-            let Some(member) = self.members.get_mut(&number) else { continue };
-            member.tree = Some(tree);
-            let Some(usage) = usage else { continue };
-            let before = member.usage.replace(usage);
-            let cpu = usage.cpu.saturating_sub(before.map_or(Duration::ZERO, |before| before.cpu));
-            self.stage.tally.used(cpu);
-            if member.phase == Phase::Ready && before.is_some() {
-                used = used.saturating_add(cpu);
-            }
-            self.care_for_memory(number, usage.resident);
-        }
-        if self.scales() && !elapsed.is_zero() {
-            let cores = used.as_secs_f64() / elapsed.as_secs_f64() * 1000.0;
-            // A machine has fewer cores than this can hold.
-            let wanted = self.scale.measured(self.seen(), cores as u32, Instant::now());
-            self.want(wanted);
-        }
-        self.fill();
-    }
-
-    fn care_for_memory(&mut self, number: u32, resident: u64) {
-        let Some(limit) = self.launch.app.settings.memory_limit else { return };
-        let Some(member) = self.members.get_mut(&number) else { return };
-        let finding = member.watched.takes(resident, limit);
-        let (app, release) = (&*self.launch.app.name, self.launch.release);
-        let (mebibytes, most) = (in_mebibytes(resident), in_mebibytes(limit.get()));
-        let age = member.began.elapsed();
-        match finding {
-            Finding::Fine => {}
-            Finding::Large if member.phase == Phase::Ready && member.condemned.is_none() => {
-                member.condemned = Some(RestartReason::Memory);
-                let remedy = if age < YOUNG {
-                    "A worker takes that much soon after its start: raise memory_limit, or see what the app loads."
-                } else {
-                    "See what the app keeps; a limit that is seldom reached is fine."
-                };
-                tracing::warn!(
-                    app,
-                    release,
-                    worker = number,
-                    mebibytes,
-                    memory_limit = most,
-                    age = age.as_secs(),
-                    remedy,
-                    "worker past memory_limit: another takes its place"
-                );
-            }
-            Finding::Large => {}
-            Finding::Huge => self.kill(number, mebibytes, most),
-        }
-    }
-
-    /// Ends a worker at once, with all that it runs: before it takes the memory of everybody else.
-    fn kill(&mut self, number: u32, mebibytes: u64, most: u64) {
-        let Some(member) = self.members.get_mut(&number) else { return };
-        if std::mem::replace(&mut member.killed, true) {
-            return;
-        }
-        let (phase, lived, runs) = (member.phase, has_lived(member), member.in_flight());
-        member.phase = Phase::Leaving;
-        // Nobody is sent there any more before it ends.
-        self.publish();
-        if let Some(member) = self.members.get_mut(&number) {
-            member.leave(&self.stage, Farewell::at_once());
-        }
-        let why = format!(
-            "it took {mebibytes} MiB, more than twice its memory_limit of {most} MiB, and was killed with the {runs} \
-             requests that it ran"
-        );
-        match phase {
-            Phase::Starting | Phase::Ready => {
-                self.has_failed(number, Failure::new(why), lived, RestartReason::Memory);
-                self.publish();
-            }
-            // Another has its place already.
-            Phase::Leaving => {
-                let (app, release) = (&*self.launch.app.name, self.launch.release);
-                tracing::warn!(app, release, worker = number, reason = why, "worker killed");
-            }
-        }
-    }
-
-    /// A worker that checks found down, and that answers nothing, will not come back by itself.
-    fn care_for_health(&mut self) {
-        let (app, release) = (&*self.launch.app.name, self.launch.release);
-        for (number, member) in &mut self.members {
-            let Some(server) = member.server.as_ref().filter(|_| member.phase == Phase::Ready) else { continue };
-            let is_down = server.health.state() == State::Down;
-            let is_too_long = member.watched.checked(is_down, server.health.answers(), Instant::now());
-            if is_too_long && member.condemned.is_none() {
-                member.condemned = Some(RestartReason::Health);
-                let reason = server.health.report().reason.unwrap_or_default();
-                tracing::warn!(
-                    app,
-                    release,
-                    worker = number,
-                    pid = member.pid,
-                    reason,
-                    runs = server.in_flight(),
-                    "worker down and silent: another takes its place"
-                );
-            }
-        }
-    }
-
     /// Once all have served for a while, what failed before is no crash loop any more.
     fn recover(&mut self) {
         let is_well = |member: &Member| member.phase != Phase::Starting && has_lived(member);
@@ -472,50 +339,6 @@ impl Crew {
             view.failure = None;
             view.crashing = false;
         });
-    }
-
-    /// Whether the number of workers follows the load now.
-    fn scales(&self) -> bool {
-        self.scale.is_on() && !self.leaving && self.stage.is_on(self.id)
-    }
-
-    fn somebody_waits(&mut self) {
-        if self.scales() {
-            self.scale.begin();
-        } else {
-            // It is for the fleet that is on by now.
-            self.queue.lengthened.notify_one();
-        }
-    }
-
-    fn rescale(&mut self) {
-        let wanted = self.scale.look(self.seen(), Instant::now());
-        self.want(wanted);
-    }
-
-    fn seen(&self) -> Seen {
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let servers = self.servers();
-        Seen {
-            wanted: self.wanted,
-            ready: self.ready(),
-            starting: self.count(|member| member.phase == Phase::Starting),
-            waiting: count(self.queue.len()),
-            busy: count(servers.iter().map(|server| server.busy()).fold(0, usize::saturating_add)),
-            slots: servers.iter().filter_map(|server| server.slot_count()).map(count).min(),
-        }
-    }
-
-    fn want(&mut self, wanted: u32) {
-        let (app, release) = (&*self.launch.app.name, self.launch.release);
-        let before = std::mem::replace(&mut self.wanted, wanted);
-        if wanted > before {
-            let waiting = self.queue.len();
-            tracing::info!(app, release, workers = wanted, waiting, "more workers");
-            self.fill();
-        } else if wanted < before {
-            self.thin_out();
-        }
     }
 
     fn show(&self, change: impl FnOnce(&mut View)) {
@@ -535,10 +358,6 @@ fn every(interval: Duration) -> Interval {
 
 fn has_lived(member: &Member) -> bool {
     member.phase != Phase::Starting && member.began.elapsed() >= LIVED
-}
-
-fn in_mebibytes(bytes: u64) -> u64 {
-    bytes.div_ceil(1024 * 1024)
 }
 
 /// None before the first is started again; then one second, doubling.
