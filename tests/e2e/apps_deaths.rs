@@ -73,6 +73,57 @@ fn killed_during_a_hook() {
     all_is_well(&site, "one", &["1"]);
 }
 
+/// What goes to another group, with its child, and hears no SIGTERM ends all the same.
+#[test]
+fn killed_while_a_hook_hides_from_its_keeper() {
+    let mut site =
+        Plan::new(&wsgi("one"), LINES).lines("pre_release = [\"python\", \"hook.py\"]").file("hook.py", "").start();
+    let flag = site.path().join("flag");
+    site.write("shop/hook.py", &format!(
+        "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nchild = os.fork()\nif child == 0:\n    \
+         os.setpgid(0, 0)\n    time.sleep(600)\n    os._exit(0)\nwhile os.getpgid(child) != child:\n    time.sleep(0.01)\n\
+         os.setpgid(0, child)\nopen({:?}, 'w').close()\ntime.sleep(600)\n", flag.to_str().unwrap()
+    ));
+    killed_in_mid_release(&mut site, || flag.exists().then_some(()));
+    // Without a gateway that would sweep.
+    eventually_every(PAUSE, "nothing runs any more", || {
+        (site.processes().is_empty() && site.keepers().is_empty()).then_some(())
+    });
+}
+
+/// Whoever sees errors does not wait for a hook that hangs, or for the end of a watch.
+#[test]
+fn a_rollback_calls_off_what_is_under_way() {
+    let site = Plan::new(&wsgi("one"), LINES)
+        .lines("watch = { period = \"600s\", requests = 1000000 }\npre_release = [\"python\", \"hook.py\"]")
+        .file("hook.py", "")
+        .start();
+    let flag = site.path().join("flag");
+    let flagged = format!("open({:?}, 'w').close()\n", flag.to_str().unwrap());
+    let port = site.port();
+    let is_two = || (crate::harness::http::get(port, "/version").text() == "two").then_some(());
+    let under_way = |point: &mut dyn FnMut() -> Option<()>| {
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| site.command("release", &["shop"]));
+            eventually("the release has come to the point", point);
+            let (rolled_back, said) = site.command("rollback", &["shop"]);
+            assert!(rolled_back.success() && said.contains("called off: release 1 of shop serves"), "{said}");
+            let (status, said) = asked.join().unwrap();
+            assert!(!status.success() && said.contains("a rollback was asked for"), "{said}");
+        });
+        assert_eq!(site.get("/version").text(), "one");
+    };
+    site.write("shop/app.py", &wsgi("two"));
+    under_way(&mut || is_two());
+    site.write("shop/hook.py", &(flagged + "import time\ntime.sleep(600)\n"));
+    under_way(&mut || flag.exists().then_some(()));
+    // Neither number is given again, and there is nothing to go back to.
+    let (status, said) = site.command("rollback", &["shop"]);
+    assert!(!status.success() && said.contains("no release before this one"), "{said}");
+    site.write("shop/hook.py", "import sys\nsys.exit(3)\n");
+    assert!(site.no_release().contains("release 4"));
+}
+
 /// Nobody knows yet whether it is any good: what served before it serves again.
 #[test]
 fn killed_while_a_release_is_watched() {

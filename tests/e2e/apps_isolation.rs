@@ -99,6 +99,19 @@ fn secrets_reach_the_process_and_nothing_else() {
 }
 
 /// What the kernel tells of a process.
+/// A keeper is the gateway's user still: a variable that names a library must not reach it.
+#[test]
+fn a_keeper_has_none_of_an_apps_variables() {
+    let lines = "workers = 1\nserver = \"gunicorn\"\nenv = { LD_LIBRARY_PATH = \"/somewhere/of/the/app\" }";
+    let site = Plan::new(&wsgi("one"), lines).start();
+    assert_eq!(environ(&site)["LD_LIBRARY_PATH"], "/somewhere/of/the/app");
+    let keepers = site.keepers();
+    assert_eq!(keepers.len(), 1);
+    let variables = proc(keepers[0], "environ");
+    let names: Vec<&str> = variables.split_terminator('\0').filter_map(|variable| variable.split('=').next()).collect();
+    assert_eq!(names, ["PASSERELLE_PLACE"]);
+}
+
 fn proc(pid: i32, name: &str) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap()
 }
