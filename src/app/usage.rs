@@ -31,12 +31,17 @@ pub(super) struct Usage {
     pub(super) resident: u64,
     /// `None`: the kernel does not let us see them.
     pub(super) open_files: Option<u64>,
+    /// None of the processes that the server had started itself is there any more.
+    pub(super) lost_children: bool,
 }
 
 /// How to find the processes of one worker.
 #[derive(Debug)]
 pub(super) struct Tree {
     keeper: i32,
+    /// The server, and what it had started when it was last seen to have anything.
+    server: i32,
+    children: BTreeSet<i32>,
     shared: Option<Shared>,
     /// Sums fall when a process ends that nobody waits for; what was used was used.
     most_cpu: Duration,
@@ -52,9 +57,9 @@ struct Shared {
 }
 
 impl Tree {
-    /// `keeper`: the process that all of them descend from.
-    pub(super) fn new(keeper: i32) -> Tree {
-        Tree { keeper, shared: None, most_cpu: Duration::ZERO }
+    /// `keeper`: the process that all of them descend from; `server`: the one that was to be run.
+    pub(super) fn new(keeper: i32, server: i32) -> Tree {
+        Tree { keeper, server, children: BTreeSet::new(), shared: None, most_cpu: Duration::ZERO }
     }
 
     /// Looks at all processes; `None` when there are none.
@@ -78,7 +83,16 @@ impl Tree {
         let cpu = Duration::from_millis(ticks.saturating_mul(1000 / TICKS));
         self.most_cpu = self.most_cpu.max(cpu);
         let resident = sum.saturating_sub(self.shared_of(processes, sum));
-        Some(Usage { cpu: self.most_cpu, resident, open_files })
+        Some(Usage { cpu: self.most_cpu, resident, open_files, lost_children: self.has_lost_children() })
+    }
+
+    fn has_lost_children(&mut self) -> bool {
+        let children: BTreeSet<i32> = children(self.server).into_iter().collect();
+        let has_lost = !self.children.is_empty() && self.children.is_disjoint(&children);
+        if !children.is_empty() {
+            self.children = children;
+        }
+        has_lost
     }
 
     fn shared_of(&mut self, processes: BTreeSet<i32>, sum: u64) -> u64 {
@@ -222,7 +236,7 @@ mod tests {
         // The subshell, and its two.
         let found = std::iter::repeat_with(|| descendants(shell.pid())).find(|found| found.len() == 3).unwrap();
         assert!(!found.contains(&shell.pid()));
-        let usage = Tree::new(shell.pid()).look().unwrap();
+        let usage = Tree::new(shell.pid(), shell.pid()).look().unwrap();
         assert!(usage.open_files.unwrap() >= 9, "{usage:?}");
         let sum: u64 = found.iter().map(|pid| Stat::of(*pid).unwrap().resident).sum();
         assert!(usage.resident > 0 && usage.resident < sum, "{usage:?} of {sum}");
@@ -232,16 +246,36 @@ mod tests {
     fn what_processes_used_that_have_ended_stays_used() {
         let burn = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
         let shell = Shell::run(&format!("exec 3<&0; (sh -c '{burn}'; echo; cat <&3) & read -r x; wait"));
-        let mut tree = Tree::new(shell.pid());
+        let mut tree = Tree::new(shell.pid(), shell.pid());
         let usage = tree.look().unwrap();
         assert!(usage.cpu > Duration::ZERO, "{usage:?}");
         assert!(tree.look().unwrap().cpu >= usage.cpu);
     }
 
     #[test]
+    fn a_server_whose_children_are_all_others_has_lost_them() {
+        let script = "exec 3<&0; while :; do cat <&3 & echo $!; wait $!; case $? in 143) ;; *) exit;; esac; done";
+        let mut command = Command::new("sh");
+        let mut shell = command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
+        let mut next = || lines.next().unwrap().unwrap().parse::<i32>().unwrap();
+        let server = i32::try_from(shell.id()).unwrap();
+        let mut tree = Tree::new(server, server);
+        let first = next();
+        assert!([tree.look(), tree.look()].iter().all(|usage| !usage.unwrap().lost_children));
+        let first = rustix::process::Pid::from_raw(first).unwrap();
+        rustix::process::kill_process(first, rustix::process::Signal::TERM).unwrap();
+        next();
+        let seen = [tree.look(), tree.look()].map(|usage| usage.unwrap().lost_children);
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert_eq!(seen, [true, false]);
+    }
+
+    #[test]
     fn nobody_is_nothing() {
         let shell = Shell::run("echo; read -r x");
-        assert_eq!(Tree::new(shell.pid()).look(), None);
-        assert_eq!(Tree::new(i32::MAX).look(), None);
+        assert_eq!(Tree::new(shell.pid(), shell.pid()).look(), None);
+        assert_eq!(Tree::new(i32::MAX, i32::MAX).look(), None);
     }
 }

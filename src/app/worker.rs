@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -53,8 +54,17 @@ pub(super) enum End {
     Failed(Failure),
 }
 
-/// What stops a worker: it gets this long. Dropped, it is killed.
-pub(super) type Stop = oneshot::Receiver<Duration>;
+/// What is asked of a worker.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// To end, within the time.
+    ToEnd(Duration),
+    /// Nothing any more: it has failed, and is killed.
+    Failed(String),
+}
+
+/// What stops a worker. Dropped, it is killed.
+pub(super) type Stop = oneshot::Receiver<Asked>;
 
 /// Runs a worker to its end. `number` is its own among all workers of the app.
 pub(super) async fn run(
@@ -130,7 +140,7 @@ async fn live(
         ended = process.ended() => {
             return end_of(format!("a worker ended before it was ready: {ended}"), output, &last).await;
         }
-        grace = &mut stop => return stopped(&mut process, grace.unwrap_or_default()).await,
+        asked = &mut stop => return stopped(&mut process, asked, output, &last).await,
     };
     if let Err(why) = ready {
         process.stop(END_PATIENCE).await;
@@ -139,7 +149,7 @@ async fn live(
     let _ = events.send(Event::Ready { number, server, took: began.elapsed() });
     tokio::select! {
         ended = process.ended() => end_of(format!("a worker ended while it served: {ended}"), output, &last).await,
-        grace = &mut stop => stopped(&mut process, grace.unwrap_or_default()).await,
+        asked = &mut stop => stopped(&mut process, asked, output, &last).await,
     }
 }
 
@@ -153,9 +163,22 @@ fn server_of(launch: &Launch, stage: &Stage, number: u32, socket: &Path) -> Arc<
     })
 }
 
-async fn stopped(process: &mut Process, grace: Duration) -> End {
-    process.stop(grace).await;
-    End::Asked
+async fn stopped(
+    process: &mut Process,
+    asked: Result<Asked, RecvError>,
+    output: JoinHandle<()>,
+    last: &LastLines,
+) -> End {
+    match asked.unwrap_or(Asked::ToEnd(Duration::ZERO)) {
+        Asked::ToEnd(grace) => {
+            process.stop(grace).await;
+            End::Asked
+        }
+        Asked::Failed(why) => {
+            process.stop(Duration::ZERO).await;
+            end_of(why, output, last).await
+        }
+    }
 }
 
 /// With what it had to say, which has been read by then; unless something that it started holds the other end for ever.

@@ -42,6 +42,26 @@ fn a_crash_loop_is_told_and_ends_when_its_cause_does() {
     });
 }
 
+/// gunicorn starts its own worker again for as long as that is not an exception of Python's.
+#[test]
+fn a_server_that_starts_its_own_worker_in_vain_has_failed() {
+    let code = crashes_while("broken").replace("raise OSError('the disk is full')", "os._exit(7)");
+    let site = Plan::new(&code, "workers = 1\nserver = \"gunicorn\"").start();
+    let flag = site.place().join("home/broken");
+    std::fs::write(&flag, "").unwrap();
+    let server = site.pids("shop");
+    let worker = site.get("/pid").text().parse().unwrap();
+    assert!(!server.contains(&worker), "gunicorn has a process of its own for the app");
+    crate::harness::apps::kill(worker);
+    let told = site.gateway.log_line("it is told", |line| {
+        line["reason"].as_str().is_some_and(|reason| reason.contains("own worker process ended again and again"))
+    });
+    assert_eq!(told["app"], "shop", "{told}");
+    std::fs::remove_file(&flag).unwrap();
+    eventually("it serves again", || (site.get("/version").status == 200).then_some(()));
+    assert!(site.pids("shop").is_disjoint(&server));
+}
+
 /// Its first start fails: it is told, tried again, and comes.
 #[test]
 fn an_app_that_cannot_be_started_is_tried_again() {

@@ -1,5 +1,6 @@
-//! Workers that run and should not any more: those that take too much memory, and those that checks found down. Another
-//! is started and ready before such a worker goes, one at a time; it finishes what it has.
+//! Workers that run and should not any more: those that take too much memory, those that checks found down, and those
+//! whose server starts its own worker again and again. Another is started and ready before such a worker goes, one at a
+//! time, and it finishes what it has; unless there is nothing that it could finish.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -11,6 +12,11 @@ const SAMPLES: u32 = 2;
 
 /// How long a worker may be down and answer nothing.
 const DOWN: Duration = Duration::from_secs(30);
+
+/// How often in a row a server may lose its own worker and answer nothing, each time within so long of the one before:
+/// gunicorn starts another, however soon that ends too, and nobody would know.
+const LOST: u32 = 3;
+const LOST_WITHIN: Duration = Duration::from_secs(60);
 
 /// A worker that had to be replaced before it was as old as this will have to be again.
 pub(super) const YOUNG: Duration = Duration::from_secs(300);
@@ -24,11 +30,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 pub(super) struct Watched {
     over: u32,
     down: Option<Down>,
+    lost: Option<Lost>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Down {
     since: Instant,
+    answers: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    times: u32,
+    last: Instant,
     answers: u64,
 }
 
@@ -58,6 +72,15 @@ impl Watched {
         let same = self.down.filter(|down| is_down && down.answers == answers);
         self.down = is_down.then(|| same.unwrap_or(Down { since: now, answers }));
         self.down.is_some_and(|down| now.saturating_duration_since(down.since) >= DOWN)
+    }
+
+    /// Its server has lost the worker that it started itself, having answered so often by now. Whether that has happened too
+    /// often.
+    pub(super) fn has_lost_children(&mut self, answers: u64, now: Instant) -> bool {
+        let in_a_row = |lost: &Lost| lost.answers == answers && now.saturating_duration_since(lost.last) < LOST_WITHIN;
+        let times = self.lost.filter(in_a_row).map_or(1, |lost| lost.times.saturating_add(1));
+        self.lost = Some(Lost { times, last: now, answers });
+        times >= LOST
     }
 }
 
@@ -122,6 +145,22 @@ mod tests {
         assert!(!after(1, false, 8).await, "it was up");
         assert!(!after(29, true, 8).await);
         assert!(after(30, true, 8).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn children_are_lost_too_often_only_in_a_row_and_without_answers() {
+        let mut watched = Watched::default();
+        let mut after = async |seconds, answers| {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            watched.has_lost_children(answers, Instant::now())
+        };
+        assert!(!after(1, 7).await);
+        assert!(!after(1, 7).await);
+        assert!(!after(1, 8).await, "it has answered");
+        assert!(!after(1, 8).await);
+        assert!(!after(60, 8).await, "long ago");
+        assert!(!after(59, 8).await);
+        assert!(after(59, 8).await);
     }
 
     #[tokio::test(start_paused = true)]

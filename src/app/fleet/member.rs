@@ -11,7 +11,7 @@ use super::{Phase, WorkerView};
 use crate::app::stage::Stage;
 use crate::app::tally::RestartReason;
 use crate::app::usage::{Tree, Usage};
-use crate::app::worker::END_PATIENCE;
+use crate::app::worker::{Asked, END_PATIENCE};
 use crate::upstream::Server;
 
 /// How often it is looked whether a worker that must go has nothing to do any more: at first, and after a while.
@@ -36,7 +36,7 @@ pub(super) struct Member {
     pub(super) condemned: Option<RestartReason>,
     pub(super) killed: bool,
     /// Until it is asked to stop.
-    stop: Option<oneshot::Sender<Duration>>,
+    stop: Option<oneshot::Sender<Asked>>,
     /// From then on.
     leaving: Option<watch::Sender<Farewell>>,
 }
@@ -90,7 +90,7 @@ impl Farewell {
 }
 
 impl Member {
-    pub(super) fn new(stop: oneshot::Sender<Duration>) -> Member {
+    pub(super) fn new(stop: oneshot::Sender<Asked>) -> Member {
         Member {
             phase: Phase::Starting,
             pid: None,
@@ -129,12 +129,19 @@ impl Member {
         }
         let Some(stop) = self.stop.take() else { return };
         let Some(server) = self.server.clone() else {
-            let _ = stop.send(farewell.end);
+            let _ = stop.send(Asked::ToEnd(farewell.end));
             return;
         };
         let (leaving, until) = watch::channel(farewell);
         self.leaving = Some(leaving);
         tokio::spawn(drain(Arc::clone(stage), server, until, stop));
+    }
+
+    /// It is killed at once, and counts as failed; unless it goes already.
+    pub(super) fn fail(&mut self, why: String) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(Asked::Failed(why));
+        }
     }
 
     pub(super) fn view(&self, number: u32) -> WorkerView {
@@ -147,13 +154,13 @@ async fn drain(
     stage: Arc<Stage>,
     server: Arc<Server>,
     mut until: watch::Receiver<Farewell>,
-    stop: oneshot::Sender<Duration>,
+    stop: oneshot::Sender<Asked>,
 ) {
     let mut pause = FIRST_LOOK;
     loop {
         let farewell = *until.borrow_and_update();
         if farewell.is_over(&server, stage.is_clear()) {
-            let _ = stop.send(farewell.end);
+            let _ = stop.send(Asked::ToEnd(farewell.end));
             return;
         }
         tokio::select! {

@@ -156,10 +156,7 @@ impl Manager {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(next), if self.serving.is_none() => match self.begin().await {
-                    Ok(()) => {
-                        pause = FIRST_PAUSE;
-                        self.shown.send_modify(|shown| shown.trouble = None);
-                    }
+                    Ok(()) => pause = FIRST_PAUSE,
                     Err(failure) => {
                         self.not_started(&failure, pause);
                         next = Instant::now() + pause;
@@ -183,14 +180,18 @@ impl Manager {
 
     fn not_started(&self, failure: &Failure, pause: Duration) {
         let app = &*self.app.name;
-        tracing::error!(app, reason = %failure, seconds = pause.as_secs(), "app not started: it is tried again");
+        self.trouble(failure);
         // Nobody need wait for it.
         self.stage.enter(0, &[], false);
-        self.trouble(failure);
+        tracing::error!(app, reason = %failure, seconds = pause.as_secs(), "app not started: it is tried again");
     }
 
     fn trouble(&self, failure: &Failure) {
         self.shown.send_modify(|shown| shown.trouble = Some(failure.to_string()));
+    }
+
+    fn no_trouble(&self) {
+        self.shown.send_modify(|shown| shown.trouble = None);
     }
 
     async fn asked(&mut self, ask: Ask) {
@@ -205,8 +206,15 @@ impl Manager {
                 let _ = answer.send(self.told(outcome));
             }
             Ask::Rollback { answer } => {
-                let outcome = self.rollback().await;
-                let _ = answer.send(self.told(outcome));
+                let outcome = match self.way_back() {
+                    Some(way) => {
+                        let outcome = self.rollback(way).await;
+                        self.told(outcome)
+                    }
+                    // Nothing has failed.
+                    None => Err("there is no release before this one: see `keep` of the app".to_owned()),
+                };
+                let _ = answer.send(outcome);
             }
         }
     }
@@ -215,12 +223,12 @@ impl Manager {
     fn told(&self, outcome: Result<String, Failure>) -> Result<String, String> {
         match &outcome {
             Ok(done) => {
-                self.shown.send_modify(|shown| shown.trouble = None);
+                self.no_trouble();
                 tracing::info!(app = &*self.app.name, "{done}");
             }
             Err(failure) => {
-                tracing::error!(app = &*self.app.name, reason = %failure, "not released");
                 self.trouble(failure);
+                tracing::error!(app = &*self.app.name, reason = %failure, "not released");
             }
         }
         outcome.map_err(|failure| failure.to_string())
@@ -302,9 +310,7 @@ impl Manager {
             self.app.name
         ));
         let fleet = Fleet::start(launch, &self.stage);
-        fleet.enter().await;
-        self.serving = Some(fleet);
-        self.show(None);
+        self.put_on(fleet).await;
         // What a gateway that died was in the middle of.
         self.prune().await;
         Ok(())

@@ -49,6 +49,15 @@ pub(super) enum Source {
     Current(Record),
 }
 
+/// Where a rollback leads.
+pub(super) enum WayBack {
+    /// It has happened already: what was under way was called off.
+    Been {
+        current: u64,
+    },
+    To(Record),
+}
+
 impl Manager {
     /// Makes a release and switches to it. Until then, nothing that serves is touched.
     pub(super) async fn release(&mut self, source: Source) -> Result<String, Failure> {
@@ -203,10 +212,17 @@ impl Manager {
     /// In one step the new fleet is on; the old one stands by.
     pub(super) async fn switch(&mut self, fleet: Fleet, history: History) -> Result<(), Failure> {
         self.remember(history).await?;
+        self.put_on(fleet).await;
+        Ok(())
+    }
+
+    /// Requests go to this fleet from now on.
+    pub(super) async fn put_on(&mut self, fleet: Fleet) {
+        // Whoever is served may see that nothing is wrong any more.
+        self.no_trouble();
         fleet.enter().await;
         self.standing_by = self.serving.replace(fleet);
         self.show(None);
-        Ok(())
     }
 
     pub(super) async fn remember(&mut self, history: History) -> Result<(), Failure> {
@@ -266,15 +282,24 @@ impl Manager {
         self.show(None);
     }
 
-    pub(super) async fn rollback(&mut self) -> Result<String, Failure> {
+    /// Where a rollback leads; `None`: nowhere.
+    pub(super) fn way_back(&self) -> Option<WayBack> {
         if let (true, Some(current)) = (self.called_off.swap(false, Ordering::Relaxed), self.history.current) {
-            return Ok(format!("the release under way was called off: release {current} of {} serves", self.app.name));
+            return Some(WayBack::Been { current });
         }
+        self.history.before.last().and_then(|id| self.records.get(id)).cloned().map(WayBack::To)
+    }
+
+    pub(super) async fn rollback(&mut self, way: WayBack) -> Result<String, Failure> {
+        let record = match way {
+            WayBack::Been { current } => {
+                let app = &self.app.name;
+                return Ok(format!("the release under way was called off: release {current} of {app} serves"));
+            }
+            WayBack::To(record) => record,
+        };
         self.settle();
         let mut history = self.history.clone();
-        let Some(record) = history.before.last().and_then(|id| self.records.get(id)).cloned() else {
-            return Err(Failure::new("there is no release before this one: see `keep` of the app"));
-        };
         if record.uid != self.uid() {
             // Its code is another user's: this one gets a copy.
             return self.release(Source::Current(record)).await;

@@ -224,6 +224,14 @@ impl AppServer {
             AppServer::Uwsgi => "uwsgi",
         }
     }
+
+    /// Whether it runs the app in a process that it starts itself, and starts another when that ends.
+    pub fn has_own_worker(self) -> bool {
+        match self {
+            AppServer::Gunicorn | AppServer::Granian | AppServer::Uwsgi => true,
+            AppServer::Uvicorn => false,
+        }
+    }
 }
 
 /// How many workers an app has.

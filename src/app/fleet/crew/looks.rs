@@ -55,6 +55,9 @@ impl Crew {
                 used = used.saturating_add(cpu);
             }
             self.care_for_memory(number, usage.resident);
+            if usage.lost_children {
+                self.care_for_lost_children(number);
+            }
         }
         if self.scales() && !elapsed.is_zero() {
             let cores = used.as_secs_f64() / elapsed.as_secs_f64() * 1000.0;
@@ -124,6 +127,16 @@ impl Crew {
                 let (app, release) = (&*self.launch.app.name, self.launch.release);
                 tracing::warn!(app, release, worker = number, reason = why, "worker killed");
             }
+        }
+    }
+
+    /// A server that starts its own worker again and again, to no avail, will not see that itself.
+    fn care_for_lost_children(&mut self, number: u32) {
+        let server = self.launch.environment.server;
+        let Some(member) = self.members.get_mut(&number).filter(|_| server.has_own_worker()) else { return };
+        let answers = member.server.as_ref().map_or(0, |server| server.health.answers());
+        if member.watched.has_lost_children(answers, Instant::now()) {
+            member.fail(format!("{}'s own worker process ended again and again", server.as_str()));
         }
     }
 

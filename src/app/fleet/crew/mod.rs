@@ -191,7 +191,7 @@ impl Crew {
             Event::Started { number, pid, keeper } => {
                 if let Some(member) = self.members.get_mut(&number) {
                     member.pid = Some(pid);
-                    member.tree = keeper.map(Tree::new);
+                    member.tree = keeper.map(|keeper| Tree::new(keeper, pid));
                 }
             }
             Event::Ready { number, server, took } => self.is_ready(number, server, took),
