@@ -55,6 +55,11 @@ impl Account {
         Some(Account { ids: Some(found) })
     }
 
+    /// Whether both are one user other than the gateway's own, which draws a warning in any case.
+    pub(super) fn is_shared_with(&self, other: &Account) -> bool {
+        matches!((&self.ids, &other.ids), (Some(own), Some(other)) if own.uid == other.uid)
+    }
+
     /// Whether this user gets through every directory down to `path`.
     ///
     /// # Errors
@@ -193,6 +198,21 @@ mod tests {
         let expected = (true, vec![(Severity::Warning, SHARED.to_owned())]);
         assert_eq!(said(&format!("user = \"{}\"", own_name())), expected);
         assert_eq!(said(&format!("user = \"{}\"", nix::unistd::Uid::effective())), expected);
+    }
+
+    #[test]
+    fn two_apps_of_one_user_draw_a_warning() {
+        let app = |name| format!("[app.{name}]\ndirectory = \"/\"\nentry = \"app:app\"\nuser = \"nobody\"\n");
+        let text = app("one") + &app("two");
+        let loaded = load_text("app.toml", &text, Path::new("/"), &Outside::new(&|_| None));
+        let (_, problems) = loaded.build(|settings, problems| {
+            problems.clear();
+            super::super::build(&settings.apps, Path::new("/none"), problems);
+            Some(())
+        });
+        let told: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+        let shared = "apps `one` and `two` run as the same user: each can read the other's secrets";
+        assert_eq!(told.contains(&shared), is_root(), "{told:?}");
     }
 
     #[test]

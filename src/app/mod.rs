@@ -25,6 +25,7 @@ pub mod tally;
 mod usage;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,6 +43,26 @@ pub fn prepare_state(gateway: &Gateway) -> std::io::Result<()> {
     if gateway.apps.is_empty() { Ok(()) } else { place::passage(&gateway.settings.server.state_directory) }
 }
 
+/// The apps of a snapshot.
+pub fn build(
+    settings: &BTreeMap<String, AppSettings>,
+    state: &Path,
+    problems: &mut Vec<Problem>,
+) -> BTreeMap<Arc<str>, Arc<App>> {
+    let mut apps: BTreeMap<Arc<str>, Arc<App>> = BTreeMap::new();
+    for (name, settings) in settings {
+        let Some(app) = App::build(name, settings, state, problems) else { continue };
+        if let Some(other) = apps.values().find(|other| app.account.is_shared_with(&other.account)) {
+            let message =
+                format!("apps `{}` and `{name}` run as the same user: each can read the other's secrets", other.name);
+            let span = settings.user.as_ref().map_or(&settings.span, |user| &user.span);
+            problems.push(Problem::warning(span, message).help("give each app a user of its own"));
+        }
+        apps.insert(Arc::clone(&app.name), Arc::new(app));
+    }
+    apps
+}
+
 /// One `[app.NAME]` of a snapshot. It is compiled only: what runs is with the task that follows it.
 #[derive(Debug)]
 pub struct App {
@@ -53,7 +74,7 @@ pub struct App {
 
 impl App {
     /// Compiles `settings`; nothing is started, and nothing is written. `state`: where the gateway keeps what outlives it.
-    pub fn build(name: &str, settings: &AppSettings, state: &Path, problems: &mut Vec<Problem>) -> Option<App> {
+    fn build(name: &str, settings: &AppSettings, state: &Path, problems: &mut Vec<Problem>) -> Option<App> {
         code_is_there(settings, problems);
         let account = Account::of(name, settings, problems)?;
         let place = Place::new(state, name, &account);

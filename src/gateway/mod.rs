@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::admit::auth::{Auth, Auths, Building};
 use crate::admit::limit::{self, AllLimits};
-use crate::app::App;
+use crate::app::{self, App};
 use crate::body::Spool;
 use crate::config::problem::{Problem, Severity};
 use crate::config::settings::{Access, Settings};
@@ -59,8 +59,7 @@ impl Gateway {
             })
             .collect();
         let state = &settings.server.state_directory;
-        let apps = settings.apps.iter().filter_map(|(name, app)| App::build(name, app, state, problems));
-        let apps = apps.map(|app| (Arc::clone(&app.name), Arc::new(app))).collect();
+        let apps = app::build(&settings.apps, state, problems);
         let tickets = before.map(|gateway| gateway.tickets.clone()).unwrap_or_default();
         let mut building = Building { metrics, system_roots: &system_roots, problems };
         let auths = build_auths(&settings, before, &mut building);

@@ -185,7 +185,11 @@ const OWN_OPTIONS: [(&[&str], &str); 4] = [
 
 fn argument_of_server(node: &Node<'_>) -> Option<String> {
     let argument = argument(node)?;
-    let option = argument.split('=').next().unwrap_or_default();
+    let mut option = argument.split('=').next().unwrap_or_default();
+    // As in `-w4`.
+    if let Some(short) = argument.get(..2).filter(|short| short.starts_with('-') && *short != "--") {
+        option = short;
+    }
     let own = OWN_OPTIONS.iter().find(|(options, _)| options.contains(&option));
     match own.filter(|_| !node.span().is_secret()) {
         Some((_, help)) => node.refuse_with(format!("`{option}` is for the gateway to say"), *help),

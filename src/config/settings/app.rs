@@ -115,7 +115,8 @@ impl AppSettings {
             true => Some(value.expose()),
             false => password(value.expose()),
         });
-        values.filter(|value| value.len() >= SHORTEST_SECRET).collect()
+        // What is said is looked through line by line, and keys are of several.
+        values.flat_map(str::lines).map(str::trim).filter(|line| line.len() >= SHORTEST_SECRET).collect()
     }
 }
 
@@ -276,6 +277,21 @@ pub struct WatchSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_of_several_lines_are_hidden_line_by_line() {
+        let text = "[app.shop]\ndirectory = \"/\"\nentry = \"app:app\"\n\
+                    env = { SECRET_KEY = \"\"\"\n-----BEGIN KEY-----\nMIIEvQIBADANBg\nkq\n-----END KEY-----\"\"\" }\n";
+        let outside = crate::config::Outside::new(&|_| None);
+        let loaded = crate::config::load_text("app.toml", text, std::path::Path::new("/"), &outside);
+        let (settings, _) = loaded.build(|settings, problems| {
+            problems.clear();
+            Some(settings)
+        });
+        let settings = settings.unwrap();
+        let hidden = settings.apps["shop"].secret_values();
+        assert_eq!(hidden, ["-----BEGIN KEY-----", "MIIEvQIBADANBg", "-----END KEY-----"]);
+    }
 
     #[test]
     fn passwords_are_found_in_urls() {
