@@ -18,11 +18,18 @@ pub enum RestartReason {
     Memory,
     /// Checks found it down, and it answered nothing any more.
     Health,
+    /// By its server, which started another process in the same place: it had recycled the one before, or that ended.
+    ByServer,
 }
 
 impl RestartReason {
-    pub const ALL: [RestartReason; 4] =
-        [RestartReason::Exited, RestartReason::NotStarted, RestartReason::Memory, RestartReason::Health];
+    pub const ALL: [RestartReason; 5] = [
+        RestartReason::Exited,
+        RestartReason::NotStarted,
+        RestartReason::Memory,
+        RestartReason::Health,
+        RestartReason::ByServer,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,6 +37,7 @@ impl RestartReason {
             RestartReason::NotStarted => "not_started",
             RestartReason::Memory => "memory",
             RestartReason::Health => "health",
+            RestartReason::ByServer => "by_server",
         }
     }
 }

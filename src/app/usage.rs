@@ -31,7 +31,7 @@ pub(super) struct Usage {
     pub(super) resident: u64,
     /// `None`: the kernel does not let us see them.
     pub(super) open_files: Option<u64>,
-    /// None of the processes that the server had started itself is there any more.
+    /// The processes that the server has started itself are all others than before.
     pub(super) lost_children: bool,
 }
 
@@ -88,11 +88,12 @@ impl Tree {
 
     fn has_lost_children(&mut self) -> bool {
         let children: BTreeSet<i32> = children(self.server).into_iter().collect();
-        let has_lost = !self.children.is_empty() && self.children.is_disjoint(&children);
-        if !children.is_empty() {
-            self.children = children;
+        // A server that has none may be about to end itself.
+        if children.is_empty() {
+            return false;
         }
-        has_lost
+        let before = std::mem::replace(&mut self.children, children);
+        !before.is_empty() && before.is_disjoint(&self.children)
     }
 
     fn shared_of(&mut self, processes: BTreeSet<i32>, sum: u64) -> u64 {

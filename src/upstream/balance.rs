@@ -4,7 +4,8 @@
 //! ejected ones. Only among the best rank the upstream's `balance` decides. So when every server has been ejected by
 //! failing requests, they are used all the same (as Envoy does in panic, and nginx when all its peers have failed):
 //! an ejection is a guess, and guessing that nothing works helps nobody. Active checks do not guess: what they found
-//! down gets nothing, and when that is all there is, the answer is `NoHealthyServer`.
+//! down gets nothing, and when that is all there is, the answer is `NoHealthyServer`. Workers of an app that listen no
+//! more get nothing either; where that is all there is, requests wait for those that come in their place.
 //!
 //! Of the best rank, only servers with a free slot are looked at. When none has one, the request waits: for a slot of
 //! this rank, not for whichever comes first. One that is tried again must not fail again where it just failed, only
@@ -71,7 +72,13 @@ fn best<'a>(
             Missing::WorkersForNow => Ok(None),
         };
     }
-    let field = Field::new(members, tried).ok_or(Cause::NoHealthyServer)?;
+    let Some(field) = Field::new(members, tried) else {
+        let is_expected = match members.missing {
+            Missing::WorkersForNow => members.servers().any(|server| server.health.is_gone()),
+            Missing::Addresses | Missing::Workers => false,
+        };
+        return if is_expected { Ok(None) } else { Err(Cause::NoHealthyServer) };
+    };
     let member = match (balance, hash) {
         (Balance::Hash(_), Some(hash)) => field.rendezvous(hash),
         (Balance::LeastRequests, _) | (Balance::Hash(_), None) => field.least_requests(turn),
@@ -106,7 +113,7 @@ struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// `None` when active checks found every server down.
+    /// `None` when every server is down or gone.
     fn new(members: &'a Members, tried: &'a [u64]) -> Option<Field<'a>> {
         // The clock is read only when some server is, or lately was, not well.
         let all_open = members.list.iter().all(|member| member.server.health.is_open());
@@ -125,7 +132,7 @@ impl<'a> Field<'a> {
             (Standing::Usable(_), true) => Some(Rank::UsableTried),
             (Standing::Ejected, false) => Some(Rank::Ejected),
             (Standing::Ejected, true) => Some(Rank::EjectedTried),
-            (Standing::Down, _) => None,
+            (Standing::Down | Standing::Gone, _) => None,
         }
     }
 
@@ -143,7 +150,7 @@ impl<'a> Field<'a> {
         }
         let part = match member.server.health.standing(self.now) {
             Standing::Usable(part) => part,
-            Standing::Ejected | Standing::Down => FULL,
+            Standing::Ejected | Standing::Down | Standing::Gone => FULL,
         };
         Some(u64::from(member.weight).saturating_mul(part))
     }

@@ -39,11 +39,13 @@ pub struct ConnectError {
     pub failure: Option<Failure>,
     /// What the system or the TLS library said: for the log, never for the client.
     pub detail: Option<String>,
+    /// There is nobody who listens.
+    pub nobody: bool,
 }
 
 impl ConnectError {
     pub(super) fn new(cause: Cause, detail: Option<String>) -> ConnectError {
-        ConnectError { cause, failure: Failure::of(cause), detail }
+        ConnectError { cause, failure: Failure::of(cause), detail, nobody: false }
     }
 
     fn of(error: &io::Error) -> ConnectError {
@@ -53,7 +55,8 @@ impl ConnectError {
             Cause::UpstreamConnectFailed
         };
         let failure = if is_own_shortage(error) { None } else { Failure::of(cause) };
-        ConnectError { cause, failure, detail: Some(error.to_string()) }
+        let nobody = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+        ConnectError { cause, failure, detail: Some(error.to_string()), nobody }
     }
 }
 

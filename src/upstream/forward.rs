@@ -83,6 +83,16 @@ impl Forwarded {
 /// # Errors
 /// The cause of the last attempt's failure; its detail is left in the journey.
 pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
+    let outcome = send(call, body).await;
+    if let Err(cause) = &outcome
+        && cause.row().blame == Blame::Upstream
+    {
+        call.upstream.metrics.failed(call.worker);
+    }
+    outcome
+}
+
+async fn send(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
     if call.upgrade && !Open::has_room(call.upstream) {
         return Err(Cause::TooManyUpgraded);
     }
@@ -120,6 +130,10 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
                     }
                     failed.cause
                 });
+            }
+            // Nobody is asked twice for what was never sent, and another will come: that is no failure of the request's.
+            Err(failed) if server.health.is_gone() && !failed.wrote && body.rewind() => {
+                call.journey.failed(failed.detail);
             }
             Err(failed) => {
                 call.journey.failed(failed.detail);
@@ -165,7 +179,9 @@ fn exchange_timeouts(call: &Call<'_>) -> ExchangeTimeouts {
 
 fn not_connected(call: &Call<'_>, server: &Server, error: ConnectError) -> Failed {
     server.metrics.connect_failed(call.worker);
-    if let Some(failure) = error.failure {
+    if error.nobody && server.is_worker {
+        server.health.has_gone();
+    } else if let Some(failure) = error.failure {
         server.health.failed(failure);
     }
     Failed { detail: error.detail, ..Failed::unsent(error.cause) }

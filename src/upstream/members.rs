@@ -178,7 +178,7 @@ pub(super) struct Members {
     /// Indexes into `list`, each as often as its weight and evenly spread: the order in which turns are taken.
     pub(super) round: Vec<usize>,
     pub(super) addresses: Addresses,
-    /// Why nobody is here, when nobody is.
+    /// Why nobody is here, when nobody is; and whether, where somebody goes, another will come.
     pub(super) missing: Missing,
     /// Those that are members no more and still have requests: one that returns must know of them.
     left: Vec<Weak<Server>>,

@@ -50,6 +50,8 @@ pub struct Server {
     pub(super) slots: Slots,
     /// Who must listen at its Unix socket; `None`: whoever does.
     pub(super) owner: Option<u32>,
+    /// Whether it is a worker of an app, of which another will come in its place once it listens no more.
+    pub(super) is_worker: bool,
     /// What it takes at once where its upstream does not say: as many as a worker of an app has threads.
     pub(super) own_slots: SlotSettings,
     /// Where slots are bounded, connections are too.
@@ -97,6 +99,7 @@ impl Server {
             metrics,
             slots: Slots::new(slots),
             owner: None,
+            is_worker: false,
             own_slots: SlotSettings::Unlimited,
             places: Places::default(),
             largest: uwsgi::Largest::default(),

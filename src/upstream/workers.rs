@@ -57,6 +57,7 @@ impl Upstream {
             queue: &self.queue,
         });
         server.owner = worker.owner;
+        server.is_worker = true;
         server.own_slots = worker.slots;
         server.slots.set(server.slots_of(self.settings.slots));
         Arc::new(server)

@@ -145,6 +145,22 @@ fn a_release_that_answers_500_is_taken_back() {
     load.end_well();
 }
 
+/// It starts and is healthy, and answers nothing that is asked for: what clients get is the gateway's own.
+#[test]
+fn a_release_that_hangs_is_taken_back() {
+    let lines = "workers = 1\nhealth = { path = \"/pid\" }\ntimeouts = { response = \"500ms\" }\n\
+                 queue = { max_wait = \"500ms\" }\nwatch = { period = \"60s\", requests = 20, errors = \"20%\" }";
+    let site = Plan::new(&wsgi("one"), lines).start();
+    let hung = "import time\n        time.sleep(3600)\n        return answer(start, VERSION)\n    if path == \"/pid\"";
+    let code = wsgi("two").replace("return answer(start, VERSION)\n    if path == \"/pid\"", hung);
+    site.write("shop/app.py", &code);
+    let load = Load::of_gets(site.port());
+    let output = site.no_release();
+    load.end();
+    assert!(output.contains("release 2 was taken back, release 1 serves again"), "{output}");
+    assert_eq!(site.get("/version").text(), "one");
+}
+
 /// A release that is good is watched, and stays.
 #[test]
 fn a_release_that_is_good_stays_after_it_was_watched() {

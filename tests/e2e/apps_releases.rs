@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use rustix::process::Signal;
+
 use crate::harness::apps::{Load, Plan, asgi, kill, own_user, test_python, wsgi};
 use crate::harness::http::get;
 use crate::harness::{Site, eventually};
@@ -229,6 +231,49 @@ fn a_reload_starts_and_ends_apps() {
     assert_eq!((answer.status, answer.text().as_str()), (200, "one"));
     eventually("the other is gone", || site.there("run").is_empty().then_some(()));
     assert_eq!(site.get("/version").text(), "one");
+}
+
+/// The only worker, recycled by its server, told to end, and killed: requests wait for the next.
+#[test]
+fn workers_that_end_cost_no_request_even_the_only_one() {
+    let lines = "workers = 1\nserver = \"uvicorn\"\nargs = [\"--limit-max-requests\", \"200\"]\n\
+                 queue = { max_wait = \"30s\" }";
+    let site = Plan::new(&asgi("one"), lines).start();
+    let load = Load::of_gets(site.port());
+    let restarts = |wanted: u64| {
+        eventually("another is there", || {
+            let app = site.app("shop");
+            (app["restarts"].as_u64() >= Some(wanted) && site.pids("shop").len() == 1).then_some(())
+        });
+    };
+    restarts(2);
+    for signal in [Signal::TERM, Signal::KILL] {
+        let before = site.app("shop")["restarts"].as_u64().unwrap();
+        let pid = rustix::process::Pid::from_raw(*site.pids("shop").first().unwrap()).unwrap();
+        let _ = rustix::process::kill_process(pid, signal);
+        restarts(before + 1);
+    }
+    load.end_well();
+    assert_eq!(site.app("shop")["crashing"], false);
+}
+
+/// A worker that closes its socket and stays gets another beside it.
+#[test]
+fn a_worker_that_listens_no_more_is_replaced() {
+    let code = wsgi("one").replace(
+        "if path == \"/exit\":",
+        "if path == \"/close\":\n        import glob\n        os.remove(glob.glob(os.environ['XDG_RUNTIME_DIR'] + '/http')[0])\n        \
+         return answer(start, 'closed')\n    if path == \"/exit\":",
+    );
+    let lines = "workers = 1\nserver = \"gunicorn\"\nqueue = { max_wait = \"30s\" }";
+    let site = Plan::new(&code, lines).start();
+    let before = site.pids("shop");
+    assert_eq!(site.get("/close").text(), "closed");
+    assert_eq!(site.get("/version").text(), "one");
+    assert!(site.pids("shop").is_disjoint(&before));
+    site.gateway.log_line("it is told", |line| {
+        line["reason"].as_str().is_some_and(|reason| reason.contains("it does not listen any more"))
+    });
 }
 
 #[test]

@@ -75,34 +75,29 @@ impl View {
         u32::try_from(ready).unwrap_or(u32::MAX)
     }
 
-    /// What came of all requests.
+    /// What all of them answered.
     pub(super) fn outcome(&self) -> Outcome {
         let servers = self.workers.iter().filter_map(|worker| worker.server.as_ref());
         servers.map(|server| Outcome::of(server)).fold(self.gone, Outcome::and)
     }
 }
 
-/// What came of requests to workers.
+/// What workers answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
-    pub(super) requests: u64,
-    /// Answered by a 5xx, or not at all.
+    pub(super) answers: u64,
+    /// Those that were 5xx.
     pub(super) errors: u64,
 }
 
 impl Outcome {
     fn of(server: &Server) -> Outcome {
-        let health = &server.health;
-        let failures = health.failures();
-        Outcome {
-            requests: health.answers().saturating_add(failures),
-            errors: health.errors().saturating_add(failures),
-        }
+        Outcome { answers: server.health.answers(), errors: server.health.errors() }
     }
 
     fn and(self, other: Outcome) -> Outcome {
         Outcome {
-            requests: self.requests.saturating_add(other.requests),
+            answers: self.answers.saturating_add(other.answers),
             errors: self.errors.saturating_add(other.errors),
         }
     }

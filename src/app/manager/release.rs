@@ -236,6 +236,9 @@ impl Manager {
     async fn watch(&self, watch: WatchSettings) -> Result<(), String> {
         let deadline = Instant::now() + watch.period;
         let Some(fleet) = &self.serving else { return Ok(()) };
+        // Of what clients got: also what the gateway answered because no worker did.
+        let failed = Arc::clone(&self.stage.upstream.load().metrics);
+        let before = failed.failed_total();
         while Instant::now() < deadline {
             tokio::select! {
                 () = tokio::time::sleep(WATCH_INTERVAL.min(watch.period)) => {}
@@ -249,12 +252,15 @@ impl Manager {
                 let why = view.failure.map(|failure| failure.to_string()).unwrap_or_default();
                 return Err(format!("its workers crash again and again: {why}"));
             }
-            let outcome = view.outcome();
-            let most = outcome.requests.saturating_mul(watch.errors_percent.into());
-            if outcome.requests >= watch.requests.get().into() && outcome.errors.saturating_mul(100) > most {
+            let answered = view.outcome();
+            let unserved = failed.failed_total().saturating_sub(before);
+            let requests = answered.answers.saturating_add(unserved);
+            let errors = answered.errors.saturating_add(unserved);
+            let most = requests.saturating_mul(watch.errors_percent.into());
+            if requests >= watch.requests.get().into() && errors.saturating_mul(100) > most {
                 return Err(format!(
-                    "{} of {} requests failed, more than {} % (`errors` of watch)",
-                    outcome.errors, outcome.requests, watch.errors_percent
+                    "{errors} of {requests} requests failed, more than {} % (`errors` of watch)",
+                    watch.errors_percent
                 ));
             }
         }

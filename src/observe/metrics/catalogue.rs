@@ -115,7 +115,7 @@ families! {
     AppWorkersWanted GAUGE "passerelle_app_workers_wanted" ["app"]
         "Workers of the app that should serve.";
     AppRestarts COUNTER "passerelle_app_restarts_total" ["app" "reason"]
-        "Workers that were started in place of others: exited, not_started, memory, health.";
+        "Workers that were started in place of others: exited, not_started, memory, health, by_server.";
     AppCpu COUNTER "passerelle_app_cpu_seconds_total" ["app"]
         "Processor time of all processes of the app's workers, in seconds.";
     AppResident GAUGE "passerelle_app_resident_bytes" ["app" "worker"]

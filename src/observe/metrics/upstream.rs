@@ -15,7 +15,8 @@ const RETRIES: usize = 0;
 const RETRIES_REFUSED: usize = 1;
 const DROPPED: usize = 2;
 const WAITED: usize = DROPPED + Dropped::ALL.len();
-const CELLS: usize = WAITED + histogram::WIDTH;
+const FAILED: usize = WAITED + histogram::WIDTH;
+const CELLS: usize = FAILED + 1;
 
 /// Why a request that wanted to wait for a slot, or did, got none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,15 @@ impl UpstreamMetrics {
     /// One got none.
     pub fn dropped(&self, worker: WorkerId, why: Dropped) {
         self.cells.of(worker).add(DROPPED + why as usize, 1);
+    }
+
+    /// A request that no server answered, or none in a way that could be passed on.
+    pub fn failed(&self, worker: WorkerId) {
+        self.cells.of(worker).add(FAILED, 1);
+    }
+
+    pub(crate) fn failed_total(&self) -> u64 {
+        self.cells.sum(FAILED)
     }
 
     pub(crate) fn waits(&self) -> proto::Histogram {

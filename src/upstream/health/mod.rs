@@ -21,6 +21,8 @@ pub(super) use machine::{Rules, Verdict};
 const OPEN: u64 = 0;
 /// The gate of a server that active checks found down. Any other value is the time at which an ejection ends.
 const DOWN: u64 = u64::MAX;
+/// The gate of a worker that has gone; nothing opens it again.
+const GONE: u64 = u64::MAX - 1;
 /// A full share, in thousandths.
 pub(super) const FULL: u64 = 1000;
 
@@ -34,8 +36,6 @@ pub struct Health {
     answers: AtomicU64,
     /// How many of them were of the 5xx.
     errors: AtomicU64,
-    /// Attempts that got no response.
-    failures: AtomicU64,
     /// Whether the machine wants to hear of the next answer.
     listening: AtomicBool,
     /// Whether an ejected server was given a request because there was no other.
@@ -153,7 +153,7 @@ impl Failure {
 pub enum State {
     /// Takes its full share.
     Up,
-    /// Active checks failed.
+    /// Active checks failed, or nobody listens any more.
     Down,
     /// Requests failed; left alone for a while.
     Ejected,
@@ -187,6 +187,8 @@ pub(super) enum Standing {
     Usable(u64),
     Ejected,
     Down,
+    /// It is a worker's, which listens no more and never will again: another will come in its place.
+    Gone,
 }
 
 impl Health {
@@ -198,7 +200,6 @@ impl Health {
             gate: AtomicU64::new(OPEN),
             answers: AtomicU64::new(0),
             errors: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             on_trial: AtomicBool::new(false),
             machine: Mutex::new(Machine::new(clock::now())),
@@ -219,14 +220,23 @@ impl Health {
 
     /// An attempt failed.
     pub fn failed(&self, failure: Failure) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
         let answers = self.answers.load(Ordering::Relaxed);
         self.tell(|machine| machine.failed(failure, answers, clock::now()));
     }
 
+    /// A worker listens no more: it has ended, or is about to.
+    pub(super) fn has_gone(&self) {
+        let _machine = self.lock();
+        self.gate.store(GONE, Ordering::Relaxed);
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gate.load(Ordering::Relaxed) == GONE
+    }
+
     /// The state of this moment.
     pub fn state(&self) -> State {
-        self.lock().state(clock::now())
+        if self.is_gone() { State::Down } else { self.lock().state(clock::now()) }
     }
 
     /// The state, why it is so, and since when.
@@ -234,7 +244,11 @@ impl Health {
         let now = clock::now();
         let machine = self.lock();
         let (state, since) = machine.state_since(now);
-        let reason = if state == State::Up { None } else { machine.reason().map(str::to_owned) };
+        let (state, reason) = match (self.is_gone(), state) {
+            (true, _) => (State::Down, Some("it does not listen any more".to_owned())),
+            (false, State::Up) => (state, None),
+            (false, _) => (state, machine.reason().map(str::to_owned)),
+        };
         let age = Duration::from_millis(now.saturating_sub(since));
         let since = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         Report { state, reason, since }
@@ -265,11 +279,6 @@ impl Health {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Attempts that got no response so far.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
-
     /// Responses so far.
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
@@ -286,6 +295,7 @@ impl Health {
         match gate {
             OPEN => Standing::Usable(FULL),
             DOWN => Standing::Down,
+            GONE => Standing::Gone,
             until if now < until => Standing::Ejected,
             until => {
                 let elapsed = now.saturating_sub(until);
@@ -307,7 +317,9 @@ impl Health {
     fn tell(&self, event: impl FnOnce(&mut Machine) -> Option<Change>) {
         let mut machine = self.lock();
         let change = event(&mut machine);
-        self.gate.store(machine.gate(), Ordering::Relaxed);
+        if !self.is_gone() {
+            self.gate.store(machine.gate(), Ordering::Relaxed);
+        }
         self.listening.store(machine.is_listening(), Ordering::Relaxed);
         if let Some(change) = change {
             self.on_trial.store(false, Ordering::Relaxed);

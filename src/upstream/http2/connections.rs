@@ -322,7 +322,8 @@ async fn handshake(
         let stream = connect(server, patience).await?;
         if seat.is_some_and(|seat| !seat.is_over(&stream)) {
             let detail = "no descriptor is left for a second handle on the connection".to_owned();
-            return Err(ConnectError { cause: Cause::UpstreamConnectFailed, failure: None, detail: Some(detail) });
+            let cause = Cause::UpstreamConnectFailed;
+            return Err(ConnectError { cause, failure: None, detail: Some(detail), nobody: false });
         }
         let (sender, mut connection) =
             builder().initial_max_send_streams(0).handshake(Sieve::new(stream)).await.map_err(no_http2)?;

@@ -133,11 +133,32 @@ impl Crew {
     /// A server that starts its own worker again and again, to no avail, will not see that itself.
     fn care_for_lost_children(&mut self, number: u32) {
         let server = self.launch.environment.server;
-        let Some(member) = self.members.get_mut(&number).filter(|_| server.has_own_worker()) else { return };
+        let Some(member) = self.members.get_mut(&number).filter(|member| member.is_wanted()) else { return };
+        if !server.has_own_worker() {
+            return;
+        }
+        self.stage.tally.restarted(RestartReason::ByServer);
         let answers = member.server.as_ref().map_or(0, |server| server.health.answers());
         if member.watched.has_lost_children(answers, Instant::now()) {
             member.fail(format!("{}'s own worker process ended again and again", server.as_str()));
         }
+    }
+
+    /// A worker that listens no more while its process stays gets nothing any more, so another is started now: it may
+    /// finish what it has for a long time.
+    pub(super) fn care_for_gone(&mut self) {
+        let gone =
+            self.members.iter_mut().filter(|(_, member)| member.phase == Phase::Ready).find_map(|(number, member)| {
+                let server = member.server.as_ref().filter(|server| server.health.is_gone())?;
+                member.watched.is_gone().then(|| (*number, server.in_flight(), has_lived(member)))
+            });
+        let Some((number, runs, lived)) = gone else { return };
+        let why = format!("it does not listen any more, and its process stays, with the {runs} requests that it runs");
+        if let Some(member) = self.members.get_mut(&number) {
+            member.leave(&self.stage, Farewell::unhurried(self.stage.grace()));
+        }
+        self.has_failed(number, Failure::new(why), lived, RestartReason::Exited);
+        self.publish();
     }
 
     /// A worker that checks found down, and that answers nothing, will not come back by itself.

@@ -24,8 +24,9 @@ use crate::app::worker::{self, End, Event};
 use crate::upstream::Server;
 use crate::upstream::queue::Queue;
 
-/// A worker that served for this long has not failed at its start.
+/// A worker that served for this long, or answered so often, has not failed at its start.
 const LIVED: Duration = Duration::from_secs(10);
+const ANSWERED: u64 = 50;
 
 /// Workers that fail in a row before that is called a crash loop.
 const CRASH_LOOP: u32 = 5;
@@ -319,6 +320,7 @@ impl Crew {
     /// Once a second.
     fn tick(&mut self) {
         self.look();
+        self.care_for_gone();
         self.care_for_health();
         self.recover();
         self.fill();
@@ -357,7 +359,8 @@ fn every(interval: Duration) -> Interval {
 }
 
 fn has_lived(member: &Member) -> bool {
-    member.phase != Phase::Starting && member.began.elapsed() >= LIVED
+    let has_answered = member.server.as_ref().is_some_and(|server| server.health.answers() >= ANSWERED);
+    member.phase != Phase::Starting && (member.began.elapsed() >= LIVED || has_answered)
 }
 
 /// None before the first is started again; then one second, doubling.
