@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::problem::Problem;
-use crate::config::settings::AppSettings;
+use crate::config::settings::{AppSettings, Packages};
 use crate::gateway::Gateway;
 use account::Account;
 use place::Place;
@@ -76,9 +76,24 @@ impl App {
     /// Compiles `settings`; nothing is started, and nothing is written. `state`: where the gateway keeps what outlives it.
     fn build(name: &str, settings: &AppSettings, state: &Path, problems: &mut Vec<Problem>) -> Option<App> {
         code_is_there(settings, problems);
+        packages_are_there(settings, problems);
         let account = Account::of(name, settings, problems)?;
         let place = Place::new(state, name, &account);
         Some(App { name: Arc::from(name), settings: settings.clone(), account, place })
+    }
+}
+
+/// Nor without what its environment is made of: see there for where that is looked for.
+fn packages_are_there(settings: &AppSettings, problems: &mut Vec<Problem>) {
+    let file = match &settings.packages {
+        Packages::Found => return,
+        Packages::File(file) | Packages::Interpreter(file) => file,
+    };
+    let within = settings.directory.value.join(&file.value.written);
+    if !within.exists() && !file.value.beside.exists() {
+        let shown = if file.span.is_secret() { String::new() } else { format!(" `{}`", file.value.written.display()) };
+        let message = format!("there is no{shown}, neither in the app's directory nor beside the configuration");
+        problems.push(Problem::warning(&file.span, message));
     }
 }
 
