@@ -69,6 +69,43 @@ pub(super) fn project(path: &Path) -> Result<Project, Failure> {
     Ok(Project { dependencies, demand: demand(project, path)? })
 }
 
+/// Where a `pyproject.toml` has what is to be installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// In itself, or it is to be told what is wrong with it.
+    Dependencies,
+    /// In a requirements file that the build reads.
+    ElsewhereIn(String),
+    /// Nowhere: `[project]` is missing, or names nothing.
+    Nothing,
+}
+
+/// Looks for it, without judging what is there.
+pub(super) fn said(path: &Path) -> Said {
+    let Ok(text) = read(path) else { return Said::Dependencies };
+    let Ok(table) = DeTable::parse(&text) else { return Said::Dependencies };
+    let table = table.get_ref();
+    let Some(project) = sub_table(table, "project") else { return Said::Nothing };
+    let mut dynamic = array(project, "dynamic").into_iter().flatten().filter_map(text_of);
+    if dynamic.any(|name| name == "dependencies") {
+        return read_by_the_build(table).map_or(Said::Nothing, Said::ElsewhereIn);
+    }
+    let is_empty = array(project, "dependencies").is_some_and(<[_]>::is_empty);
+    if is_empty || !project.contains_key("dependencies") { Said::Nothing } else { Said::Dependencies }
+}
+
+/// `dependencies = { file = "requirements.txt" }` of setuptools, where it is one file.
+fn read_by_the_build(table: &DeTable<'_>) -> Option<String> {
+    let setuptools = sub_table(sub_table(table, "tool")?, "setuptools")?;
+    let dependencies = sub_table(sub_table(setuptools, "dynamic")?, "dependencies")?;
+    let one = match array(dependencies, "file") {
+        Some([one]) => one,
+        Some(_) => return None,
+        None => dependencies.get("file")?,
+    };
+    text_of(one).map(str::to_owned)
+}
+
 /// What a `pyproject.toml` demands of the Python, whatever else is in it, should it be there at all.
 pub(super) fn demand_alone(path: &Path) -> Option<Demand> {
     let text = read(path).ok()?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::digest::Digester;
 use super::interpreter::Wanted;
+use super::project::Said;
 use super::{project, requirements, version};
 use crate::app::failure::Failure;
 use crate::config::settings::{AppSettings, PackageFile, Packages};
@@ -43,8 +44,22 @@ pub(super) struct Found {
     pub(super) wanted: Wanted,
 }
 
-/// What is looked for in the code where nothing is named.
-const LOOKED_FOR: [&str; 3] = ["uv.lock", "pyproject.toml", "requirements.txt"];
+/// What is looked for in the code where nothing is named. A project that does not say what to install, since it only
+/// configures tools, say, or leaves that to a build that reads another file, gives way to the file that does.
+fn looked_for(code: &Path) -> Option<PathBuf> {
+    let is_there = |name: &str| Some(code.join(name)).filter(|file| file.is_file());
+    if let Some(lock) = is_there("uv.lock") {
+        return Some(lock);
+    }
+    let requirements = is_there("requirements.txt");
+    let Some(project) = is_there("pyproject.toml") else { return requirements };
+    match project::said(&project) {
+        Said::Dependencies => Some(project),
+        Said::ElsewhereIn(file) => is_there(&file).or(requirements).or(Some(project)),
+        // Alone, it is asked all the same, for what is wrong with it to be told.
+        Said::Nothing => requirements.or(Some(project)),
+    }
+}
 
 /// Finds it and reads it into `digester`. Reads files.
 ///
@@ -53,7 +68,7 @@ const LOOKED_FOR: [&str; 3] = ["uv.lock", "pyproject.toml", "requirements.txt"];
 pub(super) fn find(settings: &AppSettings, code: &Path, digester: &mut Digester) -> Result<Found, Failure> {
     let file = match &settings.packages {
         Packages::File(file) => Some(named_file(&file.value, &settings.directory.value, code)?),
-        Packages::Found => LOOKED_FOR.iter().map(|name| code.join(name)).find(|file| file.is_file()),
+        Packages::Found => looked_for(code),
         Packages::Interpreter(_) => None,
     };
     let Some(file) = file else {

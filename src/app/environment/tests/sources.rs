@@ -82,6 +82,40 @@ async fn a_project_that_does_not_say_what_to_install_is_told_what_to_write() {
 }
 
 #[tokio::test]
+async fn a_project_that_says_nothing_gives_way_to_the_file_that_does() {
+    let site = Site::new("");
+    site.write("requirements.txt", "flask\n").write("base.txt", "flask\n");
+    let dynamic = "[project]\nname = \"shop\"\ndynamic = [\"version\", \"dependencies\"]\n";
+    let of_setuptools =
+        |file: &str| format!("{dynamic}[tool.setuptools.dynamic]\ndependencies = {{ file = {file} }}\n");
+    for (text, expected) in [
+        ("[tool.ruff]\nline-length = 100\n", "requirements.txt"),
+        ("[tool.poetry]\nname = \"shop\"\n", "requirements.txt"),
+        ("[build-system]\nrequires = [\"setuptools\"]\n", "requirements.txt"),
+        ("[project]\nname = \"shop\"\n", "requirements.txt"),
+        ("[project]\ndependencies = []\n", "requirements.txt"),
+        ("[project]\ndependencies = [\"bottle\"]\n", "pyproject.toml"),
+        (dynamic, "requirements.txt"),
+        (&of_setuptools("[\"requirements.txt\"]"), "requirements.txt"),
+        (&of_setuptools("[\"base.txt\"]"), "base.txt"),
+        (&of_setuptools("\"base.txt\""), "base.txt"),
+        (&of_setuptools("[\"base.txt\", \"more.txt\"]"), "requirements.txt"),
+        (&of_setuptools("[\"none.txt\"]"), "requirements.txt"),
+    ] {
+        site.write("pyproject.toml", text);
+        let found = site.find(&without_uv()).await.unwrap_or_else(|failure| panic!("{text}: {failure}"));
+        let Kind::Made(making) = found.kind else { panic!() };
+        assert_eq!(making.source.shown(), expected, "{text}");
+    }
+    // What it demands of the Python holds all the same.
+    site.write("pyproject.toml", "[project]\nrequires-python = \">=4\"\n");
+    assert!(site.find(&without_uv()).await.err().unwrap().why.contains(">=4 as the project demands"));
+    // And what is broken is told.
+    site.write("pyproject.toml", "[project\n");
+    assert!(site.find(&without_uv()).await.err().unwrap().why.contains("is not TOML"));
+}
+
+#[tokio::test]
 async fn the_dependencies_of_a_project_are_installed() {
     let site = Site::new("env = { PIP_NO_INDEX = \"1\", PIP_FIND_LINKS = \"wheels\" }");
     site.wheel("tiny", &[]).wheel("granian", &[]).wheel("uvicorn", &[]).write("app.py", ASGI);
