@@ -1,5 +1,5 @@
-//! A release's own copy of the code. What belongs to version control, caches and environments stays behind; everything
-//! else comes along as it is.
+//! A release's own copy of the code. What belongs to version control, caches, environments and whoever develops stays
+//! behind; everything else comes along as it is, and is the app's user's.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,9 +19,30 @@ use super::place::named;
 const MOST_FILES: u64 = 200_000;
 const MOST_BYTES: u64 = 4 << 30;
 
-/// Directories that no service needs while it runs.
-const LEFT_BEHIND: [&str; 9] =
-    [".git", ".hg", ".svn", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".nox"];
+/// Directories that no service needs while it runs. Some hold the keys of whoever deploys: the copy would make a present
+/// of them to the app.
+const LEFT_BEHIND: [&str; 17] = [
+    ".git",
+    ".hg",
+    ".svn",
+    "__pycache__",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".tox",
+    ".nox",
+    "node_modules",
+    ".ssh",
+    ".aws",
+    ".azure",
+    ".gcloud",
+    ".gnupg",
+    ".kube",
+    ".docker",
+];
+
+/// Likewise, files. `.env` is none of them: it is there for the service, which often reads it by itself.
+const FILES_LEFT_BEHIND: [&str; 6] = [".git", ".netrc", ".pgpass", ".pypirc", ".git-credentials", ".bash_history"];
 
 /// What marks the root of an environment of Python.
 const ENVIRONMENT: &str = "pyvenv.cfg";
@@ -110,6 +131,7 @@ impl Copying<'_> {
                 symlink(OsStr::from_bytes(target.to_bytes()), to).map_err(told)?;
                 self.account.own(to).map_err(told)
             }
+            FileType::RegularFile if is_among(name, &FILES_LEFT_BEHIND) => Ok(()),
             FileType::RegularFile => self.file(above, name, from, to),
             // Nothing that code is made of.
             FileType::Fifo
@@ -148,7 +170,7 @@ impl Copying<'_> {
         let found = fstat(directory)?;
         let is_state = self.state == Some((found.st_dev, found.st_ino));
         let is_environment = statat(directory, ENVIRONMENT, AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        Ok(is_state || is_environment || name.to_str().is_some_and(|name| LEFT_BEHIND.contains(&name)))
+        Ok(is_state || is_environment || is_among(name, &LEFT_BEHIND))
     }
 
     fn count(&mut self, bytes: u64) -> io::Result<()> {
@@ -163,6 +185,10 @@ impl Copying<'_> {
     }
 }
 
+fn is_among(name: &OsStr, names: &[&str]) -> bool {
+    name.to_str().is_some_and(|name| names.contains(&name))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
@@ -174,10 +200,13 @@ mod tests {
     fn code_comes_along_and_the_rest_stays() {
         let directory = tempfile::tempdir().unwrap();
         let from = directory.path().join("from");
-        for path in [".git", "pkg/__pycache__", "venv/bin", "pkg/static", "state"] {
-            fs::create_dir_all(from.join(path)).unwrap();
-        }
-        for path in ["app.py", "pkg/mod.py", "pkg/static/a.css", "venv/pyvenv.cfg", ".git/HEAD", "state/x"] {
+        let stays =
+            [".git/HEAD", "venv/pyvenv.cfg", "state/x", ".ssh/id_ed25519", ".aws/credentials", ".netrc", ".pgpass"];
+        let stays =
+            [&stays[..], &["pkg/node_modules/a/b.js", "pkg/__pycache__/mod.pyc", "sub/.git", ".kube/config"]].concat();
+        let comes = ["app.py", "pkg/mod.py", "pkg/static/a.css", ".env", "netrc", "pkg/.well-known/x"];
+        for path in [&stays[..], &comes].concat() {
+            fs::create_dir_all(from.join(path).parent().unwrap()).unwrap();
             fs::write(from.join(path), path).unwrap();
         }
         fs::set_permissions(from.join("app.py"), fs::Permissions::from_mode(0o640)).unwrap();
@@ -185,10 +214,11 @@ mod tests {
         let _socket = UnixListener::bind(from.join("socket")).unwrap();
         let to = directory.path().join("to");
         copy(&from, &to, &from.join("state"), &Account { ids: None }, Origin::Operator).unwrap();
-        for path in ["app.py", "pkg/mod.py", "pkg/static/a.css", "link.py"] {
+        for path in comes.iter().chain(&["link.py"]) {
             assert!(to.join(path).exists(), "{path}");
         }
-        for path in [".git", "pkg/__pycache__", "venv", "state", "socket"] {
+        let gone = [".git", "pkg/__pycache__", "venv", "state", "socket", "pkg/node_modules", ".ssh"];
+        for path in stays.iter().chain(&gone) {
             assert!(fs::symlink_metadata(to.join(path)).is_err(), "{path}");
         }
         let (old, new) = (fs::metadata(from.join("app.py")).unwrap(), fs::metadata(to.join("app.py")).unwrap());
