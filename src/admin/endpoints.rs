@@ -15,6 +15,7 @@ use super::answer::Surface;
 use super::control::{ControlError, ControlSocket};
 use super::listener;
 use crate::config::settings::AdminSettings;
+use crate::server::bind::among;
 
 /// What `[admin]` asks for, as it stands in the file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +71,8 @@ impl std::error::Error for Unavailable {
 /// the control socket's file.
 pub struct Endpoints {
     shared: Arc<Shared>,
+    /// Sockets that listen already, for the addresses that they have.
+    held: Arc<[std::net::TcpListener]>,
     serving: BTreeMap<Endpoint, Serving>,
 }
 
@@ -97,8 +100,8 @@ enum Socket {
 }
 
 impl Endpoints {
-    pub fn new(shared: Arc<Shared>) -> Endpoints {
-        Endpoints { shared, serving: BTreeMap::new() }
+    pub fn new(shared: Arc<Shared>, held: Arc<[std::net::TcpListener]>) -> Endpoints {
+        Endpoints { shared, held, serving: BTreeMap::new() }
     }
 
     /// Binds what `settings` add, and serves nothing of it yet: the first half of a reload, which may still fail.
@@ -109,7 +112,7 @@ impl Endpoints {
         let wanted: Vec<Endpoint> = Endpoint::all(settings).collect();
         let mut bound = Vec::new();
         for endpoint in wanted.iter().filter(|endpoint| !self.serving.contains_key(endpoint)) {
-            bound.push((endpoint.clone(), bind(endpoint)?));
+            bound.push((endpoint.clone(), bind(endpoint, &self.held)?));
         }
         Ok(Prepared { wanted, bound })
     }
@@ -150,9 +153,13 @@ impl Endpoints {
     }
 }
 
-fn bind(endpoint: &Endpoint) -> Result<Socket, Unavailable> {
+fn bind(endpoint: &Endpoint, held: &[std::net::TcpListener]) -> Result<Socket, Unavailable> {
     let http = |key, address: SocketAddr, surface| {
-        let socket = std::net::TcpListener::bind(address).and_then(|socket| {
+        let socket = match among(held, address) {
+            Some(socket) => socket.try_clone(),
+            None => std::net::TcpListener::bind(address),
+        };
+        let socket = socket.and_then(|socket| {
             socket.set_nonblocking(true)?;
             TcpListener::from_std(socket)
         });
@@ -189,7 +196,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let control = directory.path().join("control.sock");
         let mut settings = testing::with_token(None).admin;
-        let mut endpoints = Endpoints::new(testing::shared(testing::with_token(None)));
+        let mut endpoints = Endpoints::new(testing::shared(testing::with_token(None)), Arc::default());
 
         endpoints.commit(endpoints.prepare(&settings).unwrap());
         let admin = endpoints.admin_address().unwrap();
@@ -220,7 +227,7 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut settings = testing::with_token(None).admin;
         settings.address = testing::at(taken.local_addr().unwrap());
-        let endpoints = Endpoints::new(testing::shared(testing::with_token(None)));
+        let endpoints = Endpoints::new(testing::shared(testing::with_token(None)), Arc::default());
         let Err(error) = endpoints.prepare(&settings) else { panic!("bound twice") };
         let told = error.to_string();
         assert!(told.starts_with(&format!("address of [admin]: {} cannot be", settings.address.value)), "{told}");

@@ -71,22 +71,34 @@ impl Apps {
         reports
     }
 
-    /// Waits until the app serves for the first time, and tells how it is.
+    /// Waits until the app serves for the first time, and tells how it is. Where the gateway ends before, it is not told.
     ///
     /// # Errors
     /// Why it did not start; that is tried again.
     pub async fn begun(&self, app: &str) -> Result<AppReport, String> {
+        self.serves(app, |trouble| trouble).await
+    }
+
+    /// Likewise, however often it fails before.
+    ///
+    /// # Errors
+    /// There is no such app.
+    pub async fn begun_at_last(&self, app: &str) -> Result<AppReport, String> {
+        self.serves(app, |_| None).await
+    }
+
+    async fn serves(&self, app: &str, fatal: impl Fn(Option<String>) -> Option<String>) -> Result<AppReport, String> {
         let mut shown = self.handle(app)?.shown;
         loop {
             let now = shown.borrow_and_update().clone();
             if now.fleets.iter().any(|(role, ..)| *role == Role::Serving) {
                 return Ok(report::of(app, &now));
             }
-            if let Some(trouble) = now.trouble {
+            if let Some(trouble) = fatal(now.trouble) {
                 return Err(trouble);
             }
             if shown.changed().await.is_err() {
-                return Err("it is not run any more".to_owned());
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -11,6 +11,7 @@ use super::failure::LAST_LINES;
 use super::process::BoundedLines;
 use super::records::{Record, Records};
 use crate::config::source::without;
+use crate::observe::log::APPS;
 
 /// A traceback that has not ended after this is told as far as it came.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -46,7 +47,7 @@ pub(super) async fn log(app: Arc<App>, release: u64, pid: i32, written: impl Asy
         for record in records {
             let (Record::Line(text) | Record::Traceback(text)) = record;
             if !text.trim().is_empty() {
-                tracing::info!(app = &*app.name, release, pid, "{text}");
+                tracing::info!(target: APPS, app = &*app.name, release, pid, "{text}");
             }
         }
     };

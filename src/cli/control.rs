@@ -74,7 +74,7 @@ pub(super) fn socket_of(path: &Path) -> Option<PathBuf> {
 }
 
 /// Where there is no file, `passerelle serve` may serve what one would be written for.
-fn socket_of_serve(path: &Path) -> Option<PathBuf> {
+pub(super) fn socket_of_serve(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok().filter(|path| !path.exists())?;
     let (directory, name) = (path.parent()?.canonicalize().ok()?, path.file_name()?.to_str()?);
     let state = config::state_directory(&directory, name, &Outside::new(&|name| std::env::var_os(name)));

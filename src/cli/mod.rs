@@ -12,7 +12,7 @@ mod run;
 mod serve;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -158,9 +158,29 @@ enum Key {
 
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = "passerelle.toml")]
-    config: PathBuf,
+    /// The configuration file [default: passerelle.toml here, else /etc/passerelle/passerelle.toml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The configuration file by default, and the one that a service of this machine has.
+const HERE: &str = "passerelle.toml";
+const OF_THE_SYSTEM: &str = "/etc/passerelle/passerelle.toml";
+
+impl ConfigFile {
+    fn path(&self) -> PathBuf {
+        let by_default = || by_default(Path::new(HERE), Path::new(OF_THE_SYSTEM)).to_owned();
+        self.config.clone().unwrap_or_else(by_default)
+    }
+}
+
+/// The one here, be there a file or `passerelle serve` in place of one, and where there is neither that of the system.
+fn by_default<'a>(here: &'a Path, of_the_system: &'a Path) -> &'a Path {
+    if here.exists() || control::socket_of_serve(here).is_some() || !of_the_system.is_file() {
+        here
+    } else {
+        of_the_system
+    }
 }
 
 /// How a command ended.
@@ -187,14 +207,14 @@ impl From<Exit> for ExitCode {
 pub fn main() -> ExitCode {
     let exit = match Arguments::parse().command {
         Command::Serve { serve } => serve::serve(&serve),
-        Command::Run { config } => run::run(&config.config),
-        Command::Check { config, format } => check::check(&config.config, format),
-        Command::Explain { config, request } => explain::run(&config.config, &request),
-        Command::Reload { config } => reload::reload(&config.config),
-        Command::Release { config, directory, app } => apps::release(&config.config, app, directory),
-        Command::Rollback { config, app } => apps::rollback(&config.config, app),
-        Command::Apps { config, format } => apps::apps(&config.config, format),
-        Command::Health { config } => health::health(&config.config),
+        Command::Run { config } => run::run(&config.path()),
+        Command::Check { config, format } => check::check(&config.path(), format),
+        Command::Explain { config, request } => explain::run(&config.path(), &request),
+        Command::Reload { config } => reload::reload(&config.path()),
+        Command::Release { config, directory, app } => apps::release(&config.path(), app, directory),
+        Command::Rollback { config, app } => apps::rollback(&config.path(), app),
+        Command::Apps { config, format } => apps::apps(&config.path(), format),
+        Command::Health { config } => health::health(&config.path()),
         Command::AppKeeper => kept(shim::keep()),
         Command::AppStarter => return not_started(&shim::start()),
         Command::Key(Key::New { wanted }) => key::new(&wanted),
@@ -240,6 +260,17 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_configuration_is_the_one_here_or_that_of_the_system() {
+        let home = tempfile::tempdir().unwrap();
+        let (here, system) = (home.path().join("passerelle.toml"), home.path().join("system.toml"));
+        assert_eq!(by_default(&here, &system), here);
+        std::fs::write(&system, "").unwrap();
+        assert_eq!(by_default(&here, &system), system);
+        std::fs::write(&here, "").unwrap();
+        assert_eq!(by_default(&here, &system), here);
     }
 
     #[test]

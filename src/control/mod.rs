@@ -12,7 +12,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, mpsc, watch as latest};
 
 pub use reload::Trigger;
-pub use shutdown::{Outcome, Signals, run_to_end};
+pub use shutdown::{HangUp, Outcome, Signals, run_to_end};
 pub use sockets::BindFailure;
 pub(crate) use watch::settle;
 
@@ -114,6 +114,8 @@ pub struct First {
     pub log: Log,
     /// Whether apps are started with what is in their directories now, instead of what served last.
     pub fresh: bool,
+    /// Sockets that listen already, for the addresses that they have.
+    pub held: Vec<TcpListener>,
 }
 
 /// What happens to a running gateway by itself.
@@ -153,10 +155,11 @@ impl Control {
     /// # Errors
     /// An address that cannot be bound, or a thread that cannot be started; nothing was accepted then.
     pub async fn start(first: First, passed: PassedSockets) -> Result<(Arc<Control>, Events), StartFailure> {
-        let First { gateway, source, files, metrics, log, fresh } = first;
+        let First { gateway, source, files, metrics, log, fresh, held } = first;
+        let held: Arc<[TcpListener]> = held.into();
         open_files::raise(&gateway.settings);
         let workers = gateway.settings.server.workers.get();
-        let mut sockets = Sockets::new(workers, passed);
+        let mut sockets = Sockets::new(workers, passed, Arc::clone(&held));
         let opened = sockets.open(&gateway).map_err(StartFailure::Bind)?;
         let newest = Arc::new(ArcSwap::from_pointee(gateway));
         let gateway = newest.load_full();
@@ -165,7 +168,7 @@ impl Control {
         let (newest_read, counted) = (Arc::clone(&newest), Arc::clone(&metrics));
         let (shared, reloads) = Shared::new(newest_read, counted, Arc::clone(&lifecycle), apps.clone());
         app::prepare_state(&gateway).map_err(StartFailure::State)?;
-        let mut endpoints = Endpoints::new(shared);
+        let mut endpoints = Endpoints::new(shared, held);
         // Probes are answered from here on, while names are resolved: live, but not ready.
         let prepared = endpoints.prepare(&gateway.settings.admin).map_err(StartFailure::Admin)?;
         endpoints.commit(prepared);
@@ -180,6 +183,11 @@ impl Control {
         let reloading = Mutex::default();
         let control = Control { source, metrics, newest, lifecycle, reloading, plane, files, log, apps };
         Ok((Arc::new(control), Events { ended, reloads }))
+    }
+
+    /// From here on what apps write is logged: see [`Log::hush`].
+    pub fn unhush(&self) {
+        self.log.hush(false);
     }
 
     /// The newest snapshot.

@@ -66,11 +66,22 @@ impl Signals {
     }
 }
 
+/// What SIGHUP means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HangUp {
+    /// The configuration is read again.
+    Reloads,
+    /// The terminal is closed, and with it goes what was started in it.
+    Ends,
+    /// It was started so that it outlives its terminal.
+    MeansNothing,
+}
+
 /// Serves until a signal or a failure, then brings everything to its end.
-pub async fn run_to_end(control: &Arc<Control>, mut signals: Signals, mut events: Events) -> Outcome {
+pub async fn run_to_end(control: &Arc<Control>, mut signals: Signals, mut events: Events, hang_up: HangUp) -> Outcome {
     let watching = tokio::spawn(watch::run(Arc::clone(control)));
     systemd::notify(State::Ready);
-    let outcome = serve(control, &mut signals, &mut events).await;
+    let outcome = serve(control, &mut signals, &mut events, hang_up).await;
     watching.abort();
 
     systemd::notify(State::Stopping);
@@ -96,16 +107,20 @@ pub async fn run_to_end(control: &Arc<Control>, mut signals: Signals, mut events
 }
 
 /// Obeys the signals that do not end the process, until one does.
-async fn serve(control: &Arc<Control>, signals: &mut Signals, events: &mut Events) -> Outcome {
+async fn serve(control: &Arc<Control>, signals: &mut Signals, events: &mut Events, hang_up: HangUp) -> Outcome {
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return told("SIGTERM"),
             _ = signals.interrupt.recv() => return told("SIGINT"),
-            _ = signals.hang_up.recv() => {
-                let control = Arc::clone(control);
-                // Beside the signals, which must not wait for it. How it went is logged there.
-                tokio::spawn(async move { control.reload(Trigger::Signal).await });
-            }
+            _ = signals.hang_up.recv() => match hang_up {
+                HangUp::Reloads => {
+                    let control = Arc::clone(control);
+                    // Beside the signals, which must not wait for it. How it went is logged there.
+                    tokio::spawn(async move { control.reload(Trigger::Signal).await });
+                }
+                HangUp::Ends => return told("SIGHUP"),
+                HangUp::MeansNothing => {}
+            },
             Some(ReloadRequest { answer }) = events.reloads.recv() => {
                 let control = Arc::clone(control);
                 tokio::spawn(async move {

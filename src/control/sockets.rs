@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use super::Listening;
@@ -16,6 +16,8 @@ use crate::server::threads::Workers;
 pub(super) struct Sockets {
     workers: usize,
     passed: PassedSockets,
+    /// Those that were bound before there was a snapshot.
+    early: Arc<[TcpListener]>,
     held: BTreeMap<SocketKey, SocketAddr>,
 }
 
@@ -68,8 +70,8 @@ impl Opened {
 }
 
 impl Sockets {
-    pub(super) fn new(workers: usize, passed: PassedSockets) -> Sockets {
-        Sockets { workers, passed, held: BTreeMap::new() }
+    pub(super) fn new(workers: usize, passed: PassedSockets, early: Arc<[TcpListener]>) -> Sockets {
+        Sockets { workers, passed, early, held: BTreeMap::new() }
     }
 
     /// Binds what `gateway` needs and is not held yet. Connections queue in the kernel until the commit.
@@ -91,6 +93,9 @@ impl Sockets {
     fn bind(&self, key: &SocketKey) -> Result<Bound, BindError> {
         match key {
             SocketKey::Address(address) | SocketKey::Ephemeral { address, .. } => {
+                if let Some(socket) = bind::among(&self.early, *address) {
+                    return bind::share(socket, self.workers).map_err(BindError::System);
+                }
                 let beside_own = self.held.keys().any(|held| held.overlaps(key));
                 let probe = if beside_own { Probe::BesideOwn } else { Probe::Alone };
                 bind::bind(*address, self.workers, probe).map_err(BindError::System)

@@ -116,6 +116,23 @@ pub fn bind(address: SocketAddr, workers: usize, probe: Probe) -> io::Result<Bou
     Ok(Bound { address, sockets })
 }
 
+/// Listens at `address` alone and at once, so that nobody else can come between: for whoever must know that it has an
+/// address before it can say what is to be served there.
+///
+/// # Errors
+/// What the system says; see [`advice`] for what to do about it.
+pub fn hold(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = new_socket(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The one among `held` that listens at `address`.
+pub fn among(held: &[TcpListener], address: SocketAddr) -> Option<&TcpListener> {
+    held.iter().find(|socket| socket.local_addr().is_ok_and(|held| held == address))
+}
+
 /// The same socket for each of `workers`: one that came from outside has one queue, whoever takes from it.
 ///
 /// # Errors
@@ -217,6 +234,16 @@ mod tests {
         let socket = &bound.sockets[1];
         socket.set_nonblocking(false).unwrap();
         socket.accept().unwrap();
+    }
+
+    #[test]
+    fn an_address_that_is_held_is_nobody_else_s() {
+        let held = hold(local()).unwrap();
+        let address = held.local_addr().unwrap();
+        assert_eq!(hold(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(address, 1, Probe::Alone).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let held = [held];
+        assert!(among(&held, address).is_some() && among(&held, local()).is_none());
     }
 
     #[test]

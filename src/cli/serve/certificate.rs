@@ -1,5 +1,5 @@
-//! A certificate of the gateway's own making, for a service that nobody has given one: made once, and again when it is
-//! about to end or is asked for other names. Browsers do not trust it until they are told to.
+//! A certificate of the gateway's own making, for a service that nobody has given one: made once, and again, with the
+//! same key, when it is about to end or is asked for names that it lacks. Browsers do not trust it until they are told to.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -33,26 +33,41 @@ const LEFT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What is always among the names.
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
+/// More names than this are not taken over from the one before.
+const MOST_NAMES: usize = 64;
+
 /// The files of a certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pair {
     pub(super) chain: PathBuf,
     pub(super) key: PathBuf,
-    /// Whether it was made just now.
-    pub(super) new: bool,
 }
 
-/// The pair in `directory` that is good for this machine and for `names` too, made if need be.
+/// Where the pair in `directory` is, whether or not it is there.
+pub(super) fn pair(directory: &Path) -> Pair {
+    Pair { chain: directory.join("localhost.pem"), key: directory.join("localhost.key") }
+}
+
+/// Makes sure that the pair in `directory` is good for this machine and for `names` too. One that is there may be trusted
+/// somewhere, so it is touched only where it must be: its key stays, and so do its names. Returns whether it was made
+/// anew.
 ///
 /// # Errors
 /// It can neither be used nor made; the path is named.
-pub(super) fn ensure(directory: &Path, names: &[String], now: SystemTime) -> Result<Pair, String> {
-    let (chain, key) = (directory.join("localhost.pem"), directory.join("localhost.key"));
-    let wanted: BTreeSet<String> = LOCAL.iter().map(|name| (*name).to_owned()).chain(names.iter().cloned()).collect();
-    if is_good(&chain, &wanted, now) && key.is_file() {
-        return Ok(Pair { chain, key, new: false });
+pub(super) fn ensure(directory: &Path, names: &[String], now: SystemTime) -> Result<bool, String> {
+    let Pair { chain, key } = pair(directory);
+    let mut wanted: BTreeSet<String> =
+        LOCAL.iter().map(|name| (*name).to_owned()).chain(names.iter().cloned()).collect();
+    let old = read(&chain);
+    let old_key = std::fs::read_to_string(&key).ok().and_then(|pem| KeyPair::from_pem(&pem).ok());
+    if let Some(old) = &old {
+        let lasts = old.until > now.checked_add(LEFT).unwrap_or(now);
+        if old_key.is_some() && lasts && wanted.is_subset(&old.names) {
+            return Ok(false);
+        }
+        wanted.extend(old.names.iter().take(MOST_NAMES).cloned());
     }
-    let (chain_pem, key_pem) = make(&wanted, now).map_err(|error| format!("no certificate can be made: {error}"))?;
+    let made = make(&wanted, old_key, now).map_err(|error| format!("no certificate can be made: {error}"))?;
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: io::Error| format!("{path}: {error}")
@@ -64,12 +79,21 @@ pub(super) fn ensure(directory: &Path, names: &[String], now: SystemTime) -> Res
         std::fs::DirBuilder::new().mode(0o700).create(directory).map_err(failed(directory))?;
     }
     // The key first: a chain that is there says that both are.
-    write(&key, &key_pem, 0o600).map_err(failed(&key))?;
-    write(&chain, &chain_pem, 0o644).map_err(failed(&chain))?;
-    Ok(Pair { chain, key, new: true })
+    if let Some(key_pem) = &made.key {
+        write(&key, key_pem, 0o600).map_err(failed(&key))?;
+    }
+    write(&chain, &made.chain, 0o644).map_err(failed(&chain))?;
+    Ok(true)
 }
 
-fn make(names: &BTreeSet<String>, now: SystemTime) -> Result<(String, String), rcgen::Error> {
+/// As they are written.
+struct Made {
+    chain: String,
+    /// `None`: the one that is there.
+    key: Option<String>,
+}
+
+fn make(names: &BTreeSet<String>, key: Option<KeyPair>, now: SystemTime) -> Result<Made, rcgen::Error> {
     let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())?;
     let (year, month, day) = date(now.checked_sub(DAY).unwrap_or(now));
     params.not_before = date_time_ymd(year, month, day);
@@ -81,8 +105,11 @@ fn make(names: &BTreeSet<String>, now: SystemTime) -> Result<(String, String), r
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    if let Some(key) = key {
+        return Ok(Made { chain: params.self_signed(&key)?.pem(), key: None });
+    }
     let key = KeyPair::generate()?;
-    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+    Ok(Made { chain: params.self_signed(&key)?.pem(), key: Some(key.serialize_pem()) })
 }
 
 /// Year, month and day.
@@ -94,14 +121,18 @@ fn date(time: SystemTime) -> (i32, u8, u8) {
     (year, part(), part())
 }
 
-fn is_good(chain: &Path, wanted: &BTreeSet<String>, now: SystemTime) -> bool {
-    let Ok(der) = CertificateDer::from_pem_file(chain) else { return false };
-    let Ok(certificate) = Certificate::from_der(&der) else { return false };
+/// What a certificate says of itself.
+struct Old {
+    names: BTreeSet<String>,
+    until: SystemTime,
+}
+
+fn read(chain: &Path) -> Option<Old> {
+    let der = CertificateDer::from_pem_file(chain).ok()?;
+    let certificate = Certificate::from_der(&der).ok()?;
     let tbs = certificate.tbs_certificate();
-    let until = tbs.validity().not_after.to_system_time();
-    let Ok(Some((_, SubjectAltName(names)))) = tbs.get_extension::<SubjectAltName>() else { return false };
-    let names: BTreeSet<String> = names.iter().filter_map(text_of).collect();
-    names == *wanted && until > now.checked_add(LEFT).unwrap_or(now)
+    let (_, SubjectAltName(names)) = tbs.get_extension::<SubjectAltName>().ok()??;
+    Some(Old { names: names.iter().filter_map(text_of).collect(), until: tbs.validity().not_after.to_system_time() })
 }
 
 fn text_of(name: &GeneralName) -> Option<String> {
@@ -135,38 +166,47 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_made_once() {
+    fn a_pair_is_made_once_and_keeps_its_key_and_its_names() {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("state/tls");
         let now = SystemTime::now();
-        let first = ensure(&directory, &[], now).unwrap();
-        assert!(first.new);
+        assert!(ensure(&directory, &[], now).unwrap());
+        let Pair { chain, key } = pair(&directory);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&directory), mode(&first.key), mode(&first.chain)), (0o700, 0o600, 0o644));
+        assert_eq!((mode(&directory), mode(&key), mode(&chain)), (0o700, 0o600, 0o644));
         assert_eq!(mode(directory.parent().unwrap()), 0o711);
-        let key = std::fs::read(&first.key).unwrap();
-        assert_eq!(ensure(&directory, &[], now).unwrap(), Pair { new: false, ..first.clone() });
-        assert_eq!(std::fs::read(&first.key).unwrap(), key);
+        let both = || (std::fs::read(&key).unwrap(), std::fs::read(&chain).unwrap());
+        let first = both();
+        assert!(!ensure(&directory, &[], now).unwrap());
+        assert_eq!(both(), first);
 
-        // Other names, or a time at which it is about to end, want another one.
-        assert!(ensure(&directory, &names(&["192.0.2.7", "shop.example.com"]), now).unwrap().new);
-        assert_ne!(std::fs::read(&first.key).unwrap(), key);
-        assert!(!ensure(&directory, &names(&["shop.example.com", "192.0.2.7"]), now).unwrap().new);
-        assert!(!ensure(&directory, &names(&["shop.example.com", "192.0.2.7"]), now + 300 * DAY).unwrap().new);
-        assert!(ensure(&directory, &names(&["shop.example.com", "192.0.2.7"]), now + 365 * DAY).unwrap().new);
+        // Names that it lacks want another one of the same key, which has the others still.
+        let two = names(&["192.0.2.7", "shop.example.com"]);
+        assert!(ensure(&directory, &two, now).unwrap());
+        assert_eq!(both().0, first.0);
+        let second = both();
+        assert!(!ensure(&directory, &[], now).unwrap() && !ensure(&directory, &two, now + 300 * DAY).unwrap());
+        assert!(ensure(&directory, &names(&["other.example.com"]), now).unwrap());
+        assert!(!ensure(&directory, &two, now).unwrap());
+        assert_ne!(both(), second);
+        // So does the time at which it is about to end.
+        assert!(ensure(&directory, &[], now + 365 * DAY).unwrap());
+        assert_eq!(both().0, first.0);
+        assert!(!ensure(&directory, &two, now + 365 * DAY).unwrap());
         // What is no certificate is replaced, and so is one whose key is gone.
-        std::fs::write(&first.chain, "nothing").unwrap();
-        assert!(ensure(&directory, &[], now).unwrap().new);
-        std::fs::remove_file(&first.key).unwrap();
-        assert!(ensure(&directory, &[], now).unwrap().new);
+        std::fs::write(&chain, "nothing").unwrap();
+        assert!(ensure(&directory, &[], now).unwrap());
+        std::fs::remove_file(&key).unwrap();
+        assert!(ensure(&directory, &[], now).unwrap());
+        assert_ne!(both().0, first.0);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2, "nothing is left beside");
     }
 
     #[test]
     fn it_is_good_for_no_more_than_clients_take() {
         let home = tempfile::tempdir().unwrap();
-        let pair = ensure(home.path(), &[], SystemTime::now()).unwrap();
-        let der = CertificateDer::from_pem_file(&pair.chain).unwrap();
+        ensure(home.path(), &[], SystemTime::now()).unwrap();
+        let der = CertificateDer::from_pem_file(pair(home.path()).chain).unwrap();
         let certificate = Certificate::from_der(&der).unwrap();
         let validity = certificate.tbs_certificate().validity();
         let (from, until) = (validity.not_before.to_system_time(), validity.not_after.to_system_time());

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::plain;
 use super::sources::{self, quoted_after};
-use super::target::{NoTarget, Target};
+use super::target::{NoTarget, Target, folder_name};
 
 /// What the project is told by `manage.py`, which is read and not run.
 pub(super) fn find(folder: &Path) -> Result<Target, NoTarget> {
     let manage = folder.join("manage.py");
+    if let Some(closed) = sources::closed(&manage) {
+        return Err(closed);
+    }
     let text = sources::read(&manage).unwrap_or_default();
     let Some(settings) = quoted_after(&text, "DJANGO_SETTINGS_MODULE") else {
         let why = format!("{} names no DJANGO_SETTINGS_MODULE", manage.display());
@@ -30,12 +33,14 @@ pub(super) fn find(folder: &Path) -> Result<Target, NoTarget> {
     })?;
     let name = match project {
         // Names that say nothing.
-        "config" | "project" | "settings" | "core" | "app" => folder.file_name().unwrap_or_default().to_string_lossy(),
+        "config" | "project" | "settings" | "core" | "app" => folder_name(folder),
         project => project.into(),
     };
     let urls = quoted_after(&settings_text, "ROOT_URLCONF").map(|module| file_of(folder, module));
+    let has_no_root = urls.as_ref().is_some_and(|urls| sources::django_has_no_root(urls));
     let health = urls.and_then(|urls| sources::django_health_path(&urls));
-    Ok(Target { directory: folder.to_owned(), entry, name: plain(&name), health })
+    let (directory, within) = (folder.to_owned(), PathBuf::new());
+    Ok(Target { directory, within, entry, name: plain(&name), health, has_no_root })
 }
 
 /// `project.wsgi.application` is `project.wsgi:application` to servers.

@@ -1,9 +1,13 @@
 //! `passerelle serve`: a Python service, its workers and the gateway in front of them, with no configuration file. What
 //! was found and asked for is written down as one ([`text`]) and served as `run` serves a file.
 
+mod account;
 mod address;
 mod certificate;
+mod command_line;
 mod django;
+mod greeting;
+mod hold;
 mod sources;
 mod target;
 #[cfg(test)]
@@ -13,8 +17,7 @@ mod watch;
 
 use std::fmt;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -25,13 +28,17 @@ use super::{Exit, print_error};
 use crate::config::settings::{AdminSettings, AppServer};
 use crate::config::{self, Outside};
 use crate::control::systemd::PassedSockets;
-use crate::control::{Control, Source};
+use crate::control::{Control, HangUp, Source};
 use address::Asked;
+use greeting::greeting;
 use target::Target;
-use text::{Plan, Tls};
+use text::{PackagesFrom, Plan, Tls};
 
 /// The file that the text would be kept as.
 const KEPT_AS: &str = "passerelle.toml";
+
+/// Where a certificate of the gateway's own making is, beneath the state directory.
+const OWN_TLS: &str = "tls";
 
 /// Ports by custom.
 const HTTPS: u16 = 8443;
@@ -57,9 +64,21 @@ pub(super) struct ServeArguments {
     /// What runs the service [default: what fits it]
     #[arg(long, value_name = "SERVER", value_parser = server)]
     server: Option<AppServer>,
+    /// A requirements file, pyproject.toml or uv.lock to install [default: the one beside the code]
+    #[arg(long, value_name = "FILE")]
+    requirements: Option<PathBuf>,
+    /// The interpreter of an environment that is there, to which nothing is added
+    #[arg(long, value_name = "FILE", conflicts_with = "requirements")]
+    python: Option<PathBuf>,
+    /// A variable for the service; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
     /// Variables for the service, as NAME=value lines
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
+    /// A path that answers 2xx or 3xx when the service is well [default: one that its sources show]
+    #[arg(long, value_name = "PATH")]
+    health: Option<String>,
     /// Serve without TLS
     #[arg(long, conflicts_with = "certificate")]
     no_tls: bool,
@@ -80,6 +99,11 @@ pub(super) struct ServeArguments {
 fn server(text: &str) -> Result<AppServer, String> {
     let found = AppServer::ALL.into_iter().find(|(name, _)| *name == text);
     found.map(|(_, server)| server).ok_or_else(|| format!("one of {}", AppServer::ALL.map(|(name, _)| name).join(", ")))
+}
+
+fn variable(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// How many processes.
@@ -113,77 +137,150 @@ impl fmt::Display for Workers {
 pub(super) fn serve(serve: &ServeArguments) -> Exit {
     // Before anything else opens a descriptor.
     let passed = PassedSockets::take();
-    let plan = match serve.plan() {
-        Ok(plan) => plan,
-        Err(why) => {
-            print_error(&format!("passerelle: {why}\n"));
-            return Exit::Wrong;
-        }
+    let wrong = |why: String, exit: Exit| {
+        print_error(&format!("passerelle: {why}\n"));
+        exit
     };
-    let text = plan.text();
+    let mut plan = match serve.plan() {
+        Ok(plan) => plan,
+        Err(why) => return wrong(why, Exit::Wrong),
+    };
     if serve.print_config {
-        let printed = std::io::stdout().lock().write_all(text.as_bytes());
+        let printed = std::io::stdout().lock().write_all(plan.text().as_bytes());
         return if printed.is_ok() { Exit::Fine } else { Exit::Failed };
     }
-    let source = Source::Text { name: KEPT_AS.to_owned(), base: plan.target.directory.clone(), text };
-    let start = Start { source, passed, fresh: true, warns: false };
+    let held = match serve.take(&mut plan) {
+        Ok(held) => held,
+        Err(why) => return wrong(why, Exit::Failed),
+    };
+    let text = plan.text();
+    let source = Source::Text { name: KEPT_AS.to_owned(), base: plan.target.directory.clone(), text: text.clone() };
+    let start = Start {
+        source,
+        passed,
+        held: held.sockets,
+        fresh: true,
+        tell: &|problems, is_usable| {
+            if !is_usable {
+                command_line::tell(problems, &text);
+            }
+        },
+        hang_up: if ignores_hang_up() { HangUp::MeansNothing } else { HangUp::Ends },
+        hushed: true,
+    };
     start.run(async |control| serving(control, &plan, serve.watch).await)
 }
 
+/// What is held for as long as the process lives, so that no other comes between.
+struct Held {
+    sockets: Vec<TcpListener>,
+    _folder: hold::Folder,
+}
+
 impl ServeArguments {
-    /// Finds what is not said.
+    /// Finds what is not said. Nothing is changed.
     fn plan(&self) -> Result<Plan, String> {
         let here = self.directory.clone().unwrap_or_else(|| PathBuf::from("."));
         let target = Target::find(&self.target, &here).map_err(|why| why.to_string())?;
+        if let Some(why) = account::too_wide(&target.directory) {
+            return Err(format!("{why}, and all of it would be copied for it: put it into a folder of its own"));
+        }
         let state = config::state_directory(&target.directory, KEPT_AS, &Outside::new(&|name| std::env::var_os(name)));
         let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        // What is printed to be kept does not depend on what happens to run just now.
-        let free = |port, except| if self.print_config { port } else { address::free(port, except) };
-        let custom = if self.no_tls { HTTP } else { HTTPS };
-        let address = self.address.as_ref().map_or_else(|| loopback(free(custom, None)), |asked| asked.address);
-        let admin = loopback(free(AdminSettings::DEFAULT_ADDRESS.port(), Some(address.port())));
-        for (taken, instead, what) in
-            [(custom, address, "the service"), (AdminSettings::DEFAULT_ADDRESS.port(), admin, "/status and /metrics")]
-        {
-            if instead.port() != taken && !(what == "the service" && self.address.is_some()) {
-                print_error(&format!("passerelle: port {taken} is taken, {what} will be on {}\n", instead.port()));
-            }
-        }
-        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let packages = match (&self.requirements, &self.python) {
+            (Some(file), _) => Some(PackagesFrom::Requirements(absolute(file))),
+            (None, Some(file)) => Some(PackagesFrom::Interpreter(absolute(file))),
+            (None, None) => None,
+        };
+        let words = std::env::args_os().skip(2).map(|word| word.to_string_lossy().into_owned());
         Ok(Plan {
-            asked: self.target.clone(),
-            tls: self.tls(&state)?,
-            address,
-            admin,
+            asked: command_line::asked(words),
+            tls: self.tls(&state),
+            address: self.address.as_ref().map_or_else(|| loopback(self.custom()), |asked| asked.address),
+            // What is printed to be kept does not depend on what happens to run just now.
+            admin: AdminSettings::DEFAULT_ADDRESS,
             workers: self.workers,
             threads: self.threads,
             server: self.server,
+            packages,
+            env: self.env.clone(),
             env_file: self.env_file.as_ref().map(absolute),
-            user: user_for(&target.directory),
-            target,
+            user: account::user_for(&target.directory),
+            target: Target { health: self.health.clone().or(target.health), ..target },
+            state,
         })
     }
 
-    fn tls(&self, state: &Path) -> Result<Option<Tls>, String> {
-        if self.no_tls {
-            return Ok(None);
-        }
-        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        if let (Some(chain), Some(key)) = (&self.certificate, &self.key) {
-            return Ok(Some(Tls { chain: absolute(chain), key: absolute(key), own: false }));
-        }
-        let mut names = Vec::new();
-        if let Some(Asked { address, host }) = &self.address {
-            names.extend(host.clone());
-            match address.ip() {
-                ip if ip.is_unspecified() => names.extend(machine_name()),
-                ip if !ip.is_loopback() => names.push(ip.to_string()),
-                _ => {}
-            }
-        }
-        let pair = certificate::ensure(&state.join("tls"), &names, SystemTime::now())?;
-        Ok(Some(Tls { chain: pair.chain, key: pair.key, own: true }))
+    /// The port by custom.
+    fn custom(&self) -> u16 {
+        if self.no_tls { HTTP } else { HTTPS }
     }
+
+    fn tls(&self, state: &Path) -> Option<Tls> {
+        if self.no_tls {
+            return None;
+        }
+        if let (Some(chain), Some(key)) = (&self.certificate, &self.key) {
+            return Some(Tls { chain: absolute(chain), key: absolute(key), own: false });
+        }
+        let certificate::Pair { chain, key } = certificate::pair(&state.join(OWN_TLS));
+        Some(Tls { chain, key, own: true })
+    }
+
+    /// Takes the folder and the ports, and only then makes what others might be using: a certificate. The plan says
+    /// afterwards what was had.
+    fn take(&self, plan: &mut Plan) -> Result<Held, String> {
+        let folder = hold::Folder::take(&plan.target.directory, &plan.state)?;
+        let service = match &self.address {
+            Some(asked) => hold::at(asked.address)?,
+            None => hold::next_to(self.custom())?,
+        };
+        let admin = hold::next_to(AdminSettings::DEFAULT_ADDRESS.port())?;
+        let of = |socket: &TcpListener| socket.local_addr().map_err(|error| error.to_string());
+        let (wanted_admin, wanted) = (plan.admin, plan.address);
+        (plan.address, plan.admin) = (of(&service)?, of(&admin)?);
+        if self.address.is_none() && plan.address != wanted {
+            print_error(&format!("passerelle: {wanted} is taken, the service will be on {}\n", plan.address));
+            // So that what is kept is what was served.
+            plan.asked = format!("{} --address {}", plan.asked, plan.address).trim_start().to_owned();
+        }
+        if plan.admin != wanted_admin {
+            print_error(&format!(
+                "passerelle: {wanted_admin} is taken, /status and /metrics will be on {}\n",
+                plan.admin
+            ));
+        }
+        if plan.tls.as_ref().is_some_and(|tls| tls.own) {
+            certificate::ensure(&plan.state.join(OWN_TLS), &self.names(), SystemTime::now())?;
+        }
+        folder.is_at(&plan.url());
+        Ok(Held { sockets: vec![service, admin], _folder: folder })
+    }
+
+    /// What the service is called, beyond what every machine calls itself.
+    fn names(&self) -> Vec<String> {
+        let Some(Asked { address, host }) = &self.address else { return Vec::new() };
+        let of_address = match address.ip() {
+            ip if ip.is_unspecified() => machine_name(),
+            ip if ip.is_loopback() => None,
+            ip => Some(ip.to_string()),
+        };
+        host.iter().cloned().chain(of_address).collect()
+    }
+}
+
+/// Without following links: an environment's interpreter is one.
+fn absolute(path: &PathBuf) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.clone())
+}
+
+/// Whether it was started by `nohup`, or the like.
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let bits = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0);
+    // SIGHUP is the first of them.
+    bits & 1 == 1
 }
 
 /// What the machine is called, if that is a name that certificates have.
@@ -192,19 +289,6 @@ fn machine_name() -> Option<String> {
     let name = uname.nodename().to_str().ok()?.to_ascii_lowercase();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
     (!name.is_empty() && name.bytes().all(plain)).then_some(name)
-}
-
-/// Whom root runs the service as: whoever owns its code, or nobody. `None`: only root can choose.
-fn user_for(directory: &Path) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let owner = std::fs::metadata(directory).map_or(0, |metadata| metadata.uid());
-    if owner == 0 {
-        return Some("nobody".to_owned());
-    }
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(owner)).ok().flatten();
-    Some(user.map_or(owner.to_string(), |user| user.name))
 }
 
 /// A name for sections and labels.
@@ -218,49 +302,32 @@ fn plain(name: &str) -> String {
 /// with.
 async fn serving(control: Arc<Control>, plan: &Plan, watch: bool) -> Exit {
     let name = &plan.target.name;
+    let greet = |workers| {
+        control.unhush();
+        print_error(&greeting(plan, workers, watch));
+    };
     match control.apps.begun(name).await {
-        Ok(report) => print_error(&greeting(plan, report.wanted, watch)),
+        Ok(report) => greet(report.wanted),
         Err(why) => {
             print_error(&format!("passerelle: {name} does not start: {why}\n"));
             if !watch {
                 return Exit::Failed;
             }
             print_error("passerelle: waiting for a change of its code\n");
+            let mended = async {
+                if let Ok(report) = control.apps.begun_at_last(name).await {
+                    greet(report.wanted);
+                }
+                std::future::pending().await
+            };
+            return tokio::select! {
+                exit = mended => exit,
+                exit = watch::run(&control, plan) => exit,
+            };
         }
     }
     if watch {
         return watch::run(&control, plan).await;
     }
     std::future::pending().await
-}
-
-/// What there is, where, and what to do with it.
-fn greeting(plan: &Plan, workers: u32, watch: bool) -> String {
-    let Plan { asked, target, address, tls, admin, user, .. } = plan;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let of_many = if workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
-    let shown = match address.ip() {
-        ip if ip.is_loopback() || ip.is_unspecified() => format!("localhost:{}", address.port()),
-        _ => address.to_string(),
-    };
-    let whom = user.as_ref().map_or("as your own user".to_owned(), |user| format!("as the user {user}"));
-    let mut lines = vec![format!("\nServing {} on {scheme}://{address}, {of_many}, {whom}", target.name)];
-    if let Some(Tls { chain, own: true, .. }) = tls {
-        lines.push(format!("  Its certificate  {}, made here; to trust it:", chain.display()));
-        lines.push(format!("                   curl --cacert {} https://{shown}/", chain.display()));
-    }
-    lines.push(format!("  How it fares     http://{admin}/status, http://{admin}/metrics"));
-    let directory = target.directory.display();
-    lines
-        .push(format!("  Its releases     passerelle apps --config {directory}/{KEPT_AS}; likewise release, rollback"));
-    lines.push(format!("  To keep it       passerelle serve {asked} --print-config >{directory}/{KEPT_AS}"));
-    let env = target.directory.join(".env");
-    if plan.env_file.is_none() && env.is_file() {
-        lines.push(format!("  Not read         {}: --env-file {} does", env.display(), env.display()));
-    }
-    lines.push(match watch {
-        true => "  New code is put in place as it is saved. Ctrl-C ends it.\n".to_owned(),
-        false => "  Ctrl-C ends it.\n".to_owned(),
-    });
-    lines.join("\n") + "\n"
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::target::NoTarget;
 use crate::config::read_bounded;
 
 /// No source that people write is larger.
@@ -32,6 +33,9 @@ const MAKERS: [&str; 13] = [
 /// What services are called by convention.
 const NAMES: [&str; 3] = ["app", "application", "api"];
 
+/// Endings of what SQLite writes.
+const DATABASES: [&str; 4] = [".sqlite3", ".sqlite", ".db", ".db3"];
+
 /// Paths that tell whether a service is well, the likeliest first.
 const HEALTH: [&str; 9] =
     ["/healthz", "/health", "/livez", "/live", "/readyz", "/ready", "/health/live", "/ping", "/-/health"];
@@ -39,6 +43,22 @@ const HEALTH: [&str; 9] =
 /// The text of a file; `None` where it cannot be read as such.
 pub(super) fn read(file: &Path) -> Option<String> {
     String::from_utf8(read_bounded(file, LARGEST).ok()?).ok()
+}
+
+/// Why a file or a folder cannot be looked into, where that is so; one that is not there is for others to tell.
+pub(super) fn closed(path: &Path) -> Option<NoTarget> {
+    let opened = if path.is_dir() { std::fs::read_dir(path).map(drop) } else { std::fs::File::open(path).map(drop) };
+    let error = opened.err().filter(|error| error.kind() == std::io::ErrorKind::PermissionDenied)?;
+    let help = "whoever serves it must be able to read it: `ls -ld` shows who may";
+    Some(NoTarget::new(format!("{} cannot be read: {error}", path.display()), help))
+}
+
+/// The one service that a module makes, whatever it is called.
+pub(super) fn one_made(file: &Path) -> Option<String> {
+    let text = read(file)?;
+    let mut made = text.lines().filter_map(assignment).filter(|(_, value)| makes(value)).map(|(name, _)| name);
+    let one = made.next()?;
+    made.all(|other| other == one).then(|| one.to_owned())
 }
 
 /// The first string that stands behind `word`, on its line or the next ones of the same statement.
@@ -74,13 +94,9 @@ fn callables_in(text: &str) -> Callables {
     let (mut by_convention, mut by_making) = (Vec::new(), Vec::new());
     for line in text.lines() {
         if let Some((name, value)) = assignment(line) {
-            let makes = MAKERS.iter().any(|maker| {
-                let called = value.split('(').next().unwrap_or_default().trim();
-                value.contains('(') && called.rsplit('.').next() == Some(maker)
-            });
             if NAMES.contains(&name) {
                 by_convention.push(name);
-            } else if makes {
+            } else if makes(value) {
                 by_making.push(name);
             }
         } else if let Some(name) = definition(line) {
@@ -108,6 +124,12 @@ fn callables_in(text: &str) -> Callables {
     all
 }
 
+/// Whether this is a call that makes a service.
+fn makes(value: &str) -> bool {
+    let called = value.split('(').next().unwrap_or_default().trim();
+    value.contains('(') && MAKERS.iter().any(|maker| called.rsplit('.').next() == Some(maker))
+}
+
 /// `name = value`, or `name: Type = value`, at the left margin.
 fn assignment(line: &str) -> Option<(&str, &str)> {
     let (left, value) = line.split_once('=').filter(|(_, value)| !value.starts_with('='))?;
@@ -130,14 +152,49 @@ pub(super) fn is_for_servers(file: &Path) -> bool {
 /// A path that the service answers when it is well: declared on the callable itself in one of its sources, so that no
 /// prefix is in front of it.
 pub(super) fn health_path(directory: &Path, file: &Path, callable: &str) -> Option<String> {
-    let mut files = vec![file.to_owned()];
-    collect(directory, 0, &mut files);
-    let texts: Vec<String> = files.iter().filter_map(|file| read(file)).collect();
+    let texts = texts(directory, file);
     let declared: Vec<&str> = texts.iter().flat_map(|text| declared(text, callable)).collect();
     HEALTH
         .iter()
         .find_map(|path| declared.iter().find(|found| found.trim_end_matches('/') == *path))
         .map(|path| (*path).to_owned())
+}
+
+/// Whether the service declares paths, and `/` is none of them.
+pub(super) fn has_no_root(directory: &Path, file: &Path, callable: &str) -> bool {
+    let texts = texts(directory, file);
+    let mut declared = texts.iter().flat_map(|text| declared(text, callable)).peekable();
+    declared.peek().is_some() && declared.all(|path| path != "/")
+}
+
+fn texts(directory: &Path, file: &Path) -> Vec<String> {
+    let mut files = vec![file.to_owned()];
+    collect(directory, 0, &mut files);
+    files.iter().filter_map(|file| read(file)).collect()
+}
+
+/// Databases that are files of the folder, from there.
+pub(super) fn databases(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut left = vec![(directory.to_owned(), 0_usize)];
+    let mut seen = 0_usize;
+    while let Some((within, depth)) = left.pop() {
+        for entry in std::fs::read_dir(&within).into_iter().flatten().flatten() {
+            seen = seen.saturating_add(1);
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let Ok(kind) = entry.file_type() else { continue };
+            if seen > MOST_FILES {
+                break;
+            }
+            if kind.is_dir() && depth < 2 && !is_beside(&path, &name) {
+                left.push((path, depth.saturating_add(1)));
+            } else if kind.is_file() && DATABASES.iter().any(|ending| name.ends_with(ending)) {
+                found.extend(path.strip_prefix(directory).ok().map(Path::to_owned));
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// The paths of `@app.get("/path")` and its like, of `Route("/path", …)`, and of comparisons with the path asked for.
@@ -163,6 +220,13 @@ pub(super) fn django_health_path(urls: &Path) -> Option<String> {
         text.lines().map(str::trim_start).filter(|line| line.starts_with("path(") && !line.contains("include("));
     let declared: Vec<String> = lines.filter_map(|line| strings(line).next()).map(|path| format!("/{path}")).collect();
     HEALTH.iter().find_map(|path| declared.iter().find(|found| found.trim_end_matches('/') == *path)).cloned()
+}
+
+/// Whether they have none for `/`.
+pub(super) fn django_has_no_root(urls: &Path) -> bool {
+    let text = read(urls).unwrap_or_default();
+    let mut lines = text.lines().map(str::trim_start).filter(|line| line.starts_with("path(")).peekable();
+    lines.peek().is_some() && lines.all(|line| strings(line).next().is_none_or(|path| !path.is_empty()))
 }
 
 /// What stands in quotes.

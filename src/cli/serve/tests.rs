@@ -95,6 +95,79 @@ fn a_folder_s_one_service_is_found() {
 }
 
 #[test]
+fn what_lies_in_src_is_found_from_above() {
+    let project_toml = ("pyproject.toml", "[project]\nname = \"shop\"\ndependencies = [\"flask\"]\n");
+    let files = [project_toml, ("src/shopx/__init__.py", ""), ("src/shopx/web.py", FLASK)];
+    let (home, root) = project(&files);
+    let in_src = |target: &Target| (target.directory == root, target.within.display().to_string());
+    for target in ["src/shopx/web.py:app", "src/shopx/web.py", "shopx.web:app", "./src/shopx/web.py:app"] {
+        let found = Target::find(target, &root).unwrap_or_else(|error| panic!("{target}: {error}"));
+        assert_eq!(in_src(&found), (true, "src".to_owned()), "{target}");
+        assert_eq!((found.entry.to_string().as_str(), found.name.as_str()), ("shopx.web:app", "shopx"));
+    }
+    let above = Target::find("shop/src/shopx/web.py:app", home.path()).unwrap();
+    assert_eq!(in_src(&above), (true, "src".to_owned()));
+    // What another folder above says is not this one's.
+    let (home, root) = project(&[("app.py", FLASK), ("deep/app.py", FLASK)]);
+    std::fs::write(home.path().join("requirements.txt"), "flask\n").unwrap();
+    assert_eq!(Target::find("app.py:app", &root).unwrap().directory, root);
+    std::fs::write(root.join("pyproject.toml"), "[tool.ruff]\n").unwrap();
+    assert_eq!(Target::find("deep/app.py:app", &root).unwrap().directory, root.join("deep"));
+    std::fs::write(root.join("requirements.txt"), "flask\n").unwrap();
+    let deep = Target::find("deep/app.py:app", &root).unwrap();
+    assert_eq!((deep.directory, deep.within, deep.name.as_str()), (root.clone(), "deep".into(), "deep"));
+    assert_eq!(Target::find("app.py:app", &root.join("deep")).unwrap().directory, root.join("deep"));
+}
+
+#[test]
+fn a_folder_s_service_may_be_anywhere_that_is_usual() {
+    let of = |files: &[(&str, &str)]| {
+        let (_home, root) = project(files);
+        Target::find(".", &root).map(|target| target.entry.to_string()).map_err(|error| error.to_string())
+    };
+    let web = "from flask import Flask\nweb = Flask(__name__)\n";
+    assert_eq!(of(&[("src/shopx/__init__.py", ""), ("src/shopx/main.py", FLASK)]), Ok("shopx.main:app".to_owned()));
+    assert_eq!(of(&[("src/main.py", FLASK)]), Ok("main:app".to_owned()));
+    assert_eq!(of(&[("shopz/__init__.py", FLASK)]), Ok("shopz:app".to_owned()));
+    assert_eq!(of(&[("__init__.py", FLASK)]), Ok("shop:app".to_owned()));
+    // It only hands on what is the other's.
+    let both = [("shopz/__init__.py", "from .app import app\n"), ("shopz/app.py", FLASK)];
+    assert_eq!(of(&both), Ok("shopz.app:app".to_owned()));
+    assert_eq!(of(&[("server.py", web), ("util.py", "x = 1\n"), ("test_web.py", web)]), Ok("server:web".to_owned()));
+    assert!(of(&[("server.py", web), ("other.py", web)]).unwrap_err().contains("several services"));
+    let factory = "def create_app():\n    return 1\n";
+    for file in ["app.py", "inv/__init__.py", "src/inv/__init__.py"] {
+        let told = of(&[(file, factory)]).unwrap_err();
+        assert!(
+            told.contains(&format!("/{file} defines create_app(), and nothing here calls it\nadd a line")),
+            "{told}"
+        );
+    }
+    let (_home, root) =
+        project(&[("src/manage.py", "'DJANGO_SETTINGS_MODULE', 'config.settings'"), ("src/config/wsgi.py", "")]);
+    std::fs::write(root.join("requirements.txt"), "django\n").unwrap();
+    let django = Target::find(".", &root).unwrap();
+    assert_eq!((django.directory, django.within, django.name.as_str()), (root, "src".into(), "shop"));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_as_that() {
+    use std::os::unix::fs::PermissionsExt;
+    // Nothing is closed to root.
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (_home, root) = project(&[("app.py", FLASK), ("closed/app.py", FLASK)]);
+    let close = |path: &str| std::fs::set_permissions(root.join(path), std::fs::Permissions::from_mode(0)).unwrap();
+    close("app.py");
+    close("closed");
+    for target in [".", "app.py", "closed", "closed/app.py:app"] {
+        assert!(refused(&root, target).to_lowercase().contains("permission denied"), "{target}");
+    }
+    std::fs::set_permissions(root.join("closed"), std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
 fn django_is_asked_by_its_own_files() {
     const MANAGE: &str = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')\n";
     const URLS: &str = "urlpatterns = [\n    path('admin/', admin.site.urls),\n    path('healthz/', ok),\n]\n";
@@ -185,7 +258,9 @@ fn plan() -> Plan {
             directory: "/srv/shop".into(),
             entry: "app:app".parse().unwrap(),
             name: "shop".to_owned(),
+            within: PathBuf::new(),
             health: Some("/healthz".to_owned()),
+            has_no_root: false,
         },
         address: address("127.0.0.1:8443"),
         tls: Some(Tls { chain: "/state/tls/localhost.pem".into(), key: "/state/tls/localhost.key".into(), own: true }),
@@ -193,8 +268,11 @@ fn plan() -> Plan {
         workers: None,
         threads: None,
         server: None,
+        packages: None,
+        env: Vec::new(),
         env_file: None,
         user: None,
+        state: "/state".into(),
     }
 }
 
@@ -202,18 +280,26 @@ fn plan() -> Plan {
 #[test]
 fn texts_are_as_recorded() {
     let everything = Plan {
-        asked: "shop".to_owned(),
-        target: Target { health: None, directory: "/srv/a \"shop\"${x}".into(), ..plan().target },
+        asked: "shop --threads 4".to_owned(),
+        target: Target { health: None, directory: "/srv/a \"shop\"${x}".into(), within: "src".into(), ..plan().target },
         address: "0.0.0.0:443".parse().unwrap(),
         tls: Some(Tls { chain: "/srv/a \"shop\"${x}/chain.pem".into(), key: "/etc/${x}.key".into(), own: false }),
         workers: Some(Workers { min: 2, max: 8 }),
         threads: Some(4),
         server: Some(AppServer::Gunicorn),
         env_file: Some("/srv/a \"shop\"${x}/.env".into()),
+        packages: Some(PackagesFrom::Requirements("/srv/a \"shop\"${x}/requirements/prod.txt".into())),
+        env: vec![("MODE".to_owned(), "a \"b\" ${c}".to_owned())],
         user: Some("shop".to_owned()),
         ..plan()
     };
-    let plain = Plan { tls: None, address: "127.0.0.1:8080".parse().unwrap(), ..plan() };
+    let plain = Plan {
+        tls: None,
+        address: "127.0.0.1:8080".parse().unwrap(),
+        packages: Some(PackagesFrom::Interpreter("/srv/shop/.venv/bin/python".into())),
+        user: Some("61234".to_owned()),
+        ..plan()
+    };
     for (name, plan) in [("default", plan()), ("everything", everything), ("plain", plain)] {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve").join(name).with_extension("toml");
         let text = plan.text();
@@ -233,6 +319,10 @@ fn texts_are_as_recorded() {
         assert_eq!(app.directory.value.join("x"), plan.target.directory.join("./x"), "{name}");
         assert_eq!(app.entry, plan.target.entry);
         assert_eq!(app.threads.get(), plan.threads.unwrap_or(1));
+        for (name, value) in &plan.env {
+            assert_eq!(app.env[name].expose(), value);
+        }
+        assert_eq!(app.env.contains_key("PYTHONPATH"), !plan.target.within.as_os_str().is_empty());
         assert_eq!(app.user.as_ref().map(|user| user.value.clone()), plan.user);
         let listener = settings.listeners.values().next().unwrap();
         assert_eq!(listener.addresses[0].value, ListenAddress::Socket(plan.address));
@@ -254,6 +344,43 @@ fn the_greeting_says_where_and_how() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let plain = Plan { tls: None, user: Some("nobody".to_owned()), ..plan() };
-    assert!(greeting(&plain, 1, true).contains("on http://127.0.0.1:8443, 1 worker, as the user nobody\n"));
+    let plain = Plan { tls: None, user: Some("shop".to_owned()), ..plan() };
+    let text = greeting(&plain, 1, true);
+    assert!(text.contains("on http://127.0.0.1:8443, 1 worker, as the user shop\n"), "{text}");
+    assert!(text.contains("curl http://localhost:8443/\n"), "{text}");
+    // One that answers.
+    let without = Plan { target: Target { has_no_root: true, ..plan().target }, asked: String::new(), ..plan() };
+    let text = greeting(&without, 1, true);
+    assert!(text.contains("https://localhost:8443/healthz\n"), "{text}");
+    assert!(text.contains("passerelle serve --print-config >"), "{text}");
+}
+
+#[test]
+fn the_greeting_says_what_may_surprise() {
+    let (_home, root) = project(&[("app.py", FLASK)]);
+    let plan = Plan {
+        target: Target { directory: root.clone(), ..plan().target },
+        user: Some("61234".to_owned()),
+        asked: "'my app.py:app'".to_owned(),
+        ..plan()
+    };
+    let text = || greeting(&plan, 1, false).replace(&root.display().to_string(), "ROOT");
+    assert!(text().contains("as user 61234, which nothing else runs as\n"), "{}", text());
+    assert!(text().contains("serve 'my app.py:app' --print-config >ROOT/passerelle.toml\n"), "{}", text());
+    assert!(!text().contains("Not "), "{}", text());
+    for file in ["passerelle.toml", ".env", "db.sqlite3", "instance/shop.db", "venv/x.db", "venv/pyvenv.cfg"] {
+        std::fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+        std::fs::write(root.join(file), "").unwrap();
+    }
+    let text = text();
+    for part in [
+        "Not read         ROOT/passerelle.toml: it is there, and `passerelle run` reads it\n",
+        "serve 'my app.py:app' --print-config\n",
+        "Not read         ROOT/.env, unless the service does: --env-file ROOT/.env makes variables of it\n",
+        "Not kept         db.sqlite3, instance/shop.db: each release",
+        "install -m 600 -o 61234 -g 61234 ROOT/db.sqlite3 /state/apps/shop/home/\n",
+        "os.path.expanduser(\"~/db.sqlite3\")",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }

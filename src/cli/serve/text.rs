@@ -10,7 +10,7 @@ use crate::config::settings::AppServer;
 /// Everything that was asked for or found.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
-    /// As it stood on the command line.
+    /// What stood on the command line, without what does not belong to what is kept.
     pub(super) asked: String,
     pub(super) target: Target,
     pub(super) address: SocketAddr,
@@ -20,8 +20,19 @@ pub(super) struct Plan {
     pub(super) workers: Option<super::Workers>,
     pub(super) threads: Option<u32>,
     pub(super) server: Option<AppServer>,
+    pub(super) packages: Option<PackagesFrom>,
+    pub(super) env: Vec<(String, String)>,
     pub(super) env_file: Option<PathBuf>,
     pub(super) user: Option<String>,
+    /// Where the gateway keeps what outlives it.
+    pub(super) state: PathBuf,
+}
+
+/// Where packages are from, if that is not found.
+#[derive(Clone, Debug)]
+pub(super) enum PackagesFrom {
+    Requirements(PathBuf),
+    Interpreter(PathBuf),
 }
 
 #[derive(Clone, Debug)]
@@ -36,12 +47,18 @@ pub(super) struct Tls {
 const COLUMN: usize = 39;
 
 impl Plan {
+    /// Where the service is.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
+    }
+
     /// As the file `passerelle.toml` in the app's directory.
     pub(super) fn text(&self) -> String {
         let Plan { asked, target, tls, .. } = self;
         let (name, directory) = (&target.name, &target.directory);
         let mut text = Text(String::new());
-        text.comment(&format!("What `passerelle serve {asked}` amounts to. Kept as passerelle.toml in"));
+        let serve = if asked.is_empty() { String::new() } else { format!(" {asked}") };
+        text.comment(&format!("What `passerelle serve{serve}` amounts to. Kept as passerelle.toml in"));
         text.comment(&format!("{}, `passerelle run` there serves it, beginning with what served", directory.display()));
         text.comment(&format!("last; `passerelle release {name}` puts newer code in place."));
 
@@ -75,11 +92,24 @@ impl Plan {
         if let Some(threads) = self.threads {
             text.key("threads", &threads.to_string(), "requests that each worker runs at once");
         }
+        match &self.packages {
+            Some(PackagesFrom::Requirements(file)) => text.key("requirements", &self.path(file), ""),
+            Some(PackagesFrom::Interpreter(file)) => {
+                text.key("python", &self.path(file), "nothing is installed for it")
+            }
+            None => {}
+        }
+        if let Some(variables) = self.variables() {
+            text.key("env", &variables, "");
+        }
         if let Some(file) = &self.env_file {
             text.key("env_file", &self.path(file), "");
         }
         if let Some(user) = &self.user {
-            text.key("user", &quoted(user), "whom the processes run as");
+            let is_number = user.bytes().all(|byte| byte.is_ascii_digit());
+            let whom =
+                if is_number { "one without a name, which nothing else runs as" } else { "whom the processes run as" };
+            text.key("user", &quoted(user), whom);
         }
         if let Some(path) = &target.health {
             text.section(&format!("app.{name}.health"));
@@ -91,6 +121,20 @@ impl Plan {
         text.key("auth", "\"public\"", "everybody; [auth.NAME] and its name here ask who calls");
         text.key("upstream", &quoted(name), "");
         text.0
+    }
+
+    /// Those that were asked for, and the way to modules that do not lie at the top.
+    fn variables(&self) -> Option<String> {
+        const PATH: &str = "PYTHONPATH";
+        let mut all = self.env.clone();
+        let within = self.target.within.to_string_lossy();
+        if !within.is_empty() && !all.iter().any(|(name, _)| name == PATH) {
+            all.insert(0, (PATH.to_owned(), within.into_owned()));
+        }
+        let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let key = |name: &str| if is_plain(name) { name.to_owned() } else { quoted(name) };
+        let all: Vec<String> = all.iter().map(|(name, value)| format!("{} = {}", key(name), quoted(value))).collect();
+        (!all.is_empty()).then(|| format!("{{ {} }}", all.join(", ")))
     }
 
     /// A path, relative where it lies beneath the directory that the file is in.

@@ -3,6 +3,7 @@
 //! seen by looking.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -68,10 +69,12 @@ pub(super) async fn run(control: &Control, plan: &Plan) -> Exit {
             Ok(pending) => pending.outcome.await.unwrap_or_else(|_| Err("the gateway is about to end".to_owned())),
             Err(why) => Err(why),
         };
-        print_error(&match outcome {
-            Ok(done) => format!("passerelle: {done}\n"),
-            Err(why) => format!("passerelle: not put in place: {why}\n"),
-        });
+        match outcome {
+            // Where the log is seen in the same place it has said so.
+            Ok(_) if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() => {}
+            Ok(done) => print_error(&format!("passerelle: {done}\n")),
+            Err(why) => print_error(&format!("passerelle: not put in place: {why}\n")),
+        }
     }
     Exit::Failed
 }

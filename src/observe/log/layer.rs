@@ -10,7 +10,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::writer::Queue;
-use super::{Live, format};
+use super::{APPS, Live, format};
 use crate::observe::access;
 
 /// A buffer that grew past this for one long line is not kept.
@@ -42,6 +42,9 @@ impl LogLayer {
         }
         if metadata.target() == access::TARGET {
             return self.live.access();
+        }
+        if metadata.target() == APPS && self.live.hushed() {
+            return false;
         }
         let ours = metadata.target().split("::").next() == Some(env!("CARGO_CRATE_NAME"));
         let most = if ours { self.live.level() } else { self.libraries() };

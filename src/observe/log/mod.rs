@@ -25,6 +25,9 @@ use self::writer::{Queue, Writer};
 use super::metrics::Metrics;
 use crate::config::settings::{LogFormat, LogLevel, LogOutput, LogSettings};
 
+/// What apps write themselves is logged under this target.
+pub const APPS: &str = "passerelle::app::output";
+
 /// Installs the log for the whole process.
 ///
 /// # Errors
@@ -106,6 +109,12 @@ impl Log {
         self.queue.reopen();
     }
 
+    /// Whether what apps write themselves is left out. What went wrong is told by others.
+    pub fn hush(&self, hushed: bool) {
+        self.live.hushed.store(hushed, Ordering::Relaxed);
+        tracing::callsite::rebuild_interest_cache();
+    }
+
     /// Puts the `[log]` of a new configuration in force.
     ///
     /// # Errors
@@ -125,6 +134,7 @@ struct Live {
     level: AtomicU8,
     access: AtomicBool,
     text: AtomicBool,
+    hushed: AtomicBool,
 }
 
 impl Live {
@@ -139,6 +149,10 @@ impl Live {
         self.level.store(level, Ordering::Relaxed);
         self.access.store(settings.access, Ordering::Relaxed);
         self.text.store(format == LogFormat::Text, Ordering::Relaxed);
+    }
+
+    fn hushed(&self) -> bool {
+        self.hushed.load(Ordering::Relaxed)
     }
 
     fn level(&self) -> Level {
