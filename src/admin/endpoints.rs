@@ -120,6 +120,7 @@ impl Endpoints {
     /// Serves what was prepared, and gives up what is no longer wanted.
     pub fn commit(&mut self, prepared: Prepared) {
         let Prepared { wanted, bound } = prepared;
+        self.held = Arc::default();
         self.serving.retain(|endpoint, _| wanted.contains(endpoint));
         for (endpoint, socket) in bound {
             let shared = Arc::clone(&self.shared);

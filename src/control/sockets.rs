@@ -117,6 +117,8 @@ impl Sockets {
             }
             self.held.insert(key, bound.address);
         }
+        // The workers have them, and close them when nobody is to connect any more.
+        self.early = Arc::default();
         let mut listening = Listening::new();
         for (key, listener) in gateway.sockets() {
             if let Some(address) = self.held.get(key) {

@@ -109,6 +109,9 @@ fn what_cannot_be_served_is_said() {
         (&["serve", "util.py:app", "--address", "here"], "write HOST:PORT"),
         (&["serve", "util.py:app", "--workers", "none"], "write a number, or two: 4, 2-8"),
         (&["serve", "util.py:app", "--server", "apache"], "gunicorn"),
+        (&["serve", "util.py:app", "--env", "MODE"], "write NAME=VALUE"),
+        (&["serve", "util.py:app", "--health", "nowhere"], "passerelle: --health: "),
+        (&["serve", "util.py:app", "--env-file", "none.env"], "passerelle: --env-file: "),
     ] {
         let output = project.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -171,4 +174,49 @@ fn a_service_that_does_not_start_is_told_whole() {
     let told = process.output().text();
     assert!(told.contains("shop does not start: "), "{told}");
     assert!(told.contains("ModuleNotFoundError: No module named 'none_such'"), "{told}");
+}
+
+#[test]
+fn what_serves_is_left_alone_by_those_who_would_too() {
+    // The first start fails: what is said once it serves is said then.
+    let project =
+        Project::new(&[("app.py", "import none_such\n"), ("requirements.txt", ""), ("pyproject.toml", "[tool.x]\n")]);
+    let mut process = project.serve(&["app.py:app", "--watch", "--env", "MODE=a b", "--health", "/healthz"]);
+    process.output().find("it waits for a change", |line| line.contains("waiting for a change").then_some(()));
+    project.put("app.py", &format!("import os\n{}", APP.replace("b'VERSION\\n'", "os.environ['MODE'].encode()")));
+    let (line, certificate) = curl_line(&process);
+    assert_eq!(curl(&line), "a b");
+    let greeting = process.output().text();
+    assert!(greeting.contains("--health /healthz --print-config >"), "{greeting}");
+    assert!(greeting.contains("'MODE=a b'") && !greeting.contains("--watch --env"), "{greeting}");
+    assert!(!greeting.contains("Booting worker"), "{greeting}");
+    if rustix::process::geteuid().is_root() {
+        assert!(greeting.contains("which nothing else runs as"), "{greeting}");
+    }
+
+    let key = certificate.with_extension("key");
+    let both = || (std::fs::read(&key).unwrap(), std::fs::read(&certificate).unwrap());
+    let before = both();
+    let url = line.rsplit(' ').next().unwrap().trim_end_matches('/').replace("localhost", "127.0.0.1");
+    let again = project.run(&["serve", "--address", "0.0.0.0:0"]);
+    assert_eq!(again.status.code(), Some(1));
+    let told = text(&again.stderr);
+    assert!(told.contains(&format!("is served already, on {url}, by process {}\n", process.id())), "{told}");
+    let printed = project.run(&["serve", "app.py:app", "--address", "0.0.0.0:9443", "--print-config"]);
+    assert!(printed.status.success());
+    assert_eq!(both(), before);
+    // Nor is a port that is taken: of another folder, nothing is made either.
+    let other = project.directory().with_file_name("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("app.py"), APP).unwrap();
+    let address = url.trim_start_matches("https://");
+    let taken = project.run(&["serve", other.join("app.py").to_str().unwrap(), "--address", address]);
+    assert_eq!(taken.status.code(), Some(1));
+    assert!(text(&taken.stderr).contains("another process holds this address"), "{}", text(&taken.stderr));
+    assert_eq!(curl(&line), "a b");
+
+    // The terminal is closed.
+    process.signal(Signal::HUP);
+    assert_eq!(process.wait().code(), Some(0), "{}", process.output().text());
+    assert!(left_over(&project.directory()).is_empty());
 }

@@ -291,7 +291,7 @@ impl Build<'_> {
         let Making { source, hashed, python, note, .. } = self.making;
         let found = self.survey(directory, Note::Nothing).await.ok();
         if let Some(made) = found.and_then(|survey| survey.made) {
-            self.progress.step(format!("the environment of {} is there already", source.shown()));
+            self.progress.step(format!("the environment{} is there already", source.of()));
             return Ok((made, false));
         }
         remove(directory).await?;
@@ -303,9 +303,12 @@ impl Build<'_> {
             Python::Here(interpreter) => interpreter.version.to_string(),
             Python::Fetched(request) => request.clone(),
         };
-        let (shown, by) = (source.shown(), installer.shown());
-        self.progress.step(format!("making an environment of {shown} with Python {version} and {by}"));
+        let (of, by) = (source.of(), installer.shown());
+        self.progress.step(format!("making an environment{of} with Python {version} and {by}"));
         installer.make(python).await?;
+        if !source.is_nothing() {
+            self.progress.step(format!("installing {}", source.shown()));
+        }
         installer.install(source, *hashed).await?;
         self.survey(directory, Note::Made(Made::Packages)).await?;
         Ok((Made::Packages, true))

@@ -150,6 +150,25 @@ impl Source {
         }
     }
 
+    /// What makes an environment what it is, behind that word.
+    pub(super) fn of(&self) -> String {
+        match self {
+            Source::Nothing { .. } => String::new(),
+            Source::Requirements { .. } | Source::Project { .. } | Source::Lock { .. } => {
+                format!(" of {}", self.shown())
+            }
+        }
+    }
+
+    /// Whether there is anything to install.
+    pub(super) fn is_nothing(&self) -> bool {
+        match self {
+            Source::Nothing { .. } => true,
+            Source::Project { dependencies, .. } => dependencies.is_empty(),
+            Source::Requirements { .. } | Source::Lock { .. } => false,
+        }
+    }
+
     /// Where its installer runs.
     pub(super) fn directory(&self) -> &Path {
         match self {

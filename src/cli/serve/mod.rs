@@ -146,6 +146,12 @@ pub(super) fn serve(serve: &ServeArguments) -> Exit {
         Err(why) => return wrong(why, Exit::Wrong),
     };
     if serve.print_config {
+        // What is printed is ready to be kept. The certificate of one that serves is left alone.
+        if let Ok(_folder) = hold::Folder::take(&plan.target.directory, &plan.state)
+            && let Err(why) = serve.ensure_certificate(&plan)
+        {
+            return wrong(why, Exit::Failed);
+        }
         let printed = std::io::stdout().lock().write_all(plan.text().as_bytes());
         return if printed.is_ok() { Exit::Fine } else { Exit::Failed };
     }
@@ -250,11 +256,17 @@ impl ServeArguments {
                 plan.admin
             ));
         }
+        self.ensure_certificate(plan)?;
+        folder.is_at(&plan.url());
+        Ok(Held { sockets: vec![service, admin], _folder: folder })
+    }
+
+    /// Where the folder is taken.
+    fn ensure_certificate(&self, plan: &Plan) -> Result<(), String> {
         if plan.tls.as_ref().is_some_and(|tls| tls.own) {
             certificate::ensure(&plan.state.join(OWN_TLS), &self.names(), SystemTime::now())?;
         }
-        folder.is_at(&plan.url());
-        Ok(Held { sockets: vec![service, admin], _folder: folder })
+        Ok(())
     }
 
     /// What the service is called, beyond what every machine calls itself.

@@ -158,7 +158,7 @@ fn what_cannot_be_read_is_told_as_that() {
         return;
     }
     let (_home, root) = project(&[("app.py", FLASK), ("closed/app.py", FLASK)]);
-    let close = |path: &str| std::fs::set_permissions(root.join(path), std::fs::Permissions::from_mode(0)).unwrap();
+    let close = |path: &str| std::fs::set_permissions(root.join(path), std::fs::Permissions::from_mode(0o0)).unwrap();
     close("app.py");
     close("closed");
     for target in [".", "app.py", "closed", "closed/app.py:app"] {
