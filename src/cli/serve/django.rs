@@ -37,10 +37,10 @@ pub(super) fn find(folder: &Path) -> Result<Target, NoTarget> {
         project => project.into(),
     };
     let urls = quoted_after(&settings_text, "ROOT_URLCONF").map(|module| file_of(folder, module));
-    let has_no_root = urls.as_ref().is_some_and(|urls| sources::django_has_no_root(urls));
+    let but_root = urls.as_ref().and_then(|urls| sources::django_path_but_root(urls));
     let health = urls.and_then(|urls| sources::django_health_path(&urls));
     let (directory, within) = (folder.to_owned(), PathBuf::new());
-    Ok(Target { directory, within, entry, name: plain(&name), health, has_no_root })
+    Ok(Target { directory, within, entry, name: plain(&name), health, but_root })
 }
 
 /// `project.wsgi.application` is `project.wsgi:application` to servers.

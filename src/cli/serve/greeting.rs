@@ -22,7 +22,7 @@ pub(super) fn greeting(plan: &Plan, workers: u32, watch: bool) -> String {
         _ => address.to_string(),
     };
     // One that answers.
-    let path = target.health.as_deref().filter(|_| target.has_no_root).unwrap_or("/");
+    let path = target.but_root.as_ref().map_or("/", |path| target.health.as_ref().unwrap_or(path));
     match tls {
         Some(Tls { chain, own: true, .. }) => {
             let chain = quoted(&chain.to_string_lossy());

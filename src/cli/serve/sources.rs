@@ -160,11 +160,17 @@ pub(super) fn health_path(directory: &Path, file: &Path, callable: &str) -> Opti
         .map(|path| (*path).to_owned())
 }
 
-/// Whether the service declares paths, and `/` is none of them.
-pub(super) fn has_no_root(directory: &Path, file: &Path, callable: &str) -> bool {
+/// A path that the service is likely to answer, where its sources show some and `/` is none of them.
+pub(super) fn path_but_root(directory: &Path, file: &Path, callable: &str) -> Option<String> {
     let texts = texts(directory, file);
-    let mut declared = texts.iter().flat_map(|text| declared(text, callable)).peekable();
-    declared.peek().is_some() && declared.all(|path| path != "/")
+    but_root(texts.iter().flat_map(|text| declared(text, callable)))
+}
+
+/// The first without placeholders, if none is `/`.
+fn but_root<'p>(paths: impl Iterator<Item = &'p str> + Clone) -> Option<String> {
+    let is_root = paths.clone().any(|path| path == "/");
+    let mut whole = paths.filter(|path| !path.contains(['<', '{', '(', '*', '^', ':']));
+    whole.next().filter(|_| !is_root).map(str::to_owned)
 }
 
 fn texts(directory: &Path, file: &Path) -> Vec<String> {
@@ -222,11 +228,15 @@ pub(super) fn django_health_path(urls: &Path) -> Option<String> {
     HEALTH.iter().find_map(|path| declared.iter().find(|found| found.trim_end_matches('/') == *path)).cloned()
 }
 
-/// Whether they have none for `/`.
-pub(super) fn django_has_no_root(urls: &Path) -> bool {
-    let text = read(urls).unwrap_or_default();
-    let mut lines = text.lines().map(str::trim_start).filter(|line| line.starts_with("path(")).peekable();
-    lines.peek().is_some() && lines.all(|line| strings(line).next().is_none_or(|path| !path.is_empty()))
+/// As [`path_but_root`].
+pub(super) fn django_path_but_root(urls: &Path) -> Option<String> {
+    let text = read(urls)?;
+    let lines = text.lines().map(str::trim_start).filter(|line| line.starts_with("path("));
+    let firsts = lines.filter_map(|line| strings(line).next().map(|path| (line, format!("/{path}"))));
+    let all: Vec<(&str, String)> = firsts.collect();
+    // What is behind an included prefix is said elsewhere; the prefix alone answers nothing, as a rule.
+    let whole = all.iter().filter(|(line, path)| path == "/" || !line.contains("include("));
+    but_root(whole.map(|(_, path)| path.as_str()))
 }
 
 /// What stands in quotes.

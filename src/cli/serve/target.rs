@@ -23,8 +23,8 @@ pub(super) struct Target {
     pub(super) name: String,
     /// A path that says whether the service is well, where the sources show one.
     pub(super) health: Option<String>,
-    /// The sources show paths, and `/` is none of them.
-    pub(super) has_no_root: bool,
+    /// A path that answers, where the sources show some and `/` is none of them.
+    pub(super) but_root: Option<String>,
 }
 
 /// Why nothing can be served: what is wrong, and what to write instead.
@@ -140,6 +140,9 @@ fn split(target: &str) -> (&str, Option<&str>) {
 
 fn absent(target: &str, place: &str, directory: &Path, is_path: bool) -> NoTarget {
     let help = "write FILE.py:CALLABLE, MODULE:CALLABLE, or a folder: passerelle serve shop/app.py:app";
+    if Path::new(place).is_absolute() {
+        return NoTarget::new(format!("there is no {place}"), help);
+    }
     if is_path {
         return NoTarget::new(format!("there is no {place} in {}", directory.display()), help);
     }
@@ -191,8 +194,8 @@ fn of_file(directory: &Path, module: String, file: &Path, callable: Option<&str>
         })?;
     let name = name_of(directory, &module);
     let health = sources::health_path(directory, file, &attribute);
-    let has_no_root = sources::has_no_root(directory, file, &attribute);
-    Ok(Target { directory: directory.to_owned(), within: PathBuf::new(), entry, name, health, has_no_root })
+    let but_root = sources::path_but_root(directory, file, &attribute);
+    Ok(Target { directory: directory.to_owned(), within: PathBuf::new(), entry, name, health, but_root })
 }
 
 /// The folder's name, or the module's where that says more: `app` in `/srv/orders` is `orders`, `billing.wsgi` `billing`.
@@ -256,9 +259,11 @@ fn of_folder(folder: &Path) -> Result<Target, NoTarget> {
             found = services(&files(folder));
         }
     }
-    for folder in &with_src {
+    let lone: [fn(&Path) -> Vec<PathBuf>; 2] =
+        [lone_modules, |folder| packages(folder).iter().flat_map(|package| lone_modules(package)).collect()];
+    for (folder, files) in with_src.iter().flat_map(|folder| lone.map(|files| (folder, files))) {
         if found.is_empty() {
-            let modules = lone_modules(folder).into_iter();
+            let modules = files(folder).into_iter();
             found = modules.filter_map(|file| sources::one_made(&file).map(|name| (file, name))).collect();
         }
     }

@@ -134,6 +134,7 @@ fn a_folder_s_service_may_be_anywhere_that_is_usual() {
     let both = [("shopz/__init__.py", "from .app import app\n"), ("shopz/app.py", FLASK)];
     assert_eq!(of(&both), Ok("shopz.app:app".to_owned()));
     assert_eq!(of(&[("server.py", web), ("util.py", "x = 1\n"), ("test_web.py", web)]), Ok("server:web".to_owned()));
+    assert_eq!(of(&[("src/shopx/__init__.py", ""), ("src/shopx/web.py", web)]), Ok("shopx.web:web".to_owned()));
     assert!(of(&[("server.py", web), ("other.py", web)]).unwrap_err().contains("several services"));
     let factory = "def create_app():\n    return 1\n";
     for file in ["app.py", "inv/__init__.py", "src/inv/__init__.py"] {
@@ -235,6 +236,26 @@ fn a_health_path_is_one_of_the_service_itself() {
 }
 
 #[test]
+fn a_path_is_shown_that_answers() {
+    let of = |files: &[(&str, &str)], target: &str| {
+        let (_home, root) = project(files);
+        Target::find(target, &root).unwrap().but_root
+    };
+    let flask = |paths: &str| of(&[("app.py", paths)], "app.py:app");
+    assert_eq!(flask("@app.get('/orders/<int:id>')\n@app.get('/orders')\n").as_deref(), Some("/orders"));
+    assert_eq!(flask("@app.get('/orders')\n@app.get('/')\n"), None);
+    assert_eq!(flask("x = 1\n"), None);
+    let django = |urls: &str| {
+        let settings = "ROOT_URLCONF = 'mysite.urls'\nWSGI_APPLICATION = 'mysite.wsgi.application'\n";
+        let manage = "'DJANGO_SETTINGS_MODULE', 'mysite.settings'";
+        of(&[("manage.py", manage), ("mysite/settings.py", settings), ("mysite/urls.py", urls)], ".")
+    };
+    let (admin, api) = ("path('admin/', admin.site.urls),\n", "path('api/', include('api.urls')),\n");
+    assert_eq!(django(&format!("{api}{admin}")).as_deref(), Some("/admin/"));
+    assert_eq!(django(&format!("{admin}path('', include('shop.urls')),\n")), None);
+}
+
+#[test]
 fn workers_are_a_number_or_two() {
     assert_eq!("4".parse::<Workers>().unwrap().to_string(), "4");
     assert_eq!("2-8".parse::<Workers>().unwrap().to_string(), "{ min = 2, max = 8 }");
@@ -260,7 +281,7 @@ fn plan() -> Plan {
             name: "shop".to_owned(),
             within: PathBuf::new(),
             health: Some("/healthz".to_owned()),
-            has_no_root: false,
+            but_root: None,
         },
         address: address("127.0.0.1:8443"),
         tls: Some(Tls { chain: "/state/tls/localhost.pem".into(), key: "/state/tls/localhost.key".into(), own: true }),
@@ -349,7 +370,11 @@ fn the_greeting_says_where_and_how() {
     assert!(text.contains("on http://127.0.0.1:8443, 1 worker, as the user shop\n"), "{text}");
     assert!(text.contains("curl http://localhost:8443/\n"), "{text}");
     // One that answers.
-    let without = Plan { target: Target { has_no_root: true, ..plan().target }, asked: String::new(), ..plan() };
+    let without = Plan {
+        target: Target { but_root: Some("/orders".to_owned()), ..plan().target },
+        asked: String::new(),
+        ..plan()
+    };
     let text = greeting(&without, 1, true);
     assert!(text.contains("https://localhost:8443/healthz\n"), "{text}");
     assert!(text.contains("passerelle serve --print-config >"), "{text}");
