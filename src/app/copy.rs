@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, open, openat, readlinkat, statat};
 use rustix::io::Errno;
@@ -50,6 +50,7 @@ const ENVIRONMENT: &str = "pyvenv.cfg";
 /// What is copied still.
 struct Copying<'a> {
     account: &'a Account,
+    root: &'a Path,
     /// Device and inode of where the gateway keeps releases: not to be copied into itself.
     state: Option<(u64, u64)>,
     /// Whose files alone are copied; `None`: everybody's.
@@ -82,7 +83,7 @@ pub(super) fn copy(from: &Path, to: &Path, state: &Path, account: &Account, orig
         Origin::Operator => (None, OFlags::empty()),
         Origin::App { uid } => (uid, OFlags::NOFOLLOW),
     };
-    let mut copying = Copying { account, state, owner, files: 0, bytes: 0 };
+    let mut copying = Copying { account, root: from, state, owner, files: 0, bytes: 0 };
     let opened = open(from, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | last, Mode::empty());
     let opened = opened.map_err(|error| named(from, &error.into()))?;
     copying.directory(&opened, from, to)?;
@@ -128,7 +129,11 @@ impl Copying<'_> {
             FileType::Symlink => {
                 self.count(0)?;
                 let target = readlinkat(above, name, Vec::new()).map_err(|error| told(error.into()))?;
-                symlink(OsStr::from_bytes(target.to_bytes()), to).map_err(told)?;
+                let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+                // What leads out of the code leads to the same place from the copy, which is elsewhere.
+                let leads_out = self.owner.is_none() && leads_out(from, target, self.root);
+                let kept = from.parent().filter(|_| leads_out).map(|parent| parent.join(target));
+                symlink(kept.as_deref().unwrap_or(target), to).map_err(told)?;
                 self.account.own(to).map_err(told)
             }
             FileType::RegularFile if is_among(name, &FILES_LEFT_BEHIND) => Ok(()),
@@ -189,6 +194,24 @@ fn is_among(name: &OsStr, names: &[&str]) -> bool {
     name.to_str().is_some_and(|name| names.contains(&name))
 }
 
+/// Whether a relative link at `link` leads to somewhere that is not beneath `root`.
+fn leads_out(link: &Path, target: &Path, root: &Path) -> bool {
+    let Some(within) = link.parent().and_then(|parent| parent.strip_prefix(root).ok()) else { return false };
+    let mut depth = within.components().count();
+    for component in target.components() {
+        match component {
+            Component::RootDir | Component::Prefix(_) => return false,
+            Component::CurDir => {}
+            Component::Normal(_) => depth = depth.saturating_add(1),
+            Component::ParentDir => match depth.checked_sub(1) {
+                Some(above) => depth = above,
+                None => return true,
+            },
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
@@ -211,6 +234,9 @@ mod tests {
         }
         fs::set_permissions(from.join("app.py"), fs::Permissions::from_mode(0o640)).unwrap();
         symlink("app.py", from.join("link.py")).unwrap();
+        symlink("../app.py", from.join("pkg/within.py")).unwrap();
+        fs::write(directory.path().join("shared"), "").unwrap();
+        symlink("../../shared", from.join("pkg/shared")).unwrap();
         let _socket = UnixListener::bind(from.join("socket")).unwrap();
         let to = directory.path().join("to");
         copy(&from, &to, &from.join("state"), &Account { ids: None }, Origin::Operator).unwrap();
@@ -225,6 +251,8 @@ mod tests {
         assert_eq!(new.permissions().mode() & 0o777, 0o640);
         assert_eq!(old.modified().unwrap(), new.modified().unwrap());
         assert_eq!(fs::read_link(to.join("link.py")).unwrap(), Path::new("app.py"));
+        assert_eq!(fs::read_link(to.join("pkg/within.py")).unwrap(), Path::new("../app.py"));
+        assert_eq!(fs::read_link(to.join("pkg/shared")).unwrap(), from.join("pkg/../../shared"));
     }
 
     #[test]
