@@ -102,7 +102,7 @@ fn no_debug_print_shows_a_secret() {
         redirect = { to = "https://example.com/${file:drawn/secret}" }
     "#;
     let loaded = load("debug.toml", text);
-    assert_eq!(loaded.problems, []);
+    assert!(loaded.problems.iter().all(|problem| problem.message.contains("every user of the machine can see")));
     let settings = loaded.settings().unwrap();
     let shown = format!("{loaded:?} {settings:?}");
     assert!(shown.contains("RespondSettings"));
@@ -111,7 +111,7 @@ fn no_debug_print_shows_a_secret() {
     let app = &settings.apps["billing"];
     assert_eq!(app.env["SHARED"].expose(), "hidden-of-env");
     assert_eq!(app.env["COUNT"].expose(), "12345678");
-    assert_eq!(app.secret_values(), ["hidden-password", "hidden-plain", "hidden quoted"]);
+    assert_eq!(app.secret_values(), ["hidden-password", "hidden-secret", "hidden quoted", "hidden-plain"]);
 }
 
 /// The key of RFC 7515 appendix A.3.

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::call_off::CallOff;
 use super::manager::{Ask, Beginning, Manager, Role, Shown};
 use super::progress::Progress;
 use super::report::{self, AppReport};
@@ -31,7 +32,7 @@ struct Handle {
     progress: Progress,
     shown: watch::Receiver<Shown>,
     /// Calls off a release that is under way.
-    call_off: Arc<Notify>,
+    call_off: CallOff,
 }
 
 /// Something that an app's manager was asked for, and is working on.
@@ -57,9 +58,12 @@ impl Apps {
     /// # Errors
     /// As for [`release`](Self::release).
     pub fn rollback(&self, app: &str) -> Result<Pending, String> {
+        let call_off = self.handle(app)?.call_off;
         // A release under way need not come to its end first.
-        self.handle(app)?.call_off.notify_waiters();
-        self.ask(app, |answer| Ask::Rollback { answer })
+        self.ask(app, |answer| {
+            call_off.ask();
+            Ask::Rollback { answer }
+        })
     }
 
     /// How all apps are, by name.
@@ -111,7 +115,8 @@ impl Apps {
         let handle = self.handle(app)?;
         let lines = handle.progress.follow();
         let (answer, outcome) = oneshot::channel();
-        handle.asks.try_send(ask(answer)).map_err(|_| format!("too many releases of {app} wait already"))?;
+        let room = handle.asks.try_reserve().map_err(|_| format!("too many releases of {app} wait already"))?;
+        room.send(ask(answer));
         Ok(Pending { lines, outcome })
     }
 

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, open, openat, readlinkat, statat};
 use rustix::io::Errno;
@@ -18,6 +19,9 @@ use super::place::named;
 /// More is not code, but data that lies in the wrong place.
 const MOST_FILES: u64 = 200_000;
 const MOST_BYTES: u64 = 4 << 30;
+
+/// So much of a file is copied before it is looked again whether it is to go on.
+const PIECE: u64 = 16 << 20;
 
 /// Directories that no service needs while it runs. Some hold the keys of whoever deploys: the copy would make a present
 /// of them to the app.
@@ -57,6 +61,7 @@ struct Copying<'a> {
     owner: Option<u32>,
     files: u64,
     bytes: u64,
+    stop: &'a AtomicBool,
 }
 
 /// Whose hand the code is in.
@@ -73,17 +78,24 @@ pub(super) enum Origin {
 }
 
 /// Copies `from` to `to`, which must not be there, and makes it `account`'s. `state`: where the gateway keeps releases.
-/// Everything is reached by way of descriptors, and no link is followed below `from`. Blocks.
+/// Everything is reached by way of descriptors, and no link is followed below `from`. Blocks, until `stop` is set.
 ///
 /// # Errors
-/// The system refuses, or it is too much.
-pub(super) fn copy(from: &Path, to: &Path, state: &Path, account: &Account, origin: Origin) -> io::Result<()> {
+/// The system refuses, it is too much, or it was stopped.
+pub(super) fn copy(
+    from: &Path,
+    to: &Path,
+    state: &Path,
+    account: &Account,
+    origin: Origin,
+    stop: &AtomicBool,
+) -> io::Result<()> {
     let state = fs::metadata(state).ok().map(|found| (found.dev(), found.ino()));
     let (owner, last) = match origin {
         Origin::Operator => (None, OFlags::empty()),
         Origin::App { uid } => (uid, OFlags::NOFOLLOW),
     };
-    let mut copying = Copying { account, root: from, state, owner, files: 0, bytes: 0 };
+    let mut copying = Copying { account, root: from, state, owner, files: 0, bytes: 0, stop };
     let opened = open(from, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | last, Mode::empty());
     let opened = opened.map_err(|error| named(from, &error.into()))?;
     copying.directory(&opened, from, to)?;
@@ -113,6 +125,7 @@ impl Copying<'_> {
     }
 
     fn entry(&mut self, above: &OwnedFd, name: &OsStr, from: &Path, to: &Path) -> io::Result<()> {
+        self.goes_on()?;
         let told = |error: io::Error| named(from, &error);
         let found = match statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
@@ -162,7 +175,13 @@ impl Copying<'_> {
         }
         self.count(found.len())?;
         let mut made = fs::File::create_new(to).map_err(told)?;
-        io::copy(&mut (&mut opened).take(found.len()), &mut made).map_err(told)?;
+        let mut left = found.len();
+        while left > 0 {
+            self.goes_on()?;
+            let copied = io::copy(&mut (&mut opened).take(left.min(PIECE)), &mut made).map_err(told)?;
+            // It has become shorter.
+            left = if copied == 0 { 0 } else { left.saturating_sub(copied) };
+        }
         // Python compares the times of modules with those of what it compiled of them.
         if let Ok(modified) = found.modified() {
             let _ = made.set_modified(modified);
@@ -176,6 +195,10 @@ impl Copying<'_> {
         let is_state = self.state == Some((found.st_dev, found.st_ino));
         let is_environment = statat(directory, ENVIRONMENT, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         Ok(is_state || is_environment || is_among(name, &LEFT_BEHIND))
+    }
+
+    fn goes_on(&self) -> io::Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(io::Error::other("it was called off")) } else { Ok(()) }
     }
 
     fn count(&mut self, bytes: u64) -> io::Result<()> {
@@ -218,6 +241,10 @@ mod tests {
 
     use super::super::shim::Ids;
     use super::*;
+
+    fn copy(from: &Path, to: &Path, state: &Path, account: &Account, origin: Origin) -> io::Result<()> {
+        super::copy(from, to, state, account, origin, &AtomicBool::new(false))
+    }
 
     #[test]
     fn code_comes_along_and_the_rest_stays() {
@@ -284,6 +311,18 @@ mod tests {
         assert!(
             copy(&linked, &again, Path::new("/nowhere"), &Account { ids: None }, Origin::App { uid: None }).is_err()
         );
+    }
+
+    #[test]
+    fn what_is_called_off_goes_no_further() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("app.py"), "").unwrap();
+        let account = Account { ids: None };
+        let stop = AtomicBool::new(true);
+        assert!(super::copy(&from, &to, Path::new("/nowhere"), &account, Origin::Operator, &stop).is_err());
+        assert!(!to.join("app.py").exists());
     }
 
     #[test]

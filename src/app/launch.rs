@@ -8,7 +8,7 @@ use super::environ::Environ;
 use super::environment::{Environment, Interface};
 use super::process::Limits;
 use super::shim::Plan;
-use crate::config::settings::{AppServer, Protocol, SlotSettings};
+use crate::config::settings::{AppServer, At, Protocol, SlotSettings};
 
 /// Names the app, the release and the place to every process, and the place to whoever sweeps what was left behind.
 pub(super) const APP: &str = "PASSERELLE_APP";
@@ -18,7 +18,10 @@ pub(super) const PLACE: &str = "PASSERELLE_PLACE";
 /// One release, ready to be started.
 #[derive(Debug)]
 pub(super) struct Launch {
+    /// As the release knows it: see [`Record::app`](super::kept::Record::app).
     pub(super) app: Arc<App>,
+    /// As the configuration had it when the release was started.
+    pub(super) configured: Arc<App>,
     pub(super) release: u64,
     /// Its own copy of the code.
     pub(super) code: PathBuf,
@@ -34,8 +37,8 @@ impl Launch {
     }
 
     /// What runs a command of `pre_release`. Its program is looked for in the environment first.
-    pub(super) fn hook(&self, words: &[String]) -> Plan {
-        let mut command = words.to_vec();
+    pub(super) fn hook(&self, words: &[At<String>]) -> Plan {
+        let mut command: Vec<String> = words.iter().map(|word| word.value.clone()).collect();
         if let Some(program) = command.first_mut()
             && !program.contains('/')
         {
@@ -53,15 +56,7 @@ impl Launch {
 
     /// `runtime`: a directory of the process's own; servers put there what else they listen at.
     pub(super) fn environ(&self, runtime: Option<&Path>) -> Environ {
-        let place = &self.app.place;
-        let mut environ = Environ::for_app(&self.app.settings, &place.home(), &self.environment.scripts);
-        environ.set(APP, &*self.app.name);
-        environ.set(RELEASE, self.release.to_string());
-        environ.set(PLACE, place.root());
-        if let Some(runtime) = runtime {
-            environ.set("XDG_RUNTIME_DIR", runtime);
-        }
-        environ
+        environ(&self.app, self.release, &self.environment.scripts, runtime)
     }
 
     /// What its workers speak.
@@ -88,6 +83,7 @@ impl Launch {
         let settings = &self.app.settings;
         let environment = &self.environment;
         let (entry, threads) = (settings.entry.to_string(), settings.threads.to_string());
+        let args: Vec<String> = settings.args.iter().map(|arg| arg.value.clone()).collect();
         let socket = socket.to_string_lossy();
         let mut command = Words(vec![environment.python.to_string_lossy().into_owned()]);
         match environment.server {
@@ -103,14 +99,14 @@ impl Launch {
                 if let Some(class) = environment.worker_class {
                     command.add(&["--worker-class", class.as_str()]);
                 }
-                command.add_all(&settings.args);
+                command.add_all(&args);
                 command.add(&[&entry]);
             }
             AppServer::Uvicorn => {
                 command.add(&["-m", "uvicorn", "--uds", &socket, "--workers", "1", "--no-access-log"]);
                 // Nobody but the gateway gets at the socket, which has no address that could be trusted.
                 command.add(&["--proxy-headers", "--forwarded-allow-ips", "*"]);
-                command.add_all(&settings.args);
+                command.add_all(&args);
                 command.add(&[&entry]);
             }
             AppServer::Granian => {
@@ -119,7 +115,7 @@ impl Launch {
                     Interface::Wsgi => command.add(&["--interface", "wsgi", "--blocking-threads", &threads]),
                     Interface::Asgi => command.add(&["--interface", "asgi"]),
                 }
-                command.add_all(&settings.args);
+                command.add_all(&args);
                 command.add(&[&entry]);
             }
             AppServer::Uwsgi => {
@@ -139,11 +135,24 @@ impl Launch {
                     command.add(&["--virtualenv", &root.to_string_lossy()]);
                 }
                 command.add(&["--pythonpath", &self.code.to_string_lossy(), "--wsgi", &entry]);
-                command.add_all(&settings.args);
+                command.add_all(&args);
             }
         }
         command.0
     }
+}
+
+/// The variables of whatever runs the app's code. `scripts`: where the environment has its commands; `runtime`: a directory
+/// of the process's own.
+pub(super) fn environ(app: &App, release: u64, scripts: &Path, runtime: Option<&Path>) -> Environ {
+    let mut environ = Environ::for_app(&app.settings, &app.place.home(), scripts);
+    environ.set(APP, &*app.name);
+    environ.set(RELEASE, release.to_string());
+    environ.set(PLACE, app.place.root());
+    if let Some(runtime) = runtime {
+        environ.set("XDG_RUNTIME_DIR", runtime);
+    }
+    environ
 }
 
 /// A command that is being put together.

@@ -2,11 +2,13 @@
 
 mod account;
 pub mod background;
+mod call_off;
 mod copy;
 mod environ;
 mod environment;
 mod failure;
 mod fleet;
+mod kept;
 mod launch;
 mod manager;
 mod output;
@@ -64,7 +66,7 @@ pub fn build(
 }
 
 /// One `[app.NAME]` of a snapshot. It is compiled only: what runs is with the task that follows it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct App {
     pub name: Arc<str>,
     pub settings: AppSettings,

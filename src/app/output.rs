@@ -34,7 +34,7 @@ impl LastLines {
     }
 }
 
-/// `line` as it may be shown: without what of the app's variables is secret.
+/// `line`, or several, as it may be shown: without what of the app's variables is secret.
 pub(super) fn shown(app: &App, line: &str) -> String {
     without(line, app.settings.secret_values().into_iter())
 }

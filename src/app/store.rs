@@ -4,30 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::kept::{Asked, Record};
 use super::place::{self, Place};
 use super::remove::remove;
 
 const RECORD: &str = "release.json";
 const CODE: &str = "code";
-
-/// A release that was made whole: code copied, environment built.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) id: u64,
-    /// Where the code was copied from.
-    pub(super) directory: PathBuf,
-    /// The key of its environment.
-    pub(super) environment: String,
-    pub(super) made: SystemTime,
-    /// Whose the code is; `None`: the gateway's own user's.
-    #[serde(default)]
-    pub(super) uid: Option<u32>,
-}
 
 /// The order in which releases served.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +29,10 @@ pub(super) struct History {
     /// The highest number that any had: none is given twice.
     #[serde(default)]
     pub(super) last: u64,
+    /// What the configuration asked for when the one that serves was switched to, be it that one's own or not: a rollback
+    /// leaves the configuration as it is. `None`: a gateway wrote this that did not keep it.
+    #[serde(default)]
+    pub(super) configured: Option<Asked>,
 }
 
 impl History {
@@ -174,7 +165,10 @@ impl Store {
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let told = |error: io::Error| place::named(path, &error);
     let beside = path.with_extension("new");
-    let mut file = fs::File::create(&beside).map_err(told)?;
+    let mut options = fs::File::options();
+    // What other users learn from it is none of their business. One that was left behind may be open to them.
+    let _ = fs::remove_file(&beside);
+    let mut file = options.create_new(true).write(true).mode(0o600).open(&beside).map_err(told)?;
     io::Write::write_all(&mut file, bytes).map_err(told)?;
     file.sync_all().map_err(told)?;
     fs::rename(&beside, path).map_err(told)
@@ -182,6 +176,9 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::SystemTime;
+
     use super::super::account::Account;
     use super::*;
 
@@ -230,9 +227,17 @@ mod tests {
             environment: "abc".into(),
             made: SystemTime::UNIX_EPOCH,
             uid: None,
+            asked: None,
+            runs: None,
         };
         store.made(&record).unwrap();
         assert_eq!(store.record(2), Some(record));
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(store.directory(2).join(RECORD)), 0o600);
+        // A gateway wrote it that kept less.
+        let old = r#"{"id":2,"directory":"/srv/app","environment":"abc","made":{"secs_since_epoch":0,"nanos_since_epoch":0}}"#;
+        fs::write(store.directory(2).join(RECORD), old).unwrap();
+        assert_eq!(store.record(2).map(|record| (record.uid, record.asked, record.runs)), Some((None, None, None)));
         store.prune(&BTreeSet::from([2])).unwrap();
         assert_eq!(store.ids().unwrap(), BTreeSet::from([2]));
         let history = History { current: Some(2), before: vec![1], ..History::default() };

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -30,8 +31,10 @@ pub(super) struct Lock {
 /// Another process has it, or the system refuses.
 pub(super) fn lock(place: &Place) -> io::Result<Lock> {
     let path = place.lock();
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    // Whoever can open it could hold it.
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|error| named(&path, &error))?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|error| named(&path, &error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Lock { _file: file }),
         Err(rustix::io::Errno::WOULDBLOCK) => {

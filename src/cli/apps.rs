@@ -12,8 +12,8 @@ use crate::app::report::{AppReport, WorkerState};
 use crate::app::tally::RestartReason;
 
 pub(super) fn release(config: &Path, app: String, directory: Option<PathBuf>) -> Exit {
-    // The gateway does not know where this command was given.
-    let directory = directory.map(|directory| std::path::absolute(&directory).unwrap_or(directory));
+    // The gateway does not know where this command was given, and may be told of it long after.
+    let directory = directory.map(|directory| directory.canonicalize().unwrap_or(directory));
     if let Some(directory) = directory.as_ref().filter(|directory| !directory.is_dir()) {
         print_error(&format!("passerelle: {} is no directory\n", directory.display()));
         return Exit::Wrong;

@@ -274,6 +274,7 @@ impl<'a> Node<'a> {
                 let secret = expanded.secret || expanded.text.contains(KEY_PREFIX);
                 if secret {
                     self.cx.file.keep_secret(self.range.clone(), &expanded.text);
+                    self.cx.file.keep_drawn(expanded.parts);
                 }
                 Some((Text { text: expanded.text, secret }, expanded.drawn))
             }

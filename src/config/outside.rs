@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use secrecy::SecretString;
+
 /// No secret is longer than this, and nothing else belongs into a value.
 pub(super) const MAX_FILE: u64 = 1024 * 1024;
 
@@ -27,6 +29,16 @@ pub(super) struct Expanded {
     pub(super) drawn: bool,
     /// Whether a file or a credential is part of it.
     pub(super) secret: bool,
+    /// What those held.
+    pub(super) parts: Vec<SecretString>,
+}
+
+impl Expanded {
+    fn push_secret(&mut self, part: String) {
+        self.secret = true;
+        self.text.push_str(&part);
+        self.parts.push(SecretString::from(part));
+    }
 }
 
 /// Why a reference could not be replaced. Never quotes what was read.
@@ -53,7 +65,7 @@ pub(super) fn expand(
     base: &Path,
     files: &mut BTreeSet<PathBuf>,
 ) -> Result<Expanded, Refusal> {
-    let mut expanded = Expanded { text: String::new(), drawn: false, secret: false };
+    let mut expanded = Expanded { text: String::new(), drawn: false, secret: false, parts: Vec::new() };
     let mut rest = literal;
     while let Some((before, after)) = rest.split_once("${") {
         if let Some(before) = before.strip_suffix('$') {
@@ -74,14 +86,12 @@ pub(super) fn expand(
         match source {
             "env" => expanded.text.push_str(&variable(name, outside)?),
             "file" => {
-                expanded.secret = true;
                 let path = base.join(name);
-                expanded.text.push_str(&contents(name, &path, files)?);
+                expanded.push_secret(contents(name, &path, files)?);
             }
             "credential" => {
-                expanded.secret = true;
                 let path = credential(name, outside)?;
-                expanded.text.push_str(&contents(name, &path, files)?);
+                expanded.push_secret(contents(name, &path, files)?);
             }
             _ => {
                 return Err(Refusal::new(format!("`${{{}}}` names no known source", reference.escape_debug()))

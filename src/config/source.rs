@@ -14,6 +14,8 @@ pub struct SourceFile {
     lines: Vec<usize>,
     /// What `${file:}` and `${credential:}` put where.
     secrets: Mutex<Vec<Secret>>,
+    /// The contents of those files and credentials alone, in the order in which the file's values were read.
+    drawn: Mutex<Vec<SecretString>>,
 }
 
 struct Secret {
@@ -27,13 +29,29 @@ impl SourceFile {
         let text = text.into();
         let after = |(index, byte): (usize, u8)| (byte == b'\n').then(|| index.saturating_add(1));
         let lines = std::iter::once(0).chain(text.bytes().enumerate().filter_map(after)).collect();
-        SourceFile { name: name.into(), text, lines, secrets: Mutex::default() }
+        SourceFile { name: name.into(), text, lines, secrets: Mutex::default(), drawn: Mutex::default() }
     }
 
     /// Notes that the value written at `range` came out as `value`, which must never be shown.
     pub(super) fn keep_secret(&self, range: Range<usize>, value: &str) {
         let secret = Secret { range, value: SecretString::from(value) };
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret);
+    }
+
+    /// Notes what files and credentials held that a value was drawn from.
+    pub(super) fn keep_drawn(&self, parts: Vec<SecretString>) {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner).extend(parts);
+    }
+
+    /// What was noted, but for the first `before`.
+    pub(super) fn drawn_since(&self, before: usize) -> Vec<String> {
+        let drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        drawn.iter().skip(before).map(|part| part.expose_secret().to_owned()).collect()
+    }
+
+    /// How much was noted.
+    pub(super) fn drawn(&self) -> usize {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// `text` without what any value of the file came out as that must never be shown. Short ones are cut out as whole

@@ -91,7 +91,7 @@ fn killed_while_a_hook_hides_from_its_keeper() {
     });
 }
 
-/// Whoever sees errors does not wait for a hook that hangs, or for the end of a watch.
+/// Whoever sees errors does not wait for an import or a hook that hangs, a worker that is slow, or the end of a watch.
 #[test]
 fn a_rollback_calls_off_what_is_under_way() {
     let site = Plan::new(&wsgi("one"), LINES)
@@ -111,17 +111,29 @@ fn a_rollback_calls_off_what_is_under_way() {
             let (status, said) = asked.join().unwrap();
             assert!(!status.success() && said.contains("a rollback was asked for"), "{said}");
         });
-        assert_eq!(site.get("/version").text(), "one");
+        let _ = std::fs::remove_file(&flag);
+        assert_eq!((site.get("/version").text().as_str(), site.serving()), ("one", 1));
+        eventually("nothing is left of it", || (site.there("releases") == ["1".to_owned()].into()).then_some(()));
+        eventually("only one socket is there", || (site.there("run").len() == 1).then_some(()));
+        eventually_every(PAUSE, "only what serves runs", || (site.processes().len() == 3).then_some(()));
     };
     site.write("shop/app.py", &wsgi("two"));
     under_way(&mut || is_two());
+    let waits = format!("{flagged}import time\ntime.sleep(600)\n");
+    site.write("shop/app.py", &waits);
+    under_way(&mut || flag.exists().then_some(()));
+    let waits = waits.replace('\n', "\n    ");
+    let in_worker = "if not os.environ['XDG_RUNTIME_DIR'].endswith('-import'):";
+    site.write("shop/app.py", &(wsgi("two") + &format!("\n{in_worker}\n    {waits}\n")));
+    under_way(&mut || flag.exists().then_some(()));
+    site.write("shop/app.py", &wsgi("two"));
     site.write("shop/hook.py", &(flagged + "import time\ntime.sleep(600)\n"));
     under_way(&mut || flag.exists().then_some(()));
     // Neither number is given again, and there is nothing to go back to.
     let (status, said) = site.command("rollback", &["shop"]);
     assert!(!status.success() && said.contains("no release before this one"), "{said}");
     site.write("shop/hook.py", "import sys\nsys.exit(3)\n");
-    assert!(site.no_release().contains("release 4"));
+    assert!(site.no_release().contains("release 6"));
 }
 
 /// Nobody knows yet whether it is any good: what served before it serves again.

@@ -83,18 +83,42 @@ fn an_environment_is_made_of_a_folder_of_wheels() {
         let now = site.there(&environments());
         (now.len() == 1 && now.is_disjoint(&first)).then_some(())
     });
+    called_off_while_packages_are_installed(&site, wheels.path());
     killed_while_packages_are_installed(&mut site, wheels.path());
     assert_eq!(site.get("/version").text(), "two");
 }
 
-fn killed_while_packages_are_installed(site: &mut Site, wheels: &Path) {
+fn called_off_while_packages_are_installed(site: &Site, wheels: &Path) {
+    let before = site.processes();
+    let began = takes_long_to_install(site, wheels);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| site.command("release", &["shop"]));
+        eventually("the installer is at it", || (began.exists() || asked.is_finished()).then_some(()));
+        let (status, told) = site.command("rollback", &["shop"]);
+        assert!(status.success() && told.contains("called off"), "{told}");
+        let (status, told) = asked.join().unwrap();
+        assert!(!status.success() && told.contains("a rollback was asked for"), "{told}");
+    });
+    std::fs::remove_file(began).unwrap();
+    assert_eq!((site.there(&environments()).len(), site.there("releases").len()), (1, 1));
+    eventually_every(std::time::Duration::from_millis(100), "nothing of it runs", || {
+        (site.processes().len() == before.len()).then_some(())
+    });
+}
+
+/// Requirements whose installer is at it for long; the file that says that it is.
+fn takes_long_to_install(site: &Site, wheels: &Path) -> std::path::PathBuf {
     site.write("shop/slow/backend.py", BACKEND);
     site.write(
         "shop/slow/pyproject.toml",
         "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n[project]\nname = \"slow\"\nversion = \"1\"\n",
     );
     site.write("shop/requirements.txt", &requirements(wheels, "gunicorn\n./slow"));
-    let began = site.place().join("home/began");
+    site.place().join("home/began")
+}
+
+fn killed_while_packages_are_installed(site: &mut Site, wheels: &Path) {
+    let began = takes_long_to_install(site, wheels);
     let config = site.gateway.config_path();
     let asked = std::thread::spawn(move || {
         crate::harness::gateway::passerelle(&["release", "--config", config.to_str().unwrap(), "shop"])

@@ -3,9 +3,12 @@
 use crate::harness::apps::{Load, Plan, wsgi};
 use crate::harness::{Site, eventually};
 
-/// Makes the module do something in a worker, but not where it is only looked at.
+/// Whether it runs in a worker, and is not only looked at: the directories of both have names.
+const IN_WORKER: &str = "not os.environ['XDG_RUNTIME_DIR'].endswith('-import')";
+
+/// Makes the module do something in a worker alone.
 fn in_workers(does: &str) -> String {
-    wsgi("two") + &format!("\n\nif 'XDG_RUNTIME_DIR' in os.environ:\n    import time\n    {does}\n")
+    wsgi("two") + &format!("\n\nif {IN_WORKER}:\n    import time\n    {does}\n")
 }
 
 /// What is in place fails to be released; what serves is not touched.
@@ -72,7 +75,7 @@ fn a_release_that_does_not_start_changes_nothing() {
 fn a_release_that_never_listens_changes_nothing() {
     let code = crate::harness::apps::asgi;
     let site = Plan::new(&code("one"), "workers = 2\nserver = \"uvicorn\"\nstart_timeout = \"8s\"").start();
-    let waits = code("two") + "\n\nif 'XDG_RUNTIME_DIR' in os.environ:\n    import time\n    time.sleep(600)\n";
+    let waits = code("two") + &format!("\n\nif {IN_WORKER}:\n    import time\n    time.sleep(600)\n");
     site.write("shop/app.py", &waits);
     fails(&site, &["was not ready within start_timeout, 8s: it does not listen yet"]);
 }

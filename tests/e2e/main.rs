@@ -18,6 +18,7 @@ mod apps_failures;
 mod apps_isolation;
 mod apps_output;
 mod apps_releases;
+mod apps_rollbacks;
 mod asgi;
 mod buffering;
 mod combinations;

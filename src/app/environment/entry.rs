@@ -1,14 +1,15 @@
 //! The entry, imported as its server will: whether it is there, and how it is called.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::command::{Commands, Question};
 use super::server::Interface;
-use crate::app::environ::Environ;
+use crate::app::App;
 use crate::app::failure::Failure;
+use crate::app::{launch, place, remove};
 
 const SCRIPT: &str = include_str!("entry.py");
 
@@ -48,13 +49,15 @@ enum There {
 /// It cannot be imported, or is no application: the traceback, and what may be meant.
 pub(super) async fn interface(
     commands: &Commands<'_>,
+    release: u64,
     python: &Path,
     scripts: &Path,
     code: &Path,
 ) -> Result<Interface, Failure> {
     let app = commands.app();
     let entry = &app.settings.entry;
-    let environ = Environ::for_app(&app.settings, &app.place.home(), scripts);
+    let runtime = Runtime::make(app, release).await?;
+    let environ = launch::environ(app, release, scripts, Some(&runtime.0));
     let question = Question {
         python,
         script: SCRIPT,
@@ -98,6 +101,30 @@ pub(super) async fn interface(
         }
     };
     Err(Failure::with_output(why, outcome.lines))
+}
+
+/// A private directory for as long as the import takes, as each worker has one.
+struct Runtime(PathBuf);
+
+impl Runtime {
+    async fn make(app: &App, release: u64) -> Result<Runtime, Failure> {
+        let path = app.place.sockets().join(format!("{release}-import"));
+        let (made, account) = (path.clone(), app.account.clone());
+        let make = move || remove::remove(&made).and_then(|()| place::private(&made, &account));
+        let failed = |error| Failure::new(format!("a directory for the import could not be made: {error}"));
+        super::blocking(make).await?.map_err(failed)?;
+        Ok(Runtime(path))
+    }
+}
+
+impl Drop for Runtime {
+    /// Beside the runtime: the app's user decides how much there is. What cannot be removed, the next start removes.
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.0);
+        if let Ok(handle) = tokio::runtime::Handle::try_current() {
+            handle.spawn_blocking(move || remove::remove(&path));
+        }
+    }
 }
 
 /// The module of the entry is not there. Where the code is beneath `src`, that is why.

@@ -25,6 +25,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use self::command::Commands;
 use self::digest::Digester;
 use self::index::Index;
@@ -69,7 +71,7 @@ struct Making {
 }
 
 /// An environment that can be run in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Environment {
     pub(super) python: PathBuf,
     /// Where it has its commands.
@@ -80,27 +82,46 @@ pub(super) struct Environment {
     pub(super) worker_class: Option<WorkerClass>,
     pub(super) python_version: String,
     /// How long it took to make; nothing when it was there.
+    #[serde(skip)]
     pub(super) took: Duration,
+}
+
+impl Environment {
+    /// Whether it is there as it was made. What lies in it is the app's user's: links lead nobody further than to see
+    /// whether something is there.
+    pub(super) async fn is_there(&self, app: &App) -> bool {
+        let (place, environment) = (app.place.environments(), self.clone());
+        let is_given = matches!(app.settings.packages, Packages::Interpreter(_));
+        let is_there = move || {
+            let root = environment.scripts.parent().filter(|root| root.parent() == Some(&place));
+            let is_directory = |root: &Path| root.symlink_metadata().is_ok_and(|found| found.is_dir());
+            let is_whole = is_given || root.is_some_and(|root| is_directory(root) && survey::is_whole(root));
+            is_whole && environment.python.exists()
+        };
+        blocking(is_there).await.unwrap_or(false)
+    }
 }
 
 impl Recipe {
     /// Looks for what the environment of a release is to be made of. `code`: the release's own copy, which is the app's
-    /// user's. The app's place must be prepared.
+    /// user's; `directory`: what it was copied from. The app's place must be prepared.
     ///
     /// # Errors
     /// Nothing fits, or what is named is not there.
-    pub(super) async fn find(app: &App, code: &Path) -> Result<Recipe, Failure> {
-        Recipe::find_among(app, code, &Search::of_gateway()).await
+    pub(super) async fn find(app: &App, code: &Path, directory: &Path) -> Result<Recipe, Failure> {
+        Recipe::find_among(app, code, directory, &Search::of_gateway()).await
     }
 
-    async fn find_among(app: &App, code: &Path, search: &Search) -> Result<Recipe, Failure> {
+    async fn find_among(app: &App, code: &Path, directory: &Path, search: &Search) -> Result<Recipe, Failure> {
         let commands = Commands::new(app, None);
         let environ = installer::environ(app);
         match &app.settings.packages {
             Packages::Interpreter(file) => {
-                let within = app.settings.directory.value.join(&file.value.written);
-                let beside = file.value.beside.clone();
-                let python = blocking(move || if within.exists() { within } else { beside }).await?;
+                let file = &file.value;
+                let within = [directory, &app.settings.directory.value].map(|directory| directory.join(&file.written));
+                let beside = file.beside.clone();
+                let found = move || within.into_iter().find(|python| python.exists()).unwrap_or(beside);
+                let python = blocking(found).await?;
                 let interpreter = interpreter::ask(&commands, &python, &environ).await?;
                 let mut digester = Digester::new(VERSION);
                 digester.bytes("interpreter", python.as_os_str().as_encoded_bytes());
@@ -131,7 +152,8 @@ impl Recipe {
         if let (true, Some(server)) = (hashed, settings.server)
             && !server::packages(server).iter().any(|name| making.named.contains(*name))
         {
-            return Err(unhashed(&making.source, server));
+            // The least that it takes.
+            return Err(unhashed(&making.source, server, Interface::Wsgi));
         }
         Ok(Recipe { key: digester.key(), code: code.to_owned(), kind: Kind::Made(Box::new(making)) })
     }
@@ -146,19 +168,19 @@ impl Recipe {
     ///
     /// # Errors
     /// It cannot be made, or the entry not be run in it: why, with the last words of whoever tried.
-    pub(super) async fn build(&self, app: &App, progress: &Progress) -> Result<Environment, Failure> {
+    pub(super) async fn build(&self, app: &App, release: u64, progress: &Progress) -> Result<Environment, Failure> {
         let commands = Commands::new(app, Some(progress));
         match &self.kind {
-            Kind::There(python) => self.there(&commands, python).await,
-            Kind::Made(making) => Build { recipe: self, making, commands: &commands, progress }.run().await,
+            Kind::There(python) => self.there(&commands, release, python).await,
+            Kind::Made(making) => Build { recipe: self, release, making, commands: &commands, progress }.run().await,
         }
     }
 
-    async fn there(&self, commands: &Commands<'_>, python: &Path) -> Result<Environment, Failure> {
+    async fn there(&self, commands: &Commands<'_>, release: u64, python: &Path) -> Result<Environment, Failure> {
         let environ = installer::environ(commands.app());
         let scripts = python.parent().unwrap_or(Path::new("/")).to_owned();
         let survey = survey::of_interpreter(commands, python, &scripts, Note::Nothing, &environ).await?;
-        let interface = entry::interface(commands, python, &scripts, &self.code).await?;
+        let interface = entry::interface(commands, release, python, &scripts, &self.code).await?;
         let wanted = commands.app().settings.server;
         match choose(wanted, interface, &survey.installed, &BTreeSet::new()).map_err(Failure::new)? {
             Choice::Installed(server) => {
@@ -167,10 +189,10 @@ impl Recipe {
             Choice::Missing(server) => Err(Failure::new(format!(
                 "{} is not installed for {}, and nothing is added to an environment that is named with `python`: run \
                  {} -m pip install {}",
-                server.as_str(),
+                server::added(server, interface).packages.join(" with "),
                 python.display(),
                 python.display(),
-                server::added(server).0
+                server::added(server, interface).packages.join(" ")
             ))),
         }
     }
@@ -217,11 +239,11 @@ fn environment(
     Environment { python, scripts, server, interface, worker_class, python_version: survey.python_version, took }
 }
 
-fn unhashed(source: &Source, server: AppServer) -> Failure {
+fn unhashed(source: &Source, server: AppServer, interface: Interface) -> Failure {
     let shown = source.shown();
-    let (package, _) = server::added(server);
+    let packages = server::added(server, interface).packages.join(" and ");
     Failure::new(format!(
-        "{shown} demands hashes, and {} is not in it: add {package} to it, with its hash (pip-compile --generate-hashes, \
+        "{shown} demands hashes, and {} is not in it: add {packages} to it, with its hash (pip-compile --generate-hashes, \
          or uv pip compile --generate-hashes, write them)",
         server.as_str()
     ))
@@ -230,6 +252,7 @@ fn unhashed(source: &Source, server: AppServer) -> Failure {
 /// An environment being made.
 struct Build<'a> {
     recipe: &'a Recipe,
+    release: u64,
     making: &'a Making,
     commands: &'a Commands<'a>,
     progress: &'a Progress,
@@ -241,7 +264,8 @@ impl Build<'_> {
         let directory = self.directory("");
         let (made, is_new) = self.packages(&directory).await?;
         let python = directory.join("bin/python");
-        let interface = entry::interface(self.commands, &python, &directory.join("bin"), &self.recipe.code).await?;
+        let scripts = directory.join("bin");
+        let interface = entry::interface(self.commands, self.release, &python, &scripts, &self.recipe.code).await?;
         let wanted = self.commands.app().settings.server;
         let there = self.survey(&directory, Note::Nothing).await?;
         match choose(wanted, interface, &there.installed, &self.making.named).map_err(Failure::new)? {
@@ -251,19 +275,25 @@ impl Build<'_> {
                 }
                 Ok(self.done(&directory, server, interface, there, is_new, started))
             }
-            Choice::Missing(server) if self.making.hashed => Err(unhashed(&self.making.source, server)),
+            Choice::Missing(server) if self.making.hashed => Err(unhashed(&self.making.source, server, interface)),
             Choice::Missing(server) => match made {
                 Made::Packages => {
-                    let survey = self.add(&directory, server).await?;
+                    let survey = self.add(&directory, server, interface).await?;
                     Ok(self.done(&directory, server, interface, survey, true, started))
                 }
                 // Somebody runs in it, with another server.
                 Made::Whole => {
-                    let directory = self.directory(server.as_str());
+                    let name = match (server, interface) {
+                        (AppServer::Gunicorn, Interface::Asgi) => "gunicorn-asgi",
+                        (AppServer::Gunicorn | AppServer::Uvicorn | AppServer::Granian | AppServer::Uwsgi, _) => {
+                            server.as_str()
+                        }
+                    };
+                    let directory = self.directory(name);
                     let (made, _) = self.packages(&directory).await?;
                     let (survey, is_new) = match made {
                         Made::Whole => (self.survey(&directory, Note::Nothing).await?, false),
-                        Made::Packages => (self.add(&directory, server).await?, true),
+                        Made::Packages => (self.add(&directory, server, interface).await?, true),
                     };
                     Ok(self.done(&directory, server, interface, survey, is_new, started))
                 }
@@ -315,9 +345,10 @@ impl Build<'_> {
     }
 
     /// Adds a server that nobody asked for.
-    async fn add(&self, directory: &Path, server: AppServer) -> Result<Survey, Failure> {
+    async fn add(&self, directory: &Path, server: AppServer, interface: Interface) -> Result<Survey, Failure> {
         let Making { source, .. } = self.making;
-        let (package, beside) = server::added(server);
+        let server::Added { packages, beside } = server::added(server, interface);
+        let package = packages.join(" ");
         let why = match source {
             Source::Nothing { .. } => String::new(),
             Source::Lock { .. } => format!(", which uv.lock does not have (`uv add {package}` pins it)"),
@@ -328,15 +359,17 @@ impl Build<'_> {
         self.progress.step(format!("adding {package}{why}"));
         self.survey(directory, Note::Unmade).await?;
         let installer = self.installer(directory);
-        let all: Vec<&str> = std::iter::once(package).chain(beside.iter().copied()).collect();
+        let all: Vec<&str> = packages.iter().chain(beside).copied().collect();
         let mut outcome = installer.add(source, &all).await?;
         if !outcome.is_fine() && !beside.is_empty() {
             self.progress.step(format!("{} cannot be had: trying {package} alone", beside.join(", ")));
-            outcome = installer.add(source, &[package]).await?;
+            outcome = installer.add(source, packages).await?;
         }
         installer::fine(outcome, &format!("{package} could not be installed"))?;
         let survey = self.survey(directory, Note::Made(Made::Whole)).await?;
-        if !survey.installed.servers.contains(&server) {
+        let lacks_worker =
+            server == AppServer::Gunicorn && interface == Interface::Asgi && survey.installed.worker.is_none();
+        if lacks_worker || !survey.installed.servers.contains(&server) {
             return Err(Failure::new(format!("{package} was installed, and is not there")));
         }
         Ok(survey)

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::settings::AppServer;
 
 /// How an application is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::app) enum Interface {
     Wsgi,
@@ -25,7 +25,7 @@ impl fmt::Display for Interface {
 }
 
 /// What lets gunicorn serve ASGI: the class for its `--worker-class`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::app) enum WorkerClass {
     /// Of the package `uvicorn-worker`.
@@ -99,11 +99,8 @@ pub(super) fn choose(
                         server = \"uvicorn\", or leave `server` out"
                 .to_owned());
         }
-        (AppServer::Gunicorn, Interface::Asgi) if installed.worker.is_none() => {
-            return Err("gunicorn serves ASGI applications by way of uvicorn's worker class, which is not installed: \
-                        take server = \"uvicorn\", or add uvicorn-worker to the requirements"
-                .to_owned());
-        }
+        // Of itself, it serves WSGI alone.
+        (AppServer::Gunicorn, Interface::Asgi) if installed.worker.is_none() => return Ok(Choice::Missing(wanted)),
         (AppServer::Gunicorn | AppServer::Granian, _)
         | (AppServer::Uvicorn, Interface::Asgi)
         | (AppServer::Uwsgi, Interface::Wsgi) => {}
@@ -121,15 +118,24 @@ pub(super) fn packages(server: AppServer) -> &'static [&'static str] {
     }
 }
 
-/// What is installed for a server that nobody asked for: the package, and what makes it fast and whole, which it can do
-/// without where that cannot be had.
-pub(super) fn added(server: AppServer) -> (&'static str, &'static [&'static str]) {
-    match server {
-        AppServer::Gunicorn => ("gunicorn", &[]),
-        AppServer::Uvicorn => ("uvicorn", &["httptools", "uvloop", "websockets"]),
-        AppServer::Granian => ("granian", &[]),
-        AppServer::Uwsgi => ("pyuwsgi", &[]),
-    }
+/// What is installed for a server that is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Added {
+    pub(super) packages: &'static [&'static str],
+    /// What makes it fast and whole, which it can do without where that cannot be had.
+    pub(super) beside: &'static [&'static str],
+}
+
+pub(super) fn added(server: AppServer, interface: Interface) -> Added {
+    const FAST: &[&str] = &["httptools", "uvloop", "websockets"];
+    let (packages, beside): (&[&str], &[&str]) = match (server, interface) {
+        (AppServer::Gunicorn, Interface::Wsgi) => (&["gunicorn"], &[]),
+        (AppServer::Gunicorn, Interface::Asgi) => (&["gunicorn", "uvicorn-worker"], FAST),
+        (AppServer::Uvicorn, _) => (&["uvicorn"], FAST),
+        (AppServer::Granian, _) => (&["granian"], &[]),
+        (AppServer::Uwsgi, _) => (&["pyuwsgi"], &[]),
+    };
+    Added { packages, beside }
 }
 
 #[cfg(test)]
@@ -172,14 +178,15 @@ mod tests {
         let nothing = Installed::default();
         assert_eq!(choose(AppServer::Uwsgi, Interface::Wsgi, &nothing), Ok(Choice::Missing(AppServer::Uwsgi)));
         assert_eq!(choose(AppServer::Granian, Interface::Asgi, &nothing), Ok(Choice::Missing(AppServer::Granian)));
-        for (wanted, interface, instead) in [
-            (AppServer::Uvicorn, Interface::Wsgi, "gunicorn"),
-            (AppServer::Uwsgi, Interface::Asgi, "uvicorn"),
-            (AppServer::Gunicorn, Interface::Asgi, "uvicorn"),
-        ] {
+        for (wanted, interface, instead) in
+            [(AppServer::Uvicorn, Interface::Wsgi, "gunicorn"), (AppServer::Uwsgi, Interface::Asgi, "uvicorn")]
+        {
             let why = choose(wanted, interface, &nothing).unwrap_err();
             assert!(why.contains(&format!("server = \"{instead}\"")), "{why}");
         }
+        // Without its worker class, gunicorn would serve it as what it is not.
+        let alone = installed(&[AppServer::Gunicorn]);
+        assert_eq!(choose(AppServer::Gunicorn, Interface::Asgi, &alone), Ok(Choice::Missing(AppServer::Gunicorn)));
         let worker = Installed { servers: vec![AppServer::Gunicorn], worker: Some(WorkerClass::UvicornWorker) };
         assert_eq!(choose(AppServer::Gunicorn, Interface::Asgi, &worker), Ok(Choice::Installed(AppServer::Gunicorn)));
     }

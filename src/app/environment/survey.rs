@@ -1,9 +1,13 @@
 //! What is in an environment, as its own interpreter says. All that lies in it is the app's user's, and is looked at and
 //! written by a process of that user alone: whatever links it may have come to hold lead no further than they could.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 
 use super::command::{Commands, Question};
@@ -51,6 +55,17 @@ struct Said {
     made: Option<String>,
     servers: Vec<String>,
     worker: Option<WorkerClass>,
+}
+
+/// Whether the environment in `directory` is noted to be whole. Reads files.
+pub(super) fn is_whole(directory: &Path) -> bool {
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    let opened = File::options().read(true).custom_flags(flags).open(directory.join("passerelle-made"));
+    let Some(file) = opened.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file())) else {
+        return false;
+    };
+    let mut noted = String::new();
+    file.take(64).read_to_string(&mut noted).is_ok() && noted == "whole"
 }
 
 /// Asks the environment in `directory`.

@@ -3,26 +3,29 @@
 
 mod release;
 mod shown;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::app::environment::{self, Recipe};
+use crate::app::call_off::CallOff;
+use crate::app::environment;
 use crate::app::failure::Failure;
 use crate::app::fleet::Fleet;
+use crate::app::kept::{Asked, Record};
 use crate::app::launch::Launch;
+use crate::app::output;
 use crate::app::progress::Progress;
 use crate::app::stage::Stage;
-use crate::app::store::{History, Record, Store};
-use crate::app::sweep::{self, Lock};
+use crate::app::store::{History, Store};
+use crate::app::sweep::Lock;
 use crate::app::tally::Tally;
 use crate::app::worker::END_PATIENCE;
 use crate::upstream::Upstream;
@@ -75,9 +78,11 @@ pub(in crate::app) struct Manager {
     shown: watch::Sender<Shown>,
     lock: Option<Lock>,
     /// A rollback is asked for: what is under way ends.
-    call_off: Arc<Notify>,
-    /// It has ended for that, so that nothing is left to roll back.
-    called_off: AtomicBool,
+    call_off: CallOff,
+    /// Rollbacks that were answered, or are just being.
+    answered: u64,
+    /// A release did not come about since one was asked for, so that nothing is left to roll back.
+    called_off: bool,
 }
 
 /// What a manager begins with.
@@ -109,8 +114,9 @@ impl Manager {
             left: HashMap::new(),
             shown,
             lock: None,
-            call_off: Arc::default(),
-            called_off: AtomicBool::new(false),
+            call_off: CallOff::default(),
+            answered: 0,
+            called_off: false,
         };
         (manager, seen)
     }
@@ -135,9 +141,9 @@ impl Manager {
         let _ = tokio::time::timeout(grace.saturating_add(END_PATIENCE), all).await;
     }
 
-    /// Wakes whoever waits for a release that need not be waited for.
-    pub(in crate::app) fn call_off(&self) -> Arc<Notify> {
-        Arc::clone(&self.call_off)
+    /// Ends a release under way that a rollback is asked for.
+    pub(in crate::app) fn call_off(&self) -> CallOff {
+        self.call_off.clone()
     }
 
     /// The release that serves, or did.
@@ -179,15 +185,15 @@ impl Manager {
     }
 
     fn not_started(&self, failure: &Failure, pause: Duration) {
-        let app = &*self.app.name;
-        self.trouble(failure);
+        let (app, failure) = (&*self.app.name, output::shown(&self.app, &failure.to_string()));
+        self.trouble(&failure);
         // Nobody need wait for it.
         self.stage.enter(0, &[], false);
-        tracing::error!(app, reason = %failure, seconds = pause.as_secs(), "app not started: it is tried again");
+        tracing::error!(app, reason = failure, seconds = pause.as_secs(), "app not started: it is tried again");
     }
 
-    fn trouble(&self, failure: &Failure) {
-        self.shown.send_modify(|shown| shown.trouble = Some(failure.to_string()));
+    fn trouble(&self, failure: &str) {
+        self.shown.send_modify(|shown| shown.trouble = Some(failure.to_owned()));
     }
 
     fn no_trouble(&self) {
@@ -206,6 +212,7 @@ impl Manager {
                 let _ = answer.send(self.told(outcome));
             }
             Ask::Rollback { answer } => {
+                self.answered = self.answered.saturating_add(1);
                 let outcome = match self.way_back() {
                     Some(way) => {
                         let outcome = self.rollback(way).await;
@@ -221,6 +228,8 @@ impl Manager {
 
     /// Logs why something did not come about.
     fn told(&self, outcome: Result<String, Failure>) -> Result<String, String> {
+        // What went wrong may have come with a path or a command that a secret is part of.
+        let outcome = outcome.map_err(|failure| output::shown(&self.app, &failure.to_string()));
         match &outcome {
             Ok(done) => {
                 self.no_trouble();
@@ -228,26 +237,37 @@ impl Manager {
             }
             Err(failure) => {
                 self.trouble(failure);
-                tracing::error!(app = &*self.app.name, reason = %failure, "not released");
+                tracing::error!(app = &*self.app.name, reason = failure, "not released");
             }
         }
-        outcome.map_err(|failure| failure.to_string())
+        outcome
     }
 
     /// An app whose settings did not change is not touched.
     async fn adopt(&mut self, app: Arc<App>, upstream: Arc<Upstream>) {
         self.stage.upstream.store(upstream);
         // What serves, or should have served: a release that failed changed nothing.
-        let serving = self.serving.as_ref().map_or(&self.app, |fleet| &fleet.launch.app);
-        let same = !app.settings.needs_release(&serving.settings) && app.account == serving.account;
-        let moved = app.settings.directory != serving.settings.directory;
+        let before = self.serving.as_ref().map_or(&self.app, |fleet| &fleet.launch.configured);
+        let before = Arc::clone(before);
         self.app = app;
-        if same {
+        self.heed(&before).await;
+    }
+
+    /// A release makes settings that changed take effect. `before`: those that what serves was started under.
+    async fn heed(&mut self, before: &App) {
+        let app = &self.app;
+        if !app.settings.needs_release(&before.settings) && app.account == before.account {
             return;
         }
+        let moved = app.settings.directory != before.settings.directory;
         self.store = Store::new(&self.app.place);
         let source = match self.current() {
-            Some(record) if !moved => Source::Current(record),
+            Some(record) if !moved => {
+                // After a rollback, what serves has its own entry: what else changed is none of its business.
+                let is_asked_anew = Asked::of(&app.settings) != Asked::of(&before.settings);
+                let known = if is_asked_anew { Arc::clone(app) } else { record.app(app) };
+                Source::Kept { record: Box::new(record), known, configured: Arc::clone(app) }
+            }
             Some(_) | None => Source::Directory(self.app.settings.directory.value.clone()),
         };
         self.progress.step("its settings changed: a release makes them take effect");
@@ -255,78 +275,14 @@ impl Manager {
         let _ = self.told(outcome);
     }
 
-    /// Makes sure that nobody else runs the app, and that nothing is left of a gateway that died.
-    async fn take_place(&mut self) -> Result<(), Failure> {
-        if self.lock.is_some() {
-            return Ok(());
-        }
-        let app = Arc::clone(&self.app);
-        let taken = blocking(move || {
-            app.place.prepare(&app.account)?;
-            let lock = sweep::lock(&app.place)?;
-            let swept = sweep::sweep(&app.place);
-            let store = Store::new(&app.place);
-            let history = store.history()?;
-            let records = store.records(&history.all());
-            Ok((lock, swept, history, records))
-        });
-        let (lock, swept, history, records) = taken.await?;
-        self.lock = Some(lock);
-        (self.history, self.records) = (history, records);
-        if swept > 0 {
-            tracing::warn!(app = &*self.app.name, processes = swept, "processes of a gateway that died were ended");
-        }
-        Ok(())
-    }
-
-    /// Starts what served last, or else makes the first release.
-    async fn begin(&mut self) -> Result<(), Failure> {
-        self.take_place().await?;
-        if self.history.on_trial {
-            let mut history = self.history.clone();
-            history.rolled_back();
-            self.remember(history).await?;
-            tracing::warn!(
-                app = &*self.app.name,
-                "the release that served last was watched still when its gateway ended: the one before is started"
-            );
-        }
-        let Some(record) = self.current().filter(|_| !self.fresh) else {
-            let directory = self.app.settings.directory.value.clone();
-            let done = self.release(Source::Directory(directory)).await?;
-            self.progress.step(done);
-            return Ok(());
-        };
-        if record.uid != self.uid() {
-            let done = self.release(Source::Current(record)).await?;
-            self.progress.step(done);
-            return Ok(());
-        }
-        let launch = self.launch(&record).await?;
-        self.progress.step(format!(
-            "release {} of {} is started; newer code takes a `passerelle release {}`",
-            record.id,
-            record.directory.display(),
-            self.app.name
-        ));
-        let fleet = Fleet::start(launch, &self.stage);
-        self.put_on(fleet).await;
-        // What a gateway that died was in the middle of.
-        self.prune().await;
-        Ok(())
-    }
-
-    /// A release that is there, with its environment.
-    async fn launch(&self, record: &Record) -> Result<Arc<Launch>, Failure> {
-        let code = self.store.code(record.id);
-        let recipe = Recipe::find(&self.app, &code).await?;
-        let environment = recipe.build(&self.app, &self.progress).await?;
-        let key = recipe.key().to_owned();
-        Ok(Arc::new(Launch { app: Arc::clone(&self.app), release: record.id, code, environment, key }))
-    }
-
     /// Removes what nobody can go back to, and nobody runs.
     async fn prune(&mut self) {
+        if let Err(failure) = self.try_prune().await {
+            tracing::warn!(app = &*self.app.name, reason = %failure, "old releases could not be removed");
+        }
+    }
+
+    async fn try_prune(&mut self) -> Result<(), Failure> {
         let (store, mut releases) = (self.store.clone(), self.history.all());
         let fleets = self.serving.iter().chain(&self.standing_by).map(|fleet| &fleet.launch);
         let used: Vec<&Arc<Launch>> = fleets.chain(self.left.values().map(|left| &left.launch)).collect();
@@ -334,13 +290,8 @@ impl Manager {
         let mut keys: BTreeSet<String> = used.iter().map(|launch| launch.key.clone()).collect();
         self.records.retain(|id, _| releases.contains(id));
         keys.extend(self.records.values().map(|record| record.environment.clone()));
-        let pruned = match blocking(move || store.prune(&releases)).await {
-            Ok(()) => environment::prune(&self.app, &keys).await,
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = pruned {
-            tracing::warn!(app = &*self.app.name, reason = %failure, "old releases could not be removed");
-        }
+        blocking(move || store.prune(&releases)).await?;
+        environment::prune(&self.app, &keys).await
     }
 }
 

@@ -1,24 +1,27 @@
 //! How a release comes about, and how it is taken back.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::shown::Left;
 use super::{Manager, blocking};
+use crate::app::App;
 use crate::app::copy::{self, Origin};
 use crate::app::environment::Recipe;
 use crate::app::failure::Failure;
 use crate::app::fleet::Fleet;
+use crate::app::kept::{Asked, Record};
 use crate::app::launch::Launch;
 use crate::app::output::{self, LastLines};
 use crate::app::process::{self, Ended};
-use crate::app::store::{History, Record};
+use crate::app::store::History;
 use crate::app::tally::ReleaseOutcome;
-use crate::config::settings::WatchSettings;
+use crate::config::settings::{At, WatchSettings};
 
 /// How long a hook may take: migrations of large tables are slow.
 const HOOK_PATIENCE: Duration = Duration::from_secs(3600);
@@ -28,6 +31,10 @@ const WARM_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a release that is watched is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often, and after which pauses, it is tried to remove what a release that was called off leaves behind.
+const TIDY_ATTEMPTS: u32 = 20;
+const TIDY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a release does not serve.
 enum Undone {
@@ -45,8 +52,14 @@ impl From<Failure> for Undone {
 /// Where the code of a release is from.
 pub(super) enum Source {
     Directory(PathBuf),
-    /// That of the release which serves, under other settings.
-    Current(Record),
+    /// That of a release that is kept, which the new one takes the place of.
+    Kept {
+        record: Box<Record>,
+        /// What the new one is to run as.
+        known: Arc<App>,
+        /// As the configuration had it when that was decided.
+        configured: Arc<App>,
+    },
 }
 
 /// Where a rollback leads.
@@ -55,7 +68,7 @@ pub(super) enum WayBack {
     Been {
         current: u64,
     },
-    To(Record),
+    To(Box<Record>),
 }
 
 impl Manager {
@@ -71,10 +84,9 @@ impl Manager {
         });
         let id = begun.await?;
         self.history.last = id;
-        self.called_off.store(false, Ordering::Relaxed);
         let began = Instant::now();
-        let outcome = match self.make(id, &source).await {
-            Ok((record, launch)) => self.bring_up(&record, &source, launch, began).await,
+        let outcome = match self.bring_up(id, &source).await {
+            Ok((record, fleet)) => self.put_in_place(record, fleet, &source, began).await,
             Err(failure) => Err(Undone::BeforeSwitch(failure)),
         };
         self.stage.tally.released(match &outcome {
@@ -85,69 +97,141 @@ impl Manager {
         let outcome = outcome.map_err(|(Undone::BeforeSwitch(failure) | Undone::TakenBack(failure))| failure);
         if outcome.is_err() {
             self.show(None);
+            // Even if it failed by itself: whoever asked for the rollback saw the one that serves now.
+            self.called_off |= self.is_called_off() && self.history.current != Some(id);
         }
-        self.prune().await;
+        self.tidy().await;
         outcome
     }
 
-    /// Code and environment.
-    async fn make(&mut self, id: u64, source: &Source) -> Result<(Record, Arc<Launch>), Failure> {
-        let (from, directory, origin) = match source {
-            Source::Directory(directory) => (directory.clone(), directory.clone(), Origin::Operator),
-            Source::Current(record) => {
-                (self.store.code(record.id), record.directory.clone(), Origin::App { uid: record.uid })
-            }
-        };
-        self.progress.step(format!("release {id}: copying {}", from.display()));
-        let began = Instant::now();
-        let (app, code) = (Arc::clone(&self.app), self.store.code(id));
-        let (copied_for, to) = (Arc::clone(&app), code.clone());
-        let copied = move || copy::copy(&from, &to, copied_for.place.state(), &copied_for.account, origin);
-        let copied = blocking(copied).await;
-        copied.map_err(|failure| Failure::new(format!("the code cannot be copied: {}", failure.why)))?;
-        let recipe = Recipe::find(&self.app, &code).await?;
-        let environment = recipe.build(&self.app, &self.progress).await?;
-        let record =
-            Record { id, directory, environment: recipe.key().to_owned(), made: SystemTime::now(), uid: self.uid() };
-        let (store, made) = (self.store.clone(), record.clone());
-        blocking(move || store.made(&made)).await?;
-        self.records.insert(id, record.clone());
-        self.stage.tally.built(began.elapsed());
-        let key = record.environment.clone();
-        Ok((record, Arc::new(Launch { app, release: id, code, environment, key })))
+    /// Whether a rollback waits for the end of what is under way, which then ends for it. A start has nothing to go back to.
+    fn is_called_off(&self) -> bool {
+        self.serving.is_some() && self.call_off.is_asked(self.answered)
     }
 
-    /// Hooks, workers, health, warm-up; then the switch.
-    async fn bring_up(
-        &mut self,
-        record: &Record,
-        source: &Source,
-        launch: Arc<Launch>,
-        began: Instant,
-    ) -> Result<String, Undone> {
+    /// Waits for that.
+    fn until_called_off(&self) -> impl Future<Output = ()> + use<> {
+        let asked = self.serving.is_some().then(|| self.call_off.asked(self.answered));
+        async move {
+            match asked {
+                Some(asked) => asked.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// What was dropped in the middle of something takes a moment to be gone.
+    async fn tidy(&mut self) {
+        if self.is_called_off() {
+            for _ in 0..TIDY_ATTEMPTS {
+                if self.try_prune().await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(TIDY_PAUSE).await;
+            }
+        }
+        self.prune().await;
+    }
+
+    /// All that comes before the switch: it can be called off at any moment.
+    async fn bring_up(&mut self, id: u64, source: &Source) -> Result<(Record, Fleet), Failure> {
+        let called_off = || Failure::new(format!("release {id} was called off: a rollback was asked for"));
+        let began = Instant::now();
+        self.copy(id, source).await?;
+        if self.is_called_off() {
+            return Err(called_off());
+        }
+        let asked = self.until_called_off();
+        tokio::select! {
+            biased;
+            () = asked => Err(called_off()),
+            up = self.make(id, source, began) => up,
+        }
+    }
+
+    /// The code. That it is called off is for the caller to see.
+    async fn copy(&self, id: u64, source: &Source) -> Result<(), Failure> {
+        let (from, origin) = match source {
+            Source::Directory(directory) => (directory.clone(), Origin::Operator),
+            Source::Kept { record, .. } => (self.store.code(record.id), Origin::App { uid: record.uid }),
+        };
+        self.progress.step(format!("release {id}: copying {}", from.display()));
+        let (app, code) = (Arc::clone(&self.app), self.store.code(id));
+        let stop = Arc::new(AtomicBool::new(false));
+        let heeded = Arc::clone(&stop);
+        let copy = move || copy::copy(&from, &code, app.place.state(), &app.account, origin, &heeded);
+        let mut copying = pin!(blocking(copy));
+        let copied = tokio::select! {
+            copied = &mut copying => copied,
+            () = self.until_called_off() => {
+                // Nothing may be written any more when what was is removed.
+                stop.store(true, Ordering::Relaxed);
+                let _ = copying.await;
+                return Ok(());
+            }
+        };
+        copied.map_err(|failure| Failure::new(format!("the code cannot be copied: {}", failure.why)))
+    }
+
+    /// Environment, hooks, workers, health, warm-up.
+    async fn make(&mut self, id: u64, source: &Source, began: Instant) -> Result<(Record, Fleet), Failure> {
+        let (directory, app, configured) = match source {
+            Source::Directory(directory) => (directory.clone(), Arc::clone(&self.app), Arc::clone(&self.app)),
+            Source::Kept { record, known, configured } => {
+                (record.directory.clone(), Arc::clone(known), Arc::clone(configured))
+            }
+        };
+        let code = self.store.code(id);
+        let recipe = Recipe::find(&app, &code, &directory).await?;
+        let environment = recipe.build(&app, id, &self.progress).await?;
+        self.stage.tally.built(began.elapsed());
+        let key = recipe.key().to_owned();
+        let record = Record {
+            id,
+            directory,
+            environment: key.clone(),
+            made: SystemTime::now(),
+            uid: self.uid(),
+            asked: Some(Asked::of(&app.settings)),
+            runs: Some(environment.clone()),
+        };
+        let launch = Arc::new(Launch { app, configured, release: id, code, environment, key });
         for hook in &self.app.settings.pre_release {
             self.hook(&launch, hook).await?;
         }
         let fleet = self.start(launch).await?;
+        Ok((record, fleet))
+    }
+
+    /// The switch, and the watch over what it led to.
+    async fn put_in_place(
+        &mut self,
+        record: Record,
+        fleet: Fleet,
+        source: &Source,
+        began: Instant,
+    ) -> Result<String, Undone> {
+        let id = record.id;
+        self.made(record).await?;
         let before = self.history.clone();
         let mut history = before.clone();
-        history.switched(record.id);
+        history.switched(id);
+        history.configured = Some(Asked::of(&fleet.launch.configured.settings));
         history.on_trial = self.app.settings.watch.is_some() && self.serving.is_some();
         self.switch(fleet, history).await?;
         let seconds = began.elapsed().as_secs_f64();
-        let serves =
-            format!("release {} of {} serves, {seconds:.1} s after it was asked for", record.id, self.app.name);
+        let serves = format!("release {id} of {} serves, {seconds:.1} s after it was asked for", self.app.name);
         if let Some(watch) = self.app.settings.watch
             && self.standing_by.is_some()
         {
             self.progress.step(format!("{serves}, and is watched for {:?}", watch.period));
             if let Err(why) = self.watch(watch).await {
-                return Err(Undone::TakenBack(self.take_back(record.id, before, &why).await));
+                return Err(Undone::TakenBack(self.take_back(id, before, &why).await));
             }
         }
         let in_place_of = match source {
             Source::Directory(_) => None,
-            Source::Current(replaced) => Some(replaced.id),
+            Source::Kept { record: replaced, .. } => Some(replaced.id),
         };
         let mut history = self.history.clone();
         history.settled(self.app.settings.keep.get(), in_place_of);
@@ -156,8 +240,8 @@ impl Manager {
         Ok(serves)
     }
 
-    async fn hook(&self, launch: &Launch, words: &[String]) -> Result<(), Failure> {
-        let shown = words.join(" ");
+    async fn hook(&self, launch: &Launch, words: &[At<String>]) -> Result<(), Failure> {
+        let shown = words.iter().map(At::shown).collect::<Vec<_>>().join(" ");
         self.progress.step(format!("release {}: {shown}", launch.release));
         let last = LastLines::default();
         let tell = |line: &str| {
@@ -167,14 +251,7 @@ impl Manager {
         };
         let plan = launch.hook(words);
         let environ = launch.environ(None);
-        let ended = tokio::select! {
-            ended = process::run(&plan, &environ, HOOK_PATIENCE, tell) => ended,
-            () = self.call_off.notified() => {
-                self.called_off.store(true, Ordering::Relaxed);
-                return Err(Failure::new(format!("a rollback was asked for while `{shown}` of pre_release ran")));
-            }
-        };
-        let why = match ended {
+        let why = match process::run(&plan, &environ, HOOK_PATIENCE, tell).await {
             Ok(Ended::Exited(0)) => return Ok(()),
             Ok(ended) => ended.to_string(),
             Err(error) => error.to_string(),
@@ -199,8 +276,8 @@ impl Manager {
         let upstream = self.stage.upstream.load_full();
         for path in paths {
             for server in view.workers.iter().filter_map(|worker| worker.server.as_ref()) {
-                let failed = |why: String| Failure::new(format!("{path} of warm_up failed: {why}"));
-                let status = upstream.ask_worker(server, path, WARM_PATIENCE).await.map_err(failed)?;
+                let failed = |why: String| Failure::new(format!("{} of warm_up failed: {why}", path.shown()));
+                let status = upstream.ask_worker(server, &path.value, WARM_PATIENCE).await.map_err(failed)?;
                 if status.is_server_error() {
                     return Err(failed(format!("it answered {status}")));
                 }
@@ -242,10 +319,7 @@ impl Manager {
         while Instant::now() < deadline {
             tokio::select! {
                 () = tokio::time::sleep(WATCH_INTERVAL.min(watch.period)) => {}
-                () = self.call_off.notified() => {
-                    self.called_off.store(true, Ordering::Relaxed);
-                    return Err("a rollback was asked for".to_owned());
-                }
+                () = self.until_called_off() => return Err("a rollback was asked for".to_owned()),
             }
             let view = fleet.view();
             if view.crashing {
@@ -289,11 +363,11 @@ impl Manager {
     }
 
     /// Where a rollback leads; `None`: nowhere.
-    pub(super) fn way_back(&self) -> Option<WayBack> {
-        if let (true, Some(current)) = (self.called_off.swap(false, Ordering::Relaxed), self.history.current) {
+    pub(super) fn way_back(&mut self) -> Option<WayBack> {
+        if let (true, Some(current)) = (std::mem::take(&mut self.called_off), self.history.current) {
             return Some(WayBack::Been { current });
         }
-        self.history.before.last().and_then(|id| self.records.get(id)).cloned().map(WayBack::To)
+        self.history.before.last().and_then(|id| self.records.get(id)).cloned().map(Box::new).map(WayBack::To)
     }
 
     pub(super) async fn rollback(&mut self, way: WayBack) -> Result<String, Failure> {
@@ -306,13 +380,16 @@ impl Manager {
         };
         self.settle();
         let mut history = self.history.clone();
+        let configured = Arc::clone(&self.app);
         if record.uid != self.uid() {
             // Its code is another user's: this one gets a copy.
-            return self.release(Source::Current(record)).await;
+            let known = record.app(&self.app);
+            return self.release(Source::Kept { record, known, configured }).await;
         }
         history.rolled_back();
+        history.configured = Some(Asked::of(&configured.settings));
         self.progress.step(format!("back to release {}", record.id));
-        let launch = self.launch(&record).await?;
+        let launch = self.launch(&record, configured).await?;
         let fleet = match self.start(launch).await {
             Ok(fleet) => fleet,
             Err(failure) => {

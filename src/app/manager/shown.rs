@@ -6,8 +6,9 @@ use tokio::sync::watch;
 
 use super::Manager;
 use crate::app::fleet::{Fleet, View};
+use crate::app::kept::Record;
 use crate::app::launch::Launch;
-use crate::app::store::{History, Record};
+use crate::app::store::History;
 use crate::app::tally::Tally;
 
 /// What is seen of an app.

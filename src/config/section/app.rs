@@ -41,6 +41,8 @@ pub(super) struct App {
 }
 
 pub(super) fn read(table: Table<'_>) -> Option<App> {
+    let file = table.span().file;
+    let before = file.drawn();
     let directory = table.require("directory", "\"/srv/billing\"", |node| {
         // Without the dot of `directory = "."`, since it is told.
         value::path(node).map(|path| node.at(path.components().collect()))
@@ -50,7 +52,7 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
     let threads = table.or("threads", NonZeroU32::MIN, |node| number::count(node, MOST_THREADS));
     let of_file = table.get("env_file", |node| env_of_file(node, directory.as_ref())).unwrap_or_default();
     let (env, secret_env) = table.get("env", variables).unwrap_or_default().over(of_file);
-    let settings = AppSettings {
+    let mut settings = AppSettings {
         span: table.span(),
         directory: directory.clone().unwrap_or_else(|| At { value: PathBuf::new(), span: table.span() }),
         entry: entry.clone().unwrap_or(EntryPoint { module: String::new(), attribute: String::new() }),
@@ -61,6 +63,7 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
         args: table.or("args", Vec::new(), |node| node.list_of("a list of arguments", argument_of_server)),
         env,
         secret_env,
+        drawn: Vec::new(),
         pass_env: table.or("pass_env", Vec::new(), |node| node.list_of("a list of names of variables", variable_name)),
         user: table.get("user", user),
         umask: table.or("umask", 0o027, umask),
@@ -69,7 +72,7 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
             .get("memory_limit", |node| number::size(node, 1..=MOST_MEMORY))
             .and_then(|size| size.try_into().ok()),
         start_timeout: table.or("start_timeout", START_TIMEOUT, number::timeout),
-        warm_up: table.or("warm_up", Vec::new(), |node| node.list_of("a list of paths", upstream::own_path)),
+        warm_up: table.or("warm_up", Vec::new(), |node| node.list_of("a list of paths", warm_path)),
         pre_release: table.or("pre_release", Vec::new(), pre_release),
         watch: table.get("watch", watch),
         keep: table.or("keep", NonZeroU32::MIN.saturating_add(2), |node| number::count(node, 100)),
@@ -81,6 +84,7 @@ pub(super) fn read(table: Table<'_>) -> Option<App> {
     let upstream = upstream::of_app(&table, protocol);
     threads_have_an_effect(&table, &settings);
     table.finish();
+    settings.drawn = file.drawn_since(before).into_iter().map(Secret::new).collect();
     directory.and(entry).and(Some(App { settings, upstream }))
 }
 
@@ -160,13 +164,23 @@ fn package_file(node: &Node<'_>) -> Option<At<PackageFile>> {
     Some(node.at(PackageFile { written, beside }))
 }
 
-/// What is no argument of a command: it could not be passed on.
-fn argument(node: &Node<'_>) -> Option<String> {
+/// What is no argument of a command could not be passed on.
+fn argument(node: &Node<'_>) -> Option<At<String>> {
     let text = node.text("a string")?;
     if text.text.contains('\0') {
         return node.refuse(format!("{} holds a NUL byte", node.key));
     }
-    Some(text.text)
+    if node.span().is_secret() {
+        let problem =
+            Problem::warning(&node.span(), format!("{} is a secret that every user of the machine can see", node.key));
+        let help = "the list of processes shows arguments; put what is secret into `env`, which it does not show";
+        node.cx.report(problem.help(help));
+    }
+    Some(node.at(text.text))
+}
+
+fn warm_path(node: &Node<'_>) -> Option<At<String>> {
+    upstream::own_path(node).map(|path| node.at(path))
 }
 
 /// What servers are started with by the gateway, and where else it is said.
@@ -183,11 +197,11 @@ const OWN_OPTIONS: [(&[&str], &str); 4] = [
     ),
 ];
 
-fn argument_of_server(node: &Node<'_>) -> Option<String> {
+fn argument_of_server(node: &Node<'_>) -> Option<At<String>> {
     let argument = argument(node)?;
-    let mut option = argument.split('=').next().unwrap_or_default();
+    let mut option = argument.value.split('=').next().unwrap_or_default();
     // As in `-w4`.
-    if let Some(short) = argument.get(..2).filter(|short| short.starts_with('-') && *short != "--") {
+    if let Some(short) = argument.value.get(..2).filter(|short| short.starts_with('-') && *short != "--") {
         option = short;
     }
     let own = OWN_OPTIONS.iter().find(|(options, _)| options.contains(&option));
@@ -306,7 +320,7 @@ fn umask(node: &Node<'_>) -> Option<u32> {
 }
 
 /// One command, or a list of them.
-fn pre_release(node: &Node<'_>) -> Option<Vec<Vec<String>>> {
+fn pre_release(node: &Node<'_>) -> Option<Vec<Vec<At<String>>>> {
     let takes = "a command such as [\"python\", \"manage.py\", \"migrate\"], or a list of those";
     let members = node.list(takes)?;
     if members.iter().any(Node::is_list) {
@@ -315,9 +329,9 @@ fn pre_release(node: &Node<'_>) -> Option<Vec<Vec<String>>> {
     command(node).map(|command| vec![command])
 }
 
-fn command(node: &Node<'_>) -> Option<Vec<String>> {
+fn command(node: &Node<'_>) -> Option<Vec<At<String>>> {
     let words = node.list_of("a command: a list of strings", argument)?;
-    if words.first().is_none_or(String::is_empty) {
+    if words.first().is_none_or(|word| word.value.is_empty()) {
         return node.refuse(format!("{} names no command", node.key));
     }
     Some(words)

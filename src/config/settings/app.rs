@@ -6,6 +6,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::source::Span;
 use super::{At, Secret};
 
@@ -23,11 +25,13 @@ pub struct AppSettings {
     pub threads: NonZeroU32,
     pub packages: Packages,
     /// What the server itself is given beside.
-    pub args: Vec<String>,
+    pub args: Vec<At<String>>,
     /// `env_file` and `env` together; the latter wins.
     pub env: BTreeMap<String, Secret>,
     /// Those of `env` whose whole value is a secret: by where it is from, or by its name.
     pub secret_env: BTreeSet<String>,
+    /// What files and credentials held that any of this was drawn from.
+    pub drawn: Vec<Secret>,
     /// What of the gateway's own environment goes along.
     pub pass_env: Vec<String>,
     /// `None`: the gateway's own, which is not root.
@@ -40,9 +44,9 @@ pub struct AppSettings {
     /// How long a worker may take from its start until it answers.
     pub start_timeout: Duration,
     /// Paths that are asked for before a release takes over.
-    pub warm_up: Vec<String>,
+    pub warm_up: Vec<At<String>>,
     /// Commands that run once, in a release's environment, before its workers start.
-    pub pre_release: Vec<Vec<String>>,
+    pub pre_release: Vec<Vec<At<String>>>,
     pub watch: Option<WatchSettings>,
     /// Releases that are kept for `rollback`, the serving one among them.
     pub keep: NonZeroU32,
@@ -73,6 +77,7 @@ impl PartialEq for AppSettings {
             args,
             env,
             secret_env: _,
+            drawn: _,
             pass_env,
             user,
             umask,
@@ -109,14 +114,19 @@ impl PartialEq for AppSettings {
 const SHORTEST_SECRET: usize = 8;
 
 impl AppSettings {
-    /// What must not be repeated wherever the app's own words are: values of secret variables, and passwords in URLs.
+    /// What must not be repeated wherever the app's own words are: what was drawn from secret sources, values of secret
+    /// variables, and passwords in URLs. The longest first: one may be the beginning of another.
     pub fn secret_values(&self) -> Vec<&str> {
-        let values = self.env.iter().filter_map(|(name, value)| match self.secret_env.contains(name) {
-            true => Some(value.expose()),
-            false => password(value.expose()),
-        });
+        let whole =
+            self.env.iter().filter(|(name, _)| self.secret_env.contains(*name)).map(|(_, value)| value.expose());
+        let passwords = self.env.values().filter_map(|value| password(value.expose()));
+        let values = self.drawn.iter().map(Secret::expose).chain(whole).chain(passwords);
         // What is said is looked through line by line, and keys are of several.
-        values.flat_map(str::lines).map(str::trim).filter(|line| line.len() >= SHORTEST_SECRET).collect()
+        let lines = values.flat_map(str::lines).map(str::trim).filter(|line| line.len() >= SHORTEST_SECRET);
+        let mut lines: Vec<&str> = lines.collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(line.len()));
+        lines.dedup();
+        lines
     }
 }
 
@@ -138,7 +148,7 @@ impl AppSettings {
 }
 
 /// `package.module:attribute`: what a server imports.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryPoint {
     /// Names joined by dots.
     pub module: String,
@@ -200,7 +210,8 @@ fn is_dotted(text: &str) -> bool {
 }
 
 /// What runs Python code and speaks HTTP, or uwsgi.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AppServer {
     Gunicorn,
     Uvicorn,
@@ -290,7 +301,28 @@ mod tests {
         });
         let settings = settings.unwrap();
         let hidden = settings.apps["shop"].secret_values();
-        assert_eq!(hidden, ["-----BEGIN KEY-----", "MIIEvQIBADANBg", "-----END KEY-----"]);
+        assert_eq!(hidden, ["-----BEGIN KEY-----", "-----END KEY-----", "MIIEvQIBADANBg"]);
+    }
+
+    #[test]
+    fn parts_that_are_secret_are_hidden_too() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("pw"), "correct-horse\n").unwrap();
+        std::fs::write(directory.path().join("other"), "of-another-app").unwrap();
+        std::fs::write(directory.path().join("env"), "DATABASE_URL=postgres://shop:hunter22@db/shop\n").unwrap();
+        let text = "[app.other]\ndirectory = \"/\"\nentry = \"app:app\"\nargs = [\"${file:other}\"]\n\
+                    [app.shop]\ndirectory = \"/\"\nentry = \"app:app\"\nenv_file = \"env\"\n\
+                    env = { DSN = \"password=${file:pw}\" }\n";
+        let outside = crate::config::Outside::new(&|_| None);
+        let loaded = crate::config::load_text("app.toml", text, directory.path(), &outside);
+        let (settings, _) = loaded.build(|settings, problems| {
+            problems.clear();
+            Some(settings)
+        });
+        let settings = settings.unwrap();
+        let hidden = settings.apps["shop"].secret_values();
+        let expected = ["postgres://shop:hunter22@db/shop", "password=correct-horse", "correct-horse", "hunter22"];
+        assert_eq!(hidden, expected);
     }
 
     #[test]

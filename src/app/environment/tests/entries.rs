@@ -97,7 +97,7 @@ number = 7
         app.place = site.app.place.clone();
         let commands = Commands::new(&app, None);
         let scripts = interpreter.path.parent().unwrap();
-        let found = entry::interface(&commands, &interpreter.path, scripts, &site.code()).await;
+        let found = entry::interface(&commands, 1, &interpreter.path, scripts, &site.code()).await;
         let told = match &found {
             Ok(interface) => interface.to_string(),
             Err(failure) => failure.why.clone(),
@@ -170,6 +170,13 @@ async fn an_environment_that_is_there_must_have_the_server() {
     assert!(made.unwrap().success());
     let failure = site.build(&without_uv()).await.unwrap_err();
     assert!(failure.why.contains(".venv/bin/python -m pip install gunicorn"), "{failure}");
+    // One in the directory that is released comes first.
+    let other = site.directory.path().join("other");
+    let made = Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(other.join(".venv")).status();
+    assert!(made.unwrap().success());
+    let recipe = Recipe::find_among(&site.app, &site.code(), &other, &without_uv()).await.unwrap();
+    let failure = recipe.build(&site.app, 1, &Progress::new(&site.app.name)).await.unwrap_err();
+    assert!(failure.why.contains("other/.venv/bin/python -m pip install gunicorn"), "{failure}");
     std::fs::remove_dir_all(site.code().join(".venv")).unwrap();
     let failure = site.build(&without_uv()).await.unwrap_err();
     assert!(failure.to_string().contains(".venv/bin/python"), "{failure}");

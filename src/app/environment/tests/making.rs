@@ -155,6 +155,32 @@ async fn where_hashes_are_demanded_the_server_must_have_one_too() {
     assert_eq!(site.build(&with_uv()).await.unwrap().server, AppServer::Gunicorn);
 }
 
+/// What it is that was made before changes nothing.
+#[tokio::test]
+async fn gunicorn_serves_asgi_with_its_worker_class_whatever_is_there() {
+    let mut site = Site::new("");
+    for (name, requires) in [("uvicorn", &[][..]), ("gunicorn", &[]), ("uvicorn-worker", &["uvicorn", "gunicorn"])] {
+        site.wheel(name, requires);
+    }
+    site.write("app.py", ASGI).write("requirements.txt", LOCAL);
+    assert_eq!(site.build(&with_uv()).await.unwrap().server, AppServer::Uvicorn);
+    site.app.settings.server = Some(AppServer::Gunicorn);
+    for again in [false, true] {
+        let made = site.build(&with_uv()).await.unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!((made.server, made.worker_class), (AppServer::Gunicorn, Some(WorkerClass::UvicornWorker)));
+        assert_eq!(made.took == Duration::ZERO, again);
+        assert!(made.is_there(&site.app).await);
+    }
+    // Nor does what is made for WSGI.
+    site.write("app.py", WSGI);
+    assert_eq!(site.build(&with_uv()).await.unwrap().worker_class, None);
+    assert_eq!(site.environments().len(), 3);
+    // What is cut short is not there.
+    let made = site.build(&with_uv()).await.unwrap();
+    std::fs::write(made.scripts.with_file_name("passerelle-made"), "packages").unwrap();
+    assert!(!made.is_there(&site.app).await);
+}
+
 /// Of a wheel of the site.
 fn hash_of(site: &Site, name: &str) -> String {
     let wheel = std::fs::read(site.code().join(format!("wheels/{name}-1.0-py3-none-any.whl"))).unwrap();

@@ -64,12 +64,12 @@ impl Site {
     }
 
     async fn find(&self, search: &Search) -> Result<Recipe, Failure> {
-        Recipe::find_among(&self.app, &self.code(), search).await
+        Recipe::find_among(&self.app, &self.code(), &self.code(), search).await
     }
 
     async fn build(&self, search: &Search) -> Result<Environment, Failure> {
         let progress = Progress::new(&self.app.name);
-        self.find(search).await?.build(&self.app, &progress).await
+        self.find(search).await?.build(&self.app, 1, &progress).await
     }
 
     /// The names of the environments that are there.

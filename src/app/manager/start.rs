@@ -1,0 +1,115 @@
+//! What was made is started: when the gateway is, and by a rollback.
+
+use std::sync::Arc;
+
+use super::release::Source;
+use super::{Manager, blocking};
+use crate::app::App;
+use crate::app::environment::Recipe;
+use crate::app::failure::Failure;
+use crate::app::fleet::Fleet;
+use crate::app::kept::{Asked, Record};
+use crate::app::launch::Launch;
+use crate::app::store::Store;
+use crate::app::sweep;
+
+impl Manager {
+    /// Makes sure that nobody else runs the app, and that nothing is left of a gateway that died.
+    pub(super) async fn take_place(&mut self) -> Result<(), Failure> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let app = Arc::clone(&self.app);
+        let taken = blocking(move || {
+            app.place.prepare(&app.account)?;
+            let lock = sweep::lock(&app.place)?;
+            let swept = sweep::sweep(&app.place);
+            let store = Store::new(&app.place);
+            let history = store.history()?;
+            let records = store.records(&history.all());
+            Ok((lock, swept, history, records))
+        });
+        let (lock, swept, history, records) = taken.await?;
+        self.lock = Some(lock);
+        (self.history, self.records) = (history, records);
+        if swept > 0 {
+            tracing::warn!(app = &*self.app.name, processes = swept, "processes of a gateway that died were ended");
+        }
+        Ok(())
+    }
+
+    /// Starts what served last, or else makes the first release. If the configuration asks for another entry or server since
+    /// then, that takes a release of its own, which may fail.
+    pub(super) async fn begin(&mut self) -> Result<(), Failure> {
+        self.take_place().await?;
+        if self.history.on_trial {
+            let mut history = self.history.clone();
+            history.rolled_back();
+            self.remember(history).await?;
+            tracing::warn!(
+                app = &*self.app.name,
+                "the release that served last was watched still when its gateway ended: the one before is started"
+            );
+        }
+        let Some(record) = self.current().filter(|_| !self.fresh) else {
+            let directory = self.app.settings.directory.value.clone();
+            let done = self.release(Source::Directory(directory)).await?;
+            self.progress.step(done);
+            return Ok(());
+        };
+        let configured = self.history.configured.as_ref().map(|asked| asked.of_app(&self.app));
+        let configured = configured.unwrap_or_else(|| Arc::clone(&self.app));
+        if record.uid == self.uid() {
+            self.start_again(&record, Arc::clone(&configured)).await?;
+        } else {
+            let known = record.app(&self.app);
+            let done = self
+                .release(Source::Kept { record: Box::new(record), known, configured: Arc::clone(&configured) })
+                .await?;
+            self.progress.step(done);
+        }
+        self.heed(&configured).await;
+        Ok(())
+    }
+
+    async fn start_again(&mut self, record: &Record, configured: Arc<App>) -> Result<(), Failure> {
+        let launch = self.launch(record, configured).await?;
+        self.progress.step(format!(
+            "release {} of {} is started; newer code takes a `passerelle release {}`",
+            record.id,
+            record.directory.display(),
+            self.app.name
+        ));
+        let fleet = Fleet::start(launch, &self.stage);
+        self.put_on(fleet).await;
+        // What a gateway that died was in the middle of.
+        self.prune().await;
+        Ok(())
+    }
+
+    /// A release that is there, with the environment that it ran in. Only where that is gone, it gets another.
+    pub(super) async fn launch(&mut self, record: &Record, configured: Arc<App>) -> Result<Arc<Launch>, Failure> {
+        let (app, release, code) = (record.app(&self.app), record.id, self.store.code(record.id));
+        if let Some(environment) = record.runs.clone()
+            && environment.is_there(&app).await
+        {
+            let key = record.environment.clone();
+            return Ok(Arc::new(Launch { app, configured, release, code, environment, key }));
+        }
+        let recipe = Recipe::find(&app, &code, &record.directory).await?;
+        let environment = recipe.build(&app, release, &self.progress).await?;
+        let key = recipe.key().to_owned();
+        let (asked, runs) = (Some(Asked::of(&app.settings)), Some(environment.clone()));
+        let record = Record { environment: key.clone(), asked, runs, ..record.clone() };
+        self.made(record).await?;
+        Ok(Arc::new(Launch { app, configured, release, code, environment, key }))
+    }
+
+    /// A release is whole.
+    pub(super) async fn made(&mut self, record: Record) -> Result<(), Failure> {
+        let (store, made) = (self.store.clone(), record.clone());
+        blocking(move || store.made(&made)).await?;
+        self.records.insert(record.id, record);
+        Ok(())
+    }
+}
