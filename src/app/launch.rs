@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::App;
 use super::environ::Environ;
 use super::environment::{Environment, Interface};
+use super::output::LastLines;
 use super::process::Limits;
 use super::shim::Plan;
 use crate::config::settings::{AppServer, At, Protocol, SlotSettings};
@@ -28,6 +29,8 @@ pub(super) struct Launch {
     pub(super) environment: Environment,
     /// What the environment is known by.
     pub(super) key: String,
+    /// What its workers said last, of whichever of them.
+    pub(super) said: LastLines,
 }
 
 impl Launch {

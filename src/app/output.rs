@@ -8,6 +8,7 @@ use tokio::io::AsyncRead;
 
 use super::App;
 use super::failure::LAST_LINES;
+use super::launch::Launch;
 use super::process::BoundedLines;
 use super::records::{Record, Records};
 use crate::config::source::without;
@@ -39,8 +40,9 @@ pub(super) fn shown(app: &App, line: &str) -> String {
     without(line, app.settings.secret_values().into_iter())
 }
 
-/// Logs what comes out of `written`, to its end.
-pub(super) async fn log(app: Arc<App>, release: u64, pid: i32, written: impl AsyncRead + Unpin, last: LastLines) {
+/// Logs what comes out of `written`, a worker's own words, to its end.
+pub(super) async fn log(launch: Arc<Launch>, pid: i32, written: impl AsyncRead + Unpin, last: LastLines) {
+    let (app, release) = (&launch.app, launch.release);
     let mut lines = BoundedLines::new(written);
     let mut records = Records::default();
     let tell = |records: Vec<Record>| {
@@ -67,8 +69,9 @@ pub(super) async fn log(app: Arc<App>, release: u64, pid: i32, written: impl Asy
             tell(records.flush());
             return;
         };
-        let line = shown(&app, &line);
+        let line = shown(app, &line);
         last.push(line.clone());
+        launch.said.push(line.clone());
         tell(records.push(&line));
     }
 }

@@ -132,7 +132,7 @@ async fn live(
     };
     let _ = events.send(Event::Started { number, pid: process.pid, keeper: process.keeper() });
     let last = LastLines::default();
-    let output = output::log(Arc::clone(&launch.app), launch.release, process.pid, written, last.clone());
+    let output = output::log(Arc::clone(launch), process.pid, written, last.clone());
     let output = tokio::spawn(output);
     let server = server_of(launch, stage, number, &socket);
     let ready = tokio::select! {

@@ -120,6 +120,8 @@ fn secrets_of_hooks_and_paths_are_not_told() {
     assert!(told[0].contains("began (secret)") && told[0].contains("only (secret)"), "{}", told[0]);
     assert!(told[1].contains("`sh -c (secret) (secret)` of pre_release failed"), "{}", told[1]);
     assert!(told[2].contains("(secret) of warm_up failed"), "{}", told[2]);
+    // With what the worker had to say.
+    assert!(told[2].contains("RuntimeError: outer"), "{}", told[2]);
     told.extend([site.command("apps", &[]).1, site.gateway.status().to_string(), site.gateway.output()]);
     for (index, told) in told.iter().enumerate() {
         for secret in [HOOK, PATH, PASSWORD, &format!("x{PIN}x")] {

@@ -29,6 +29,9 @@ const HOOK_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long a request that warms up may take.
 const WARM_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a worker may take to tell what was wrong with its answer.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// How often a release that is watched is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -60,15 +63,6 @@ pub(super) enum Source {
         /// As the configuration had it when that was decided.
         configured: Arc<App>,
     },
-}
-
-/// Where a rollback leads.
-pub(super) enum WayBack {
-    /// It has happened already: what was under way was called off.
-    Been {
-        current: u64,
-    },
-    To(Box<Record>),
 }
 
 impl Manager {
@@ -195,7 +189,8 @@ impl Manager {
             asked: Some(Asked::of(&app.settings)),
             runs: Some(environment.clone()),
         };
-        let launch = Arc::new(Launch { app, configured, release: id, code, environment, key });
+        let launch =
+            Arc::new(Launch { app, configured, release: id, code, environment, key, said: LastLines::default() });
         for hook in &self.app.settings.pre_release {
             self.hook(&launch, hook).await?;
         }
@@ -260,7 +255,7 @@ impl Manager {
     }
 
     /// Workers that are ready and warm.
-    async fn start(&mut self, launch: Arc<Launch>) -> Result<Fleet, Failure> {
+    pub(super) async fn start(&mut self, launch: Arc<Launch>) -> Result<Fleet, Failure> {
         let release = launch.release;
         self.progress.step(format!("release {release}: starting workers"));
         let began = Instant::now();
@@ -268,22 +263,30 @@ impl Manager {
         self.show(Some(&fleet));
         fleet.ready().await?;
         self.stage.tally.started(began.elapsed());
-        let paths = &self.app.settings.warm_up;
-        if !paths.is_empty() {
+        if !self.app.settings.warm_up.is_empty() {
             self.progress.step(format!("release {release}: warming up"));
         }
+        if let Err(why) = self.warm_up(&fleet).await {
+            // What it had to say of it may be on its way.
+            tokio::time::sleep(LAST_WORDS).await;
+            return Err(Failure::with_output(why, fleet.launch.said.to_vec()));
+        }
+        Ok(fleet)
+    }
+
+    async fn warm_up(&self, fleet: &Fleet) -> Result<(), String> {
         let view = fleet.view();
         let upstream = self.stage.upstream.load_full();
-        for path in paths {
+        for path in &self.app.settings.warm_up {
             for server in view.workers.iter().filter_map(|worker| worker.server.as_ref()) {
-                let failed = |why: String| Failure::new(format!("{} of warm_up failed: {why}", path.shown()));
+                let failed = |why: String| format!("{} of warm_up failed: {why}", path.shown());
                 let status = upstream.ask_worker(server, &path.value, WARM_PATIENCE).await.map_err(failed)?;
                 if status.is_server_error() {
                     return Err(failed(format!("it answered {status}")));
                 }
             }
         }
-        Ok(fleet)
+        Ok(())
     }
 
     /// In one step the new fleet is on; the old one stands by.
@@ -360,47 +363,5 @@ impl Manager {
             self.left.insert(id, left);
         }
         self.show(None);
-    }
-
-    /// Where a rollback leads; `None`: nowhere.
-    pub(super) fn way_back(&mut self) -> Option<WayBack> {
-        if let (true, Some(current)) = (std::mem::take(&mut self.called_off), self.history.current) {
-            return Some(WayBack::Been { current });
-        }
-        self.history.before.last().and_then(|id| self.records.get(id)).cloned().map(Box::new).map(WayBack::To)
-    }
-
-    pub(super) async fn rollback(&mut self, way: WayBack) -> Result<String, Failure> {
-        let record = match way {
-            WayBack::Been { current } => {
-                let app = &self.app.name;
-                return Ok(format!("the release under way was called off: release {current} of {app} serves"));
-            }
-            WayBack::To(record) => record,
-        };
-        self.settle();
-        let mut history = self.history.clone();
-        let configured = Arc::clone(&self.app);
-        if record.uid != self.uid() {
-            // Its code is another user's: this one gets a copy.
-            let known = record.app(&self.app);
-            return self.release(Source::Kept { record, known, configured }).await;
-        }
-        history.rolled_back();
-        history.configured = Some(Asked::of(&configured.settings));
-        self.progress.step(format!("back to release {}", record.id));
-        let launch = self.launch(&record, configured).await?;
-        let fleet = match self.start(launch).await {
-            Ok(fleet) => fleet,
-            Err(failure) => {
-                self.show(None);
-                return Err(failure);
-            }
-        };
-        self.switch(fleet, history).await?;
-        self.stage.tally.released(ReleaseOutcome::RolledBack);
-        self.settle();
-        self.prune().await;
-        Ok(format!("release {} of {} serves again", record.id, self.app.name))
     }
 }

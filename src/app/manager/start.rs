@@ -10,8 +10,19 @@ use crate::app::failure::Failure;
 use crate::app::fleet::Fleet;
 use crate::app::kept::{Asked, Record};
 use crate::app::launch::Launch;
+use crate::app::output::LastLines;
 use crate::app::store::Store;
 use crate::app::sweep;
+use crate::app::tally::ReleaseOutcome;
+
+/// Where a rollback leads.
+pub(super) enum WayBack {
+    /// It has happened already: what was under way was called off.
+    Been {
+        current: u64,
+    },
+    To(Box<Record>),
+}
 
 impl Manager {
     /// Makes sure that nobody else runs the app, and that nothing is left of a gateway that died.
@@ -94,7 +105,15 @@ impl Manager {
             && environment.is_there(&app).await
         {
             let key = record.environment.clone();
-            return Ok(Arc::new(Launch { app, configured, release, code, environment, key }));
+            return Ok(Arc::new(Launch {
+                app,
+                configured,
+                release,
+                code,
+                environment,
+                key,
+                said: LastLines::default(),
+            }));
         }
         let recipe = Recipe::find(&app, &code, &record.directory).await?;
         let environment = recipe.build(&app, release, &self.progress).await?;
@@ -102,7 +121,7 @@ impl Manager {
         let (asked, runs) = (Some(Asked::of(&app.settings)), Some(environment.clone()));
         let record = Record { environment: key.clone(), asked, runs, ..record.clone() };
         self.made(record).await?;
-        Ok(Arc::new(Launch { app, configured, release, code, environment, key }))
+        Ok(Arc::new(Launch { app, configured, release, code, environment, key, said: LastLines::default() }))
     }
 
     /// A release is whole.
@@ -111,5 +130,47 @@ impl Manager {
         blocking(move || store.made(&made)).await?;
         self.records.insert(record.id, record);
         Ok(())
+    }
+
+    /// Where a rollback leads; `None`: nowhere.
+    pub(super) fn way_back(&mut self) -> Option<WayBack> {
+        if let (true, Some(current)) = (std::mem::take(&mut self.called_off), self.history.current) {
+            return Some(WayBack::Been { current });
+        }
+        self.history.before.last().and_then(|id| self.records.get(id)).cloned().map(Box::new).map(WayBack::To)
+    }
+
+    pub(super) async fn rollback(&mut self, way: WayBack) -> Result<String, Failure> {
+        let record = match way {
+            WayBack::Been { current } => {
+                let app = &self.app.name;
+                return Ok(format!("the release under way was called off: release {current} of {app} serves"));
+            }
+            WayBack::To(record) => record,
+        };
+        self.settle();
+        let mut history = self.history.clone();
+        let configured = Arc::clone(&self.app);
+        if record.uid != self.uid() {
+            // Its code is another user's: this one gets a copy.
+            let known = record.app(&self.app);
+            return self.release(Source::Kept { record, known, configured }).await;
+        }
+        history.rolled_back();
+        history.configured = Some(Asked::of(&configured.settings));
+        self.progress.step(format!("back to release {}", record.id));
+        let launch = self.launch(&record, configured).await?;
+        let fleet = match self.start(launch).await {
+            Ok(fleet) => fleet,
+            Err(failure) => {
+                self.show(None);
+                return Err(failure);
+            }
+        };
+        self.switch(fleet, history).await?;
+        self.stage.tally.released(ReleaseOutcome::RolledBack);
+        self.settle();
+        self.prune().await;
+        Ok(format!("release {} of {} serves again", record.id, self.app.name))
     }
 }
