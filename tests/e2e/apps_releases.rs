@@ -178,7 +178,8 @@ fn two_apps(env: &str, more: &str) -> String {
 #[test]
 fn a_reload_releases_the_app_whose_settings_changed_and_no_other() {
     let other = two_apps("red", "").split_once("[app.other]").map(|(_, other)| format!("[app.other]{other}")).unwrap();
-    let mut site = Plan::new(&wsgi("one"), "workers = 2\nenv = { COLOUR = \"red\" }").rest(&other).start();
+    let code = wsgi("one") + "\n\nif not os.environ.get('COLOUR', 'red'):\n    raise ValueError('no colour')\n";
+    let mut site = Plan::new(&code, "workers = 2\nenv = { COLOUR = \"red\" }").rest(&other).start();
     site.app_serves("other");
     let (shop, others) = (site.pids("shop"), site.pids("other"));
     let load = Load::of_all_kinds(site.port());
@@ -192,6 +193,14 @@ fn a_reload_releases_the_app_whose_settings_changed_and_no_other() {
     site.gateway.write_config(&two_apps("red", "timeouts = { response = \"20s\" }\nbalance = \"round_robin\""));
     let (status, output) = site.gateway.reload();
     assert!(status.success(), "{output}");
+    assert_eq!((site.pids("shop"), site.pids("other")), (shop.clone(), others.clone()));
+    // One that fails changes nothing, and is no trouble any more once nobody asks for it.
+    site.gateway.write_config(&two_apps("", ""));
+    assert!(site.gateway.reload().0.success());
+    eventually("it is told", || site.app("shop")["trouble"].is_string().then_some(()));
+    site.gateway.write_config(&two_apps("red", ""));
+    assert!(site.gateway.reload().0.success());
+    eventually("it is forgotten", || site.app("shop")["trouble"].is_null().then_some(()));
     assert_eq!((site.pids("shop"), site.pids("other")), (shop.clone(), others.clone()));
     site.gateway.write_config(&two_apps("green", ""));
     let (status, output) = site.gateway.reload();

@@ -249,7 +249,12 @@ impl Manager {
         // What serves, or should have served: a release that failed changed nothing.
         let before = self.serving.as_ref().map_or(&self.app, |fleet| &fleet.launch.configured);
         let before = Arc::clone(before);
+        let had_failed = self.app.settings.needs_release(&before.settings);
         self.app = app;
+        if had_failed && !self.app.settings.needs_release(&before.settings) {
+            // What could not be released is not asked for any more.
+            self.no_trouble();
+        }
         self.heed(&before).await;
     }
 
