@@ -31,8 +31,9 @@ struct Handle {
     asks: mpsc::Sender<Ask>,
     progress: Progress,
     shown: watch::Receiver<Shown>,
-    /// Calls off a release that is under way.
+    /// Call off a release that is under way.
     call_off: CallOff,
+    superseded: CallOff,
 }
 
 /// Something that an app's manager was asked for, and is working on.
@@ -51,6 +52,18 @@ impl Apps {
     /// There is no such app, or too much waits for it already; a sentence.
     pub fn release(&self, app: &str, directory: Option<PathBuf>) -> Result<Pending, String> {
         self.ask(app, |answer| Ask::Release { directory, answer })
+    }
+
+    /// Asks for a release of what is in the app's directory by now. One that is under way ends, be it the first.
+    ///
+    /// # Errors
+    /// As for [`release`](Self::release).
+    pub fn release_newest(&self, app: &str) -> Result<Pending, String> {
+        let superseded = self.handle(app)?.superseded;
+        self.ask(app, |answer| {
+            superseded.ask();
+            Ask::Newest { answer }
+        })
     }
 
     /// Asks for the release before.
@@ -181,12 +194,12 @@ impl Background {
                 grace,
             };
             let (manager, shown) = Manager::new(beginning);
-            let call_off = manager.call_off();
+            let (call_off, superseded) = (manager.call_off(), manager.superseded());
             let (asks, asked) = mpsc::channel(MOST_ASKS);
             let (leave, left) = oneshot::channel();
             let task = tokio::spawn(manager.run(asked, left));
             self.running.insert(Arc::clone(name), Running { leave, task });
-            self.apps.lock().insert(Arc::clone(name), Handle { asks, progress, shown, call_off });
+            self.apps.lock().insert(Arc::clone(name), Handle { asks, progress, shown, call_off, superseded });
         }
     }
 

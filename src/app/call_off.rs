@@ -16,6 +16,11 @@ impl CallOff {
         self.0.send_modify(|asked| *asked = asked.saturating_add(1));
     }
 
+    /// How many there were.
+    pub(super) fn count(&self) -> u64 {
+        *self.0.borrow()
+    }
+
     /// Whether there are more than those that were answered.
     pub(super) fn is_asked(&self, answered: u64) -> bool {
         *self.0.borrow() > answered

@@ -47,9 +47,11 @@ pub(super) async fn log(launch: Arc<Launch>, pid: i32, written: impl AsyncRead +
     let mut records = Records::default();
     let tell = |records: Vec<Record>| {
         for record in records {
-            let (Record::Line(text) | Record::Traceback(text)) = record;
-            if !text.trim().is_empty() {
-                tracing::info!(target: APPS, app = &*app.name, release, pid, "{text}");
+            match record {
+                Record::Line(text) if text.trim().is_empty() => {}
+                Record::Line(text) => tracing::info!(target: APPS, app = &*app.name, release, pid, "{text}"),
+                // However quiet it is to be.
+                Record::Traceback(text) => tracing::info!(app = &*app.name, release, pid, "{text}"),
             }
         }
     };

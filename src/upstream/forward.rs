@@ -83,16 +83,21 @@ impl Forwarded {
 /// # Errors
 /// The cause of the last attempt's failure; its detail is left in the journey.
 pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
-    let outcome = send(call, body).await;
+    let mut failed_on = None;
+    let outcome = send(call, body, &mut failed_on).await;
     if let Err(cause) = &outcome
         && cause.row().blame == Blame::Upstream
     {
-        call.upstream.metrics.failed(call.worker);
+        match failed_on {
+            Some(server) => server.health.left_unanswered(),
+            None => call.upstream.metrics.unserved(call.worker),
+        }
     }
     outcome
 }
 
-async fn send(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
+/// `failed_on`: the server of the last attempt that failed.
+async fn send(call: &Call<'_>, body: RequestBody, failed_on: &mut Option<Arc<Server>>) -> Result<Forwarded, Cause> {
     if call.upgrade && !Open::has_room(call.upstream) {
         return Err(Cause::TooManyUpgraded);
     }
@@ -128,6 +133,7 @@ async fn send(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
                     if !failed.told {
                         report(&server, failed.cause);
                     }
+                    *failed_on = Some(Arc::clone(&server));
                     failed.cause
                 });
             }
@@ -144,6 +150,7 @@ async fn send(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
                 let unseen = !failed.wrote || (idempotent && !failed.answered && broke);
                 let again = unseen && failed.cause.row().blame == Blame::Upstream && body.rewind();
                 let cause = if failed.stale { Cause::UpstreamKeptConnectionClosed } else { failed.cause };
+                *failed_on = Some(Arc::clone(&server));
                 if !again || left == 0 {
                     return Err(cause);
                 }
@@ -181,6 +188,7 @@ fn not_connected(call: &Call<'_>, server: &Server, error: ConnectError) -> Faile
     server.metrics.connect_failed(call.worker);
     if error.nobody && server.is_worker {
         server.health.has_gone();
+        call.upstream.queue.worker_gone.notify_waiters();
     } else if let Some(failure) = error.failure {
         server.health.failed(failure);
     }

@@ -208,6 +208,16 @@ impl Upstream {
         if cause == Cause::QueueTimeout && is_missing { Cause::AppNotRunning } else { cause }
     }
 
+    /// Whether an app has no worker that could take anything, and will have one soon.
+    fn awaits_workers(&self) -> bool {
+        let members = self.members.load();
+        let is_expected = match members.missing {
+            Missing::WorkersForNow => true,
+            Missing::Addresses | Missing::Workers => false,
+        };
+        is_expected && members.servers().all(|server| server.health.takes_nothing())
+    }
+
     /// A slot for a request that the gateway makes for itself, behind those of clients.
     ///
     /// # Errors

@@ -164,6 +164,24 @@ fn a_release_that_hangs_is_taken_back() {
     assert_eq!(site.get("/version").text(), "one");
 }
 
+/// What the release before could not answer any more is not held against the one that mends it.
+#[test]
+fn a_release_that_mends_one_that_hangs_stays() {
+    let lines = "workers = 1\nthreads = 8\nhealth = { path = \"/pid\" }\ntimeouts = { response = \"4s\" }\n\
+                 watch = { period = \"6s\", requests = 4, errors = \"20%\" }";
+    let slow = "import time\n        time.sleep(3600)\n    if path == \"/pid\"";
+    let code = wsgi("one").replace("return answer(start, VERSION)\n    if path == \"/pid\"", slow);
+    let site = Plan::new(&code, lines).start();
+    let port = site.port();
+    let hung: Vec<_> =
+        (0..6).map(|_| std::thread::spawn(move || crate::harness::http::get(port, "/version").status)).collect();
+    eventually("they hang", || (site.servers()[0]["in_flight"] == 6).then_some(()));
+    site.write("shop/app.py", &wsgi("two"));
+    site.release();
+    assert!(hung.into_iter().all(|hung| hung.join().unwrap() == 504));
+    assert_eq!((site.get("/version").text().as_str(), site.serving()), ("two", 2));
+}
+
 /// A release that is good is watched, and stays.
 #[test]
 fn a_release_that_is_good_stays_after_it_was_watched() {

@@ -141,8 +141,13 @@ fn a_service_is_served_and_follows_its_code() {
     process.output().find("the traceback is told", |line| line.contains("RuntimeError: not today").then_some(()));
     process.output().find("it was not put in place", |line| line.contains("not put in place: ").then_some(()));
     assert_eq!(curl(&line), "two\n");
+    // Nor is what does not become well waited for, once it has been mended.
+    project.put("app.py", "def app(environ, start):\n    raise RuntimeError('not this one')\n");
+    process.output().find("the traceback is told", |line| line.contains("RuntimeError: not this one").then_some(()));
+    let mended = std::time::Instant::now();
     project.put("app.py", &APP.replace("VERSION", "three"));
     eventually("the mended code is served", || (curl(&line) == "three\n").then_some(()));
+    assert!(mended.elapsed() < std::time::Duration::from_secs(40), "not once start_timeout is over");
 
     process.signal(Signal::INT);
     assert_eq!(process.wait().code(), Some(0), "{}", process.output().text());
@@ -182,7 +187,7 @@ fn what_serves_is_left_alone_by_those_who_would_too() {
     let project =
         Project::new(&[("app.py", "import none_such\n"), ("requirements.txt", ""), ("pyproject.toml", "[tool.x]\n")]);
     let mut process = project.serve(&["app.py:app", "--watch", "--env", "MODE=a b", "--health", "/healthz"]);
-    process.output().find("it waits for a change", |line| line.contains("waiting for a change").then_some(()));
+    process.output().find("it waits for a change", |line| line.contains("at once when its code changes").then_some(()));
     project.put("app.py", &format!("import os\n{}", APP.replace("b'VERSION\\n'", "os.environ['MODE'].encode()")));
     let (line, certificate) = curl_line(&process);
     assert_eq!(curl(&line), "a b");

@@ -96,9 +96,20 @@ impl Environment {
             let root = environment.scripts.parent().filter(|root| root.parent() == Some(&place));
             let is_directory = |root: &Path| root.symlink_metadata().is_ok_and(|found| found.is_dir());
             let is_whole = is_given || root.is_some_and(|root| is_directory(root) && survey::is_whole(root));
-            is_whole && environment.python.exists()
+            is_whole && (is_given || environment.is_of_its_python())
         };
         blocking(is_there).await.unwrap_or(false)
+    }
+
+    /// Whether the interpreter is one of the version that the packages were installed for: its link stays when the system
+    /// gets another. Blocks.
+    fn is_of_its_python(&self) -> bool {
+        let version = self.python_version.splitn(3, '.').take(2).collect::<Vec<&str>>().join(".");
+        let Ok(python) = self.python.canonicalize() else { return false };
+        let name = python.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let says = name.strip_prefix("python").filter(|version| version.contains('.'));
+        let library = self.scripts.parent().unwrap_or(&self.scripts).join("lib").join(format!("python{version}"));
+        says.is_none_or(|says| says == version) && library.is_dir()
     }
 }
 

@@ -31,7 +31,6 @@ pub(super) struct Watched {
     over: u32,
     down: Option<Down>,
     lost: Option<Lost>,
-    gone: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,11 +72,6 @@ impl Watched {
         let same = self.down.filter(|down| is_down && down.answers == answers);
         self.down = is_down.then(|| same.unwrap_or(Down { since: now, answers }));
         self.down.is_some_and(|down| now.saturating_duration_since(down.since) >= DOWN)
-    }
-
-    /// Nobody listens at its socket. Whether that was so a look ago already: whoever ends takes a moment.
-    pub(super) fn is_gone(&mut self) -> bool {
-        std::mem::replace(&mut self.gone, true)
     }
 
     /// Its server has lost the worker that it started itself, having answered so often by now. Whether that has happened too

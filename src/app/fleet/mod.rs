@@ -75,29 +75,34 @@ impl View {
         u32::try_from(ready).unwrap_or(u32::MAX)
     }
 
-    /// What all of them answered.
+    /// What came of all requests to them.
     pub(super) fn outcome(&self) -> Outcome {
         let servers = self.workers.iter().filter_map(|worker| worker.server.as_ref());
         servers.map(|server| Outcome::of(server)).fold(self.gone, Outcome::and)
     }
 }
 
-/// What workers answered.
+/// What came of requests to workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
-    pub(super) answers: u64,
-    /// Those that were 5xx.
+    pub(super) requests: u64,
+    /// Those that were answered by a 5xx, or failed.
     pub(super) errors: u64,
 }
 
 impl Outcome {
     fn of(server: &Server) -> Outcome {
-        Outcome { answers: server.health.answers(), errors: server.health.errors() }
+        let health = &server.health;
+        let unanswered = health.unanswered();
+        Outcome {
+            requests: health.answers().saturating_add(unanswered),
+            errors: health.errors().saturating_add(unanswered),
+        }
     }
 
     fn and(self, other: Outcome) -> Outcome {
         Outcome {
-            answers: self.answers.saturating_add(other.answers),
+            requests: self.requests.saturating_add(other.requests),
             errors: self.errors.saturating_add(other.errors),
         }
     }

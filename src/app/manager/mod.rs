@@ -51,6 +51,10 @@ pub(in crate::app) enum Ask {
         directory: Option<PathBuf>,
         answer: oneshot::Sender<Result<String, String>>,
     },
+    /// A release of what is in the app's directory now; one that is under way is of older code, and ends.
+    Newest {
+        answer: oneshot::Sender<Result<String, String>>,
+    },
     Rollback {
         answer: oneshot::Sender<Result<String, String>>,
     },
@@ -81,8 +85,11 @@ pub(in crate::app) struct Manager {
     call_off: CallOff,
     /// Rollbacks that were answered, or are just being.
     answered: u64,
-    /// A release did not come about since one was asked for, so that nothing is left to roll back.
-    called_off: bool,
+    /// The same of newer code, which a first start ends for too.
+    superseded: CallOff,
+    heeded: u64,
+    /// Up to this one, a release did not come about since they were asked for, so that nothing is left to roll back.
+    called_off: u64,
 }
 
 /// What a manager begins with.
@@ -116,7 +123,9 @@ impl Manager {
             lock: None,
             call_off: CallOff::default(),
             answered: 0,
-            called_off: false,
+            superseded: CallOff::default(),
+            heeded: 0,
+            called_off: 0,
         };
         (manager, seen)
     }
@@ -146,6 +155,11 @@ impl Manager {
         self.call_off.clone()
     }
 
+    /// Ends a release under way of code that is not the newest any more.
+    pub(in crate::app) fn superseded(&self) -> CallOff {
+        self.superseded.clone()
+    }
+
     /// The release that serves, or did.
     fn current(&self) -> Option<Record> {
         self.records.get(&self.history.current?).cloned()
@@ -163,6 +177,8 @@ impl Manager {
                 biased;
                 () = tokio::time::sleep_until(next), if self.serving.is_none() => match self.begin().await {
                     Ok(()) => pause = FIRST_PAUSE,
+                    // Who asked for that has asked for the next.
+                    Err(_) if self.superseded.is_asked(self.heeded) => next = Instant::now() + pause,
                     Err(failure) => {
                         self.not_started(&failure, pause);
                         next = Instant::now() + pause;
@@ -210,6 +226,14 @@ impl Manager {
                 let directory = directory.unwrap_or_else(|| self.app.settings.directory.value.clone());
                 let outcome = self.release(Source::Directory(directory)).await;
                 let _ = answer.send(self.told(outcome));
+            }
+            Ask::Newest { answer } => {
+                self.heeded = self.heeded.saturating_add(1);
+                let outcome = self.release(Source::Directory(self.app.settings.directory.value.clone())).await;
+                let is_newest = !self.superseded.is_asked(self.heeded);
+                let outcome =
+                    if is_newest { self.told(outcome) } else { outcome.map_err(|failure| failure.to_string()) };
+                let _ = answer.send(outcome);
             }
             Ask::Rollback { answer } => {
                 self.answered = self.answered.saturating_add(1);

@@ -92,24 +92,39 @@ impl Manager {
         if outcome.is_err() {
             self.show(None);
             // Even if it failed by itself: whoever asked for the rollback saw the one that serves now.
-            self.called_off |= self.is_called_off() && self.history.current != Some(id);
+            if self.is_rollback_asked() && self.history.current != Some(id) {
+                self.called_off = self.call_off.count();
+            }
         }
         self.tidy().await;
         outcome
     }
 
     /// Whether a rollback waits for the end of what is under way, which then ends for it. A start has nothing to go back to.
-    fn is_called_off(&self) -> bool {
+    fn is_rollback_asked(&self) -> bool {
         self.serving.is_some() && self.call_off.is_asked(self.answered)
+    }
+
+    /// Whether what is under way is to end, for a rollback or for newer code.
+    fn is_called_off(&self) -> bool {
+        self.is_rollback_asked() || self.superseded.is_asked(self.heeded)
+    }
+
+    fn why_called_off(&self) -> &'static str {
+        if self.is_rollback_asked() { "a rollback was asked for" } else { "there is newer code" }
     }
 
     /// Waits for that.
     fn until_called_off(&self) -> impl Future<Output = ()> + use<> {
-        let asked = self.serving.is_some().then(|| self.call_off.asked(self.answered));
+        let rollback = self.serving.is_some().then(|| self.call_off.asked(self.answered));
+        let newer = self.superseded.asked(self.heeded);
         async move {
-            match asked {
-                Some(asked) => asked.await,
-                None => std::future::pending().await,
+            match rollback {
+                Some(rollback) => tokio::select! {
+                    () = rollback => {}
+                    () = newer => {}
+                },
+                None => newer.await,
             }
         }
     }
@@ -129,18 +144,22 @@ impl Manager {
 
     /// All that comes before the switch: it can be called off at any moment.
     async fn bring_up(&mut self, id: u64, source: &Source) -> Result<(Record, Fleet), Failure> {
-        let called_off = || Failure::new(format!("release {id} was called off: a rollback was asked for"));
         let began = Instant::now();
         self.copy(id, source).await?;
         if self.is_called_off() {
-            return Err(called_off());
+            return Err(self.called_off(id));
         }
         let asked = self.until_called_off();
         tokio::select! {
             biased;
-            () = asked => Err(called_off()),
-            up = self.make(id, source, began) => up,
+            () = asked => {}
+            up = self.make(id, source, began) => return up,
         }
+        Err(self.called_off(id))
+    }
+
+    fn called_off(&self, id: u64) -> Failure {
+        Failure::new(format!("release {id} was called off: {}", self.why_called_off()))
     }
 
     /// The code. That it is called off is for the caller to see.
@@ -316,23 +335,28 @@ impl Manager {
     async fn watch(&self, watch: WatchSettings) -> Result<(), String> {
         let deadline = Instant::now() + watch.period;
         let Some(fleet) = &self.serving else { return Ok(()) };
-        // Of what clients got: also what the gateway answered because no worker did.
-        let failed = Arc::clone(&self.stage.upstream.load().metrics);
-        let before = failed.failed_total();
+        // Also what the gateway answered because it found no worker; but for those who waited for one of the old.
+        let upstream = self.stage.upstream.load_full();
+        let theirs = Instant::now() + upstream.settings.queue.max_wait;
+        let mut before = upstream.metrics.unserved_total();
         while Instant::now() < deadline {
             tokio::select! {
                 () = tokio::time::sleep(WATCH_INTERVAL.min(watch.period)) => {}
-                () = self.until_called_off() => return Err("a rollback was asked for".to_owned()),
+                () = self.until_called_off() => return Err(self.why_called_off().to_owned()),
             }
             let view = fleet.view();
             if view.crashing {
                 let why = view.failure.map(|failure| failure.to_string()).unwrap_or_default();
                 return Err(format!("its workers crash again and again: {why}"));
             }
-            let answered = view.outcome();
-            let unserved = failed.failed_total().saturating_sub(before);
-            let requests = answered.answers.saturating_add(unserved);
-            let errors = answered.errors.saturating_add(unserved);
+            let unserved = upstream.metrics.unserved_total();
+            if Instant::now() < theirs {
+                before = unserved;
+            }
+            let unserved = unserved.saturating_sub(before);
+            let outcome = view.outcome();
+            let (requests, errors) =
+                (outcome.requests.saturating_add(unserved), outcome.errors.saturating_add(unserved));
             let most = requests.saturating_mul(watch.errors_percent.into());
             if requests >= watch.requests.get().into() && errors.saturating_mul(100) > most {
                 return Err(format!(

@@ -62,6 +62,7 @@ impl Manager {
                 "the release that served last was watched still when its gateway ended: the one before is started"
             );
         }
+        self.find_a_record().await?;
         let Some(record) = self.current().filter(|_| !self.fresh) else {
             let directory = self.app.settings.directory.value.clone();
             let done = self.release(Source::Directory(directory)).await?;
@@ -80,6 +81,26 @@ impl Manager {
             self.progress.step(done);
         }
         self.heed(&configured).await;
+        Ok(())
+    }
+
+    /// Where the record of the release that served last is lost or makes no sense, the one before is what served last.
+    async fn find_a_record(&mut self) -> Result<(), Failure> {
+        while let (Some(lost), None) = (self.history.current, self.current()) {
+            let mut history = self.history.clone();
+            history.rolled_back();
+            let is_any_left = history.current != Some(lost);
+            tracing::error!(
+                app = &*self.app.name,
+                release = lost,
+                remedy = if is_any_left { "The release before it is started." } else { "A new one is made." },
+                "the record of the release that served last cannot be read"
+            );
+            if !is_any_left {
+                break;
+            }
+            self.remember(history).await?;
+        }
         Ok(())
     }
 
@@ -134,7 +155,9 @@ impl Manager {
 
     /// Where a rollback leads; `None`: nowhere.
     pub(super) fn way_back(&mut self) -> Option<WayBack> {
-        if let (true, Some(current)) = (std::mem::take(&mut self.called_off), self.history.current) {
+        if let Some(current) = self.history.current
+            && self.answered <= self.called_off
+        {
             return Some(WayBack::Been { current });
         }
         self.history.before.last().and_then(|id| self.records.get(id)).cloned().map(Box::new).map(WayBack::To)

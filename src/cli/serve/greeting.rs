@@ -5,7 +5,7 @@ use std::path::Path;
 use super::KEPT_AS;
 use super::command_line::quoted;
 use super::sources;
-use super::text::{Plan, Tls};
+use super::text::{Health, Plan, Tls};
 
 /// What there is, where, and what to do with it.
 pub(super) fn greeting(plan: &Plan, workers: u32, watch: bool) -> String {
@@ -22,7 +22,7 @@ pub(super) fn greeting(plan: &Plan, workers: u32, watch: bool) -> String {
         _ => address.to_string(),
     };
     // One that answers.
-    let path = target.but_root.as_ref().map_or("/", |path| target.health.as_ref().unwrap_or(path));
+    let path = target.but_root.as_ref().map_or("/", |path| plan.health.as_ref().map_or(path.as_str(), Health::path));
     match tls {
         Some(Tls { chain, own: true, .. }) => {
             let chain = quoted(&chain.to_string_lossy());
@@ -69,9 +69,11 @@ fn variables(plan: &Plan) -> Option<String> {
 /// Databases within the code, of which each release has a copy, and the place for what stays.
 fn data(plan: &Plan) -> Vec<String> {
     let directory = &plan.target.directory;
-    let databases = sources::databases(directory);
-    let Some(first) = databases.first() else { return Vec::new() };
     let home = plan.state.join("apps").join(&plan.target.name).join("home");
+    let mut databases = sources::databases(directory);
+    // Whoever has moved one there must not do so again.
+    databases.retain(|file| !home.join(file.file_name().unwrap_or_default()).exists());
+    let Some(first) = databases.first() else { return Vec::new() };
     let all = databases.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
     let file = first.file_name().unwrap_or_default().to_string_lossy();
     let given = plan.user.as_ref().map_or(String::new(), |user| {

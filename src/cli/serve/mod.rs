@@ -32,7 +32,7 @@ use crate::control::{Control, HangUp, Source};
 use address::Asked;
 use greeting::greeting;
 use target::Target;
-use text::{PackagesFrom, Plan, Tls};
+use text::{Health, PackagesFrom, Plan, Tls};
 
 /// The file that the text would be kept as.
 const KEPT_AS: &str = "passerelle.toml";
@@ -50,13 +50,13 @@ pub(super) struct ServeArguments {
     #[arg(value_name = "TARGET", default_value = ".")]
     target: String,
     /// Where to listen: HOST:PORT, or a port on loopback [default: 127.0.0.1:8443, or the next free port]
-    #[arg(long, value_name = "HOST:PORT", value_parser = address::parse)]
+    #[arg(long, short = 'b', alias = "bind", value_name = "HOST:PORT", value_parser = address::parse)]
     address: Option<Asked>,
     /// Where TARGET is looked for [default: the working directory]
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
     /// Processes: a number, or as many as it takes between two [default: twice the cores plus one]
-    #[arg(long, value_name = "N|MIN-MAX")]
+    #[arg(long, short = 'w', value_name = "N|MIN-MAX")]
     workers: Option<Workers>,
     /// Requests that one worker of a WSGI service runs at once [default: 1]
     #[arg(long, value_name = "N")]
@@ -89,7 +89,7 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "KEY", requires = "certificate")]
     key: Option<PathBuf>,
     /// Put new code in place whenever it changes
-    #[arg(long)]
+    #[arg(long, alias = "reload")]
     watch: bool,
     /// Print the configuration that this amounts to, ready to keep as passerelle.toml, and serve nothing
     #[arg(long)]
@@ -212,7 +212,12 @@ impl ServeArguments {
             env: self.env.clone(),
             env_file: self.env_file.as_ref().map(absolute),
             user: account::user_for(&target.directory),
-            target: Target { health: self.health.clone().or(target.health), ..target },
+            health: match (&self.health, &target.health) {
+                (Some(path), _) => Some(Health::Asked(path.clone())),
+                (None, Some(path)) => Some(Health::Found(path.clone())),
+                (None, None) => None,
+            },
+            target,
             state,
         })
     }
@@ -318,28 +323,28 @@ async fn serving(control: Arc<Control>, plan: &Plan, watch: bool) -> Exit {
         control.unhush();
         print_error(&greeting(plan, workers, watch));
     };
-    match control.apps.begun(name).await {
-        Ok(report) => greet(report.wanted),
-        Err(why) => {
-            print_error(&format!("passerelle: {name} does not start: {why}\n"));
-            if !watch {
-                return Exit::Failed;
-            }
-            print_error("passerelle: waiting for a change of its code\n");
-            let mended = async {
+    let begins = async {
+        match control.apps.begun(name).await {
+            Ok(report) => greet(report.wanted),
+            Err(why) => {
+                print_error(&format!("passerelle: {name} does not start: {why}\n"));
+                if !watch {
+                    return Exit::Failed;
+                }
+                print_error("passerelle: it is tried again, and at once when its code changes\n");
                 if let Ok(report) = control.apps.begun_at_last(name).await {
                     greet(report.wanted);
                 }
-                std::future::pending().await
-            };
-            return tokio::select! {
-                exit = mended => exit,
-                exit = watch::run(&control, plan) => exit,
-            };
+            }
         }
+        std::future::pending().await
+    };
+    if !watch {
+        return begins.await;
     }
-    if watch {
-        return watch::run(&control, plan).await;
+    // Also while it starts for the first time: what is wrong with it may be mended by then.
+    tokio::select! {
+        exit = begins => exit,
+        exit = watch::run(&control, plan) => exit,
     }
-    std::future::pending().await
 }

@@ -292,6 +292,7 @@ fn plan() -> Plan {
         packages: None,
         env: Vec::new(),
         env_file: None,
+        health: Some(Health::Found("/healthz".to_owned())),
         user: None,
         state: "/state".into(),
     }

@@ -23,6 +23,7 @@ pub(super) struct Plan {
     pub(super) packages: Option<PackagesFrom>,
     pub(super) env: Vec<(String, String)>,
     pub(super) env_file: Option<PathBuf>,
+    pub(super) health: Option<Health>,
     pub(super) user: Option<String>,
     /// Where the gateway keeps what outlives it.
     pub(super) state: PathBuf,
@@ -33,6 +34,22 @@ pub(super) struct Plan {
 pub(super) enum PackagesFrom {
     Requirements(PathBuf),
     Interpreter(PathBuf),
+}
+
+/// A path that tells whether the service is well.
+#[derive(Clone, Debug)]
+pub(super) enum Health {
+    Asked(String),
+    /// In its sources. It may want a Host that is not known, or somebody who has logged in.
+    Found(String),
+}
+
+impl Health {
+    pub(super) fn path(&self) -> &str {
+        match self {
+            Health::Asked(path) | Health::Found(path) => path,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -111,9 +128,13 @@ impl Plan {
                 if is_number { "one without a name, which nothing else runs as" } else { "whom the processes run as" };
             text.key("user", &quoted(user), whom);
         }
-        if let Some(path) = &target.health {
+        if let Some(health) = &self.health {
             text.section(&format!("app.{name}.health"));
-            text.key("path", &quoted(path), "a release takes over once this answers well");
+            text.key("path", &quoted(health.path()), "a release takes over once this answers well");
+            match health {
+                Health::Asked(_) => {}
+                Health::Found(_) => text.key("status", "\"200-499\"", "found, not asked for: all but a 5xx will do"),
+            }
         }
 
         text.section(&format!("route.{name}"));

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::KEPT_AS;
 use super::sources::is_beside;
 use super::text::Plan;
+use crate::app::background::Pending;
 use crate::cli::{Exit, print_error};
 use crate::control::{Control, settle};
 
@@ -21,22 +22,8 @@ const MOST_DIRECTORIES: usize = 2_000;
 const MOST_FILES: usize = 50_000;
 
 /// Endings of what editors, interpreters and databases leave behind.
-const NO_CODE: [&str; 14] = [
-    "pyc",
-    "pyo",
-    "swp",
-    "swo",
-    "swx",
-    "tmp",
-    "bak",
-    "orig",
-    "log",
-    "db",
-    "sqlite",
-    "sqlite3",
-    "sqlite3-journal",
-    "pid",
-];
+const NO_CODE: [&str; 15] =
+    ["pyc", "pyo", "swp", "swo", "swx", "tmp", "bak", "orig", "log", "db", "sqlite", "sqlite3", "db3", "rdb", "pid"];
 
 /// Releases what changes, for as long as the process lives; comes back where nothing can be watched.
 pub(super) async fn run(control: &Control, plan: &Plan) -> Exit {
@@ -56,27 +43,52 @@ pub(super) async fn run(control: &Control, plan: &Plan) -> Exit {
     };
     let (name, directory) = (&plan.target.name, &plan.target.directory);
     let mut seen = watching.follow(directory);
-    while hints.recv().await.is_some() {
-        settle(&mut hints).await;
-        let now = watching.follow(directory);
-        if now == seen {
-            continue;
-        }
-        print_error(&format!("passerelle: {} changed\n", changed(&seen, &now, directory)));
-        // What changes meanwhile is seen afterwards as one more change.
-        seen = now;
-        let outcome = match control.apps.release(name, None) {
-            Ok(pending) => pending.outcome.await.unwrap_or_else(|_| Err("the gateway is about to end".to_owned())),
-            Err(why) => Err(why),
-        };
-        match outcome {
-            // Where the log is seen in the same place it has said so.
-            Ok(_) if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() => {}
-            Ok(done) => print_error(&format!("passerelle: {done}\n")),
-            Err(why) => print_error(&format!("passerelle: not put in place: {why}\n")),
+    let mut under_way: Option<Pending> = None;
+    loop {
+        tokio::select! {
+            hint = hints.recv() => {
+                if hint.is_none() {
+                    return Exit::Failed;
+                }
+                settle(&mut hints).await;
+                let now = watching.follow(directory);
+                if now == seen {
+                    continue;
+                }
+                print_error(&format!("passerelle: {} changed\n", changed(&seen, &now, directory)));
+                seen = now;
+                // One that is under way is called off: nobody waits for what was mended meanwhile.
+                under_way = match control.apps.release_newest(name) {
+                    Ok(pending) => Some(pending),
+                    Err(why) => {
+                        tell(Err(why));
+                        None
+                    }
+                };
+            }
+            outcome = outcome_of(under_way.as_mut()) => {
+                under_way = None;
+                tell(outcome);
+            }
         }
     }
-    Exit::Failed
+}
+
+/// Waits for ever where there is nothing to wait for.
+async fn outcome_of(under_way: Option<&mut Pending>) -> Result<String, String> {
+    match under_way {
+        Some(pending) => (&mut pending.outcome).await.unwrap_or_else(|_| Err("the gateway is about to end".to_owned())),
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(outcome: Result<String, String>) {
+    match outcome {
+        // Where the log is seen in the same place it has said so.
+        Ok(_) if std::io::stdout().is_terminal() && std::io::stderr().is_terminal() => {}
+        Ok(done) => print_error(&format!("passerelle: {done}\n")),
+        Err(why) => print_error(&format!("passerelle: not put in place: {why}\n")),
+    }
 }
 
 /// What differs when a file has changed.
@@ -145,7 +157,9 @@ impl Tree {
 }
 
 fn is_code(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+    // What databases keep beside their files has names such as orders.db-wal.
+    let beside = ["-wal", "-shm", "-journal"].iter().find_map(|beside| name.strip_suffix(beside));
+    let ending = beside.unwrap_or(name).rsplit_once('.').map_or("", |(_, ending)| ending);
     // Vim tries out whether it may write by a file of this name.
     !name.starts_with(['.', '#'])
         && !name.ends_with('~')
@@ -197,6 +211,8 @@ mod tests {
             "4913",
             "#app.py#",
             "orders.db",
+            "orders.db-wal",
+            "orders.sqlite3-shm",
             "shop/run.log",
             ".venv/x.py",
         ] {

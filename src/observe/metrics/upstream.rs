@@ -15,8 +15,8 @@ const RETRIES: usize = 0;
 const RETRIES_REFUSED: usize = 1;
 const DROPPED: usize = 2;
 const WAITED: usize = DROPPED + Dropped::ALL.len();
-const FAILED: usize = WAITED + histogram::WIDTH;
-const CELLS: usize = FAILED + 1;
+const UNSERVED: usize = WAITED + histogram::WIDTH;
+const CELLS: usize = UNSERVED + 1;
 
 /// Why a request that wanted to wait for a slot, or did, got none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,13 +86,13 @@ impl UpstreamMetrics {
         self.cells.of(worker).add(DROPPED + why as usize, 1);
     }
 
-    /// A request that no server answered, or none in a way that could be passed on.
-    pub fn failed(&self, worker: WorkerId) {
-        self.cells.of(worker).add(FAILED, 1);
+    /// A request failed that no server was found for.
+    pub fn unserved(&self, worker: WorkerId) {
+        self.cells.of(worker).add(UNSERVED, 1);
     }
 
-    pub(crate) fn failed_total(&self) -> u64 {
-        self.cells.sum(FAILED)
+    pub(crate) fn unserved_total(&self) -> u64 {
+        self.cells.sum(UNSERVED)
     }
 
     pub(crate) fn waits(&self) -> proto::Histogram {

@@ -36,6 +36,8 @@ pub struct Health {
     answers: AtomicU64,
     /// How many of them were of the 5xx.
     errors: AtomicU64,
+    /// Requests that failed because this server gave no answer that could be passed on.
+    unanswered: AtomicU64,
     /// Whether the machine wants to hear of the next answer.
     listening: AtomicBool,
     /// Whether an ejected server was given a request because there was no other.
@@ -200,6 +202,7 @@ impl Health {
             gate: AtomicU64::new(OPEN),
             answers: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             on_trial: AtomicBool::new(false),
             machine: Mutex::new(Machine::new(clock::now())),
@@ -228,6 +231,11 @@ impl Health {
     pub(super) fn has_gone(&self) {
         let _machine = self.lock();
         self.gate.store(GONE, Ordering::Relaxed);
+    }
+
+    /// Whether it is down or gone.
+    pub(super) fn takes_nothing(&self) -> bool {
+        matches!(self.gate.load(Ordering::Relaxed), DOWN | GONE)
     }
 
     pub fn is_gone(&self) -> bool {
@@ -277,6 +285,16 @@ impl Health {
     /// Responses of the 5xx so far.
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
+    }
+
+    /// A request failed on it for good.
+    pub(super) fn left_unanswered(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Those so far.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Responses so far.

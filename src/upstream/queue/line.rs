@@ -107,6 +107,8 @@ pub(super) struct Line<W> {
     rate: Option<f64>,
     /// When somebody was last seated, or began to wait for nobody else.
     moved: Instant,
+    /// There is nobody who could serve, for a moment: that is no overload.
+    suspended: bool,
 }
 
 impl<W> Line<W> {
@@ -122,12 +124,22 @@ impl<W> Line<W> {
             shedding: false,
             rate: None,
             moved: now,
+            suspended: false,
         }
     }
 
     /// From now on these settings hold. Nobody who waits already is sent away.
     pub(super) fn set(&mut self, settings: QueueSettings) {
         self.rules = Rules::of(settings);
+    }
+
+    /// Whether there is nobody who could serve, and will be soon. Until then all wait in their order, for as long as they
+    /// may; what comes of it afterwards is judged from then on.
+    pub(super) fn suspend(&mut self, suspended: bool, now: Instant) {
+        if self.suspended != suspended {
+            self.suspended = suspended;
+            self.window = Window::new(now);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -220,7 +232,7 @@ impl<W> Line<W> {
     pub(super) fn shed(&mut self, now: Instant, keep: impl FnOnce(&W) -> usize) -> Vec<W> {
         self.look(now);
         let mut shed = Vec::new();
-        if !self.shedding {
+        if !self.shedding || self.suspended {
             return shed;
         }
         let keep = self.any().map_or(0, keep).max(self.served_in_an_interval());
@@ -286,7 +298,7 @@ impl<W> Line<W> {
     /// Judges the window that has passed.
     fn look(&mut self, now: Instant) {
         let passed = now.duration_since(self.window.began);
-        if passed < self.rules.window() {
+        if passed < self.rules.window() || self.suspended {
             return;
         }
         let Window { joined, seated, left, .. } = self.window;
@@ -366,6 +378,20 @@ mod tests {
             desk.pass(10);
         }
         assert_eq!([desk.seat(), desk.seat(), desk.seat(), desk.seat()], [Some(0), Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn whoever_waits_for_a_worker_to_come_is_no_overload() {
+        let mut desk = Desk::new(SETTINGS);
+        desk.line.suspend(true, desk.now);
+        for who in 0..80 {
+            desk.join(NORMAL, who).unwrap();
+            desk.pass(20);
+            assert!(desk.shed(1).is_empty());
+        }
+        desk.line.suspend(false, desk.now);
+        let order: Vec<u32> = std::iter::from_fn(|| desk.seat()).collect();
+        assert_eq!(order, (0..80).collect::<Vec<u32>>());
     }
 
     #[test]

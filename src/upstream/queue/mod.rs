@@ -38,6 +38,8 @@ pub struct Queue {
     pub(super) begun: Notify,
     /// The same, to whoever decides how many workers an app has.
     pub lengthened: Notify,
+    /// Tells whoever runs an app that a worker listens no more.
+    pub worker_gone: Notify,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -110,6 +112,7 @@ impl Queue {
             inner: Mutex::new(Inner { settings, line, mixed: false }),
             begun: Notify::new(),
             lengthened: Notify::new(),
+            worker_gone: Notify::new(),
             metrics: Arc::clone(metrics),
         }
     }
@@ -269,6 +272,8 @@ impl Queue {
 
 impl Inner {
     fn seat_all(&mut self, now: Instant, told: &mut Told) {
+        let is_suspended = self.line.any().is_some_and(|waiter| waiter.upstream.awaits_workers());
+        self.line.suspend(is_suspended, now);
         loop {
             // Where all want the same, what is not for the first is for nobody.
             let most = if self.mixed { MOST_ASKED } else { 1 };

@@ -9,10 +9,13 @@ use super::{Crew, Looked, has_lived};
 use crate::app::failure::Failure;
 use crate::app::fleet::Phase;
 use crate::app::fleet::care::{Finding, YOUNG};
-use crate::app::fleet::member::Farewell;
+use crate::app::fleet::member::{Farewell, Member};
 use crate::app::tally::RestartReason;
 use crate::app::usage::Tree;
 use crate::upstream::health::State;
+
+/// How long a worker that listens no more may take to end before another is started beside it.
+const GONE: Duration = Duration::from_millis(300);
 
 impl Crew {
     /// Begins a look at all workers, unless one is under way.
@@ -147,18 +150,24 @@ impl Crew {
     /// A worker that listens no more while its process stays gets nothing any more, so another is started now: it may
     /// finish what it has for a long time.
     pub(super) fn care_for_gone(&mut self) {
-        let gone =
-            self.members.iter_mut().filter(|(_, member)| member.phase == Phase::Ready).find_map(|(number, member)| {
-                let server = member.server.as_ref().filter(|server| server.health.is_gone())?;
-                member.watched.is_gone().then(|| (*number, server.in_flight(), has_lived(member)))
-            });
-        let Some((number, runs, lived)) = gone else { return };
-        let why = format!("it does not listen any more, and its process stays, with the {runs} requests that it runs");
-        if let Some(member) = self.members.get_mut(&number) {
+        let gone = self.members.iter().filter(|(_, member)| is_gone(member));
+        for number in gone.map(|(number, _)| *number).collect::<Vec<u32>>() {
+            let Some(member) = self.members.get_mut(&number) else { continue };
+            let (runs, lived) = (member.in_flight(), has_lived(member));
+            let why =
+                format!("it does not listen any more, and its process stays, with the {runs} requests that it runs");
             member.leave(&self.stage, Farewell::unhurried(self.stage.grace()));
+            self.has_failed(number, Failure::new(why), lived, RestartReason::Exited);
         }
-        self.has_failed(number, Failure::new(why), lived, RestartReason::Exited);
         self.publish();
+        self.fill();
+    }
+
+    /// When it is to be seen to, if somebody is gone: most end within a moment, and then say more.
+    pub(super) fn notice_gone(&mut self) {
+        if self.gone.is_none() && self.members.values().any(is_gone) {
+            self.gone = Some(Instant::now() + GONE);
+        }
     }
 
     /// A worker that checks found down, and that answers nothing, will not come back by itself.
@@ -183,6 +192,10 @@ impl Crew {
             }
         }
     }
+}
+
+fn is_gone(member: &Member) -> bool {
+    member.phase == Phase::Ready && member.server.as_ref().is_some_and(|server| server.health.is_gone())
 }
 
 fn in_mebibytes(bytes: u64) -> u64 {

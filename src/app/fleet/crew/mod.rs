@@ -57,6 +57,8 @@ pub(super) struct Crew {
     next_start: Instant,
     scale: Scale,
     pace: Pace,
+    /// When whoever listens no more is seen to.
+    gone: Option<Instant>,
     /// The look at all workers that is going on, and when the one before ended.
     looking: JoinSet<Looked>,
     looked: Instant,
@@ -89,6 +91,7 @@ impl Crew {
             next_start: Instant::now(),
             scale,
             pace: Pace::new(Instant::now()),
+            gone: None,
             looking: JoinSet::new(),
             looked: Instant::now(),
             view,
@@ -108,7 +111,7 @@ impl Crew {
                 return;
             }
             let short_of = self.active() < self.wanted;
-            let scales = self.scales();
+            let (scales, gone) = (self.scales(), self.gone);
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Order::Enter(done)) => {
@@ -122,6 +125,11 @@ impl Crew {
                 Some(event) = events.recv() => self.heard(event),
                 () = tokio::time::sleep_until(self.next_start), if short_of => self.fill(),
                 _ = ticks.tick() => self.tick(),
+                () = queue.worker_gone.notified() => self.notice_gone(),
+                () = tokio::time::sleep_until(gone.unwrap_or(self.next_start)), if gone.is_some() => {
+                    self.gone = None;
+                    self.care_for_gone();
+                }
                 Some(looked) = self.looking.join_next() => self.have_looked(looked),
                 () = queue.lengthened.notified(), if scales && queue.is_empty() => self.somebody_waits(),
                 _ = looks.tick(), if scales && !queue.is_empty() => self.rescale(),
@@ -320,7 +328,7 @@ impl Crew {
     /// Once a second.
     fn tick(&mut self) {
         self.look();
-        self.care_for_gone();
+        self.notice_gone();
         self.care_for_health();
         self.recover();
         self.fill();
