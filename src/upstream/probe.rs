@@ -78,7 +78,7 @@ fn verdict(outcome: Outcome, settings: &HealthSettings, busy: bool) -> Verdict {
         Outcome::Status(status) => {
             // Which Django, Starlette and Flask answer to a Host that they do not know.
             let help = if status == StatusCode::BAD_REQUEST { "; some services want a `host` in health" } else { "" };
-            Verdict::Failed(format!("the check of {} got status {}{help}", settings.path, status.as_u16()))
+            Verdict::Failed(format!("the check got status {}{help}", status.as_u16()))
         }
         Outcome::TimedOut if busy => Verdict::Busy,
         Outcome::TimedOut => Verdict::Failed(format!("the check got no answer in {:?}", settings.timeout)),
@@ -264,7 +264,7 @@ mod tests {
         eventually("a check that passed", || backend.requests() > 0 && upstream.is_healthy()).await;
         backend.behave(BROKEN);
         eventually("down", || server.health.state() == State::Down).await;
-        assert_eq!(server.status(1).reason.as_deref(), Some("the check of / got status 503"));
+        assert_eq!(server.status(1).reason.as_deref(), Some("the check got status 503"));
         assert!(upstream.choose(ANYONE, &[]).is_err());
         backend.behave(OK);
         eventually("back", || server.health.state() == State::Returning).await;

@@ -161,6 +161,42 @@ async fn an_environment_that_is_there_is_used_as_it_is() {
     assert!(site.environments().is_empty());
 }
 
+/// The system's Python is another version after an upgrade, and links to it stay.
+#[test]
+fn an_environment_is_of_the_python_that_it_was_made_with() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path();
+    for directory in ["bin", "lib/python3.11", "system"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for version in ["python3.11", "python3.13"] {
+        std::fs::write(root.join("system").join(version), "").unwrap();
+    }
+    let environment = Environment {
+        python: root.join("bin/python"),
+        scripts: root.join("bin"),
+        server: AppServer::Gunicorn,
+        interface: Interface::Wsgi,
+        worker_class: None,
+        python_version: "3.11.2".to_owned(),
+        took: Duration::ZERO,
+    };
+    let link = |version: &str| {
+        let _ = std::fs::remove_file(root.join("system/python3"));
+        std::os::unix::fs::symlink(version, root.join("system/python3")).unwrap();
+    };
+    link("python3.11");
+    std::os::unix::fs::symlink(root.join("system/python3"), root.join("bin/python")).unwrap();
+    assert!(environment.is_of_its_python());
+    link("python3.13");
+    assert!(!environment.is_of_its_python());
+    link("python3.12");
+    assert!(!environment.is_of_its_python(), "it is gone");
+    link("python3.11");
+    std::fs::remove_dir(root.join("lib/python3.11")).unwrap();
+    assert!(!environment.is_of_its_python());
+}
+
 #[tokio::test]
 async fn an_environment_that_is_there_must_have_the_server() {
     let mut site = Site::new("python = \".venv/bin/python\"");
