@@ -31,7 +31,7 @@ struct Handle {
     asks: mpsc::Sender<Ask>,
     progress: Progress,
     shown: watch::Receiver<Shown>,
-    /// Call off a release that is under way.
+    /// Call off a release that is under way, for a rollback and for newer code.
     call_off: CallOff,
     superseded: CallOff,
 }
@@ -194,7 +194,7 @@ impl Background {
                 grace,
             };
             let (manager, shown) = Manager::new(beginning);
-            let (call_off, superseded) = (manager.call_off(), manager.superseded());
+            let (call_off, superseded) = manager.call_off();
             let (asks, asked) = mpsc::channel(MOST_ASKS);
             let (leave, left) = oneshot::channel();
             let task = tokio::spawn(manager.run(asked, left));

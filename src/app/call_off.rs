@@ -1,36 +1,56 @@
-//! A rollback that is asked for while a release is under way calls that off: whoever asks need not wait for its end, nor
-//! learn which of the two it undoes.
+//! What is asked for while a release is under way, and calls that off: a rollback, so that whoever asks need not wait for
+//! its end, nor learn which of the two it undoes; and a release of newer code.
 
 use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// How many rollbacks were asked for. They are counted, so that none is missed by whoever looks later.
+/// How many were asked for, for those who ask. They are counted, so that none is missed by whoever looks later.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallOff(Arc<watch::Sender<u64>>);
 
 impl CallOff {
-    /// A rollback is asked for.
     pub(super) fn ask(&self) {
         self.0.send_modify(|asked| *asked = asked.saturating_add(1));
     }
+}
 
-    /// How many there were.
-    pub(super) fn count(&self) -> u64 {
-        *self.0.borrow()
+/// The same for who answers, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    call_off: CallOff,
+    answered: u64,
+}
+
+impl Calls {
+    pub(super) fn call_off(&self) -> CallOff {
+        self.call_off.clone()
     }
 
-    /// Whether there are more than those that were answered.
-    pub(super) fn is_asked(&self, answered: u64) -> bool {
-        *self.0.borrow() > answered
+    /// The next is answered, or about to be.
+    pub(super) fn answer(&mut self) {
+        self.answered = self.answered.saturating_add(1);
     }
 
-    /// Waits until there are.
-    pub(super) fn asked(&self, answered: u64) -> impl Future<Output = ()> + use<> {
-        let mut seen = self.0.subscribe();
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    pub(super) fn asked(&self) -> u64 {
+        *self.call_off.0.borrow()
+    }
+
+    /// Whether one waits for its answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.asked() > self.answered
+    }
+
+    /// Comes back once one does.
+    pub(super) fn waiting(&self) -> impl Future<Output = ()> + use<> {
+        let (mut asked, answered) = (self.call_off.0.subscribe(), self.answered);
         async move {
-            if seen.wait_for(|asked| *asked > answered).await.is_err() {
+            if asked.wait_for(|asked| *asked > answered).await.is_err() {
                 // Nobody can ask any more.
                 pending::<()>().await;
             }
@@ -43,13 +63,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_rollback_is_seen_by_whoever_looks_later() {
-        let call_off = CallOff::default();
-        assert!(!call_off.is_asked(0));
-        let waiting = tokio::spawn(call_off.asked(0));
-        call_off.ask();
+    async fn what_is_asked_is_seen_by_whoever_looks_later() {
+        let mut calls = Calls::default();
+        assert!(!calls.is_waiting());
+        let waiting = tokio::spawn(calls.waiting());
+        calls.call_off().ask();
         waiting.await.unwrap();
-        call_off.asked(0).await;
-        assert!(call_off.is_asked(0) && !call_off.is_asked(1));
+        calls.waiting().await;
+        assert!(calls.is_waiting());
+        calls.answer();
+        assert!(!calls.is_waiting());
     }
 }

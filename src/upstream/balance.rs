@@ -73,11 +73,7 @@ fn best<'a>(
         };
     }
     let Some(field) = Field::new(members, tried) else {
-        let is_expected = match members.missing {
-            Missing::WorkersForNow => members.servers().any(|server| server.health.is_gone()),
-            Missing::Addresses | Missing::Workers => false,
-        };
-        return if is_expected { Ok(None) } else { Err(Cause::NoHealthyServer) };
+        return if members.awaits_workers() { Ok(None) } else { Err(Cause::NoHealthyServer) };
     };
     let member = match (balance, hash) {
         (Balance::Hash(_), Some(hash)) => field.rendezvous(hash),

@@ -266,6 +266,18 @@ impl Members {
         Members { list, round, addresses: Addresses::new(), missing, left: Vec::new() }
     }
 
+    /// Whether an app has no worker that could take anything, and will have one soon: whoever comes waits for it.
+    pub(super) fn awaits_workers(&self) -> bool {
+        let is_expected = match self.missing {
+            Missing::WorkersForNow => true,
+            Missing::Addresses | Missing::Workers => false,
+        };
+        // What checks found down comes back by itself, or not at all.
+        let is_down = |server: &Arc<Server>| server.health.takes_nothing();
+        let is_gone = |server: &Arc<Server>| server.health.is_gone();
+        is_expected && (self.list.is_empty() || (self.servers().all(is_down) && self.servers().any(is_gone)))
+    }
+
     /// Its servers, and those that have left it.
     fn known(&self) -> impl Iterator<Item = Arc<Server>> {
         self.servers().cloned().chain(self.left.iter().filter_map(Weak::upgrade))

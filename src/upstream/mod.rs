@@ -210,12 +210,7 @@ impl Upstream {
 
     /// Whether an app has no worker that could take anything, and will have one soon.
     fn awaits_workers(&self) -> bool {
-        let members = self.members.load();
-        let is_expected = match members.missing {
-            Missing::WorkersForNow => true,
-            Missing::Addresses | Missing::Workers => false,
-        };
-        is_expected && members.servers().all(|server| server.health.takes_nothing())
+        self.members.load().awaits_workers()
     }
 
     /// A slot for a request that the gateway makes for itself, behind those of clients.

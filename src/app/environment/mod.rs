@@ -12,6 +12,7 @@ mod entry;
 mod index;
 mod installer;
 mod interpreter;
+mod made;
 mod project;
 mod requirements;
 mod server;
@@ -25,15 +26,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use self::command::Commands;
 use self::digest::Digester;
 use self::index::Index;
 use self::installer::Installer;
 use self::interpreter::{Python, Search, Uv};
+pub(super) use self::made::Environment;
+pub(super) use self::server::Interface;
 use self::server::{Choice, choose};
-pub(super) use self::server::{Interface, WorkerClass};
 use self::source::Source;
 use self::survey::{Made, Note, Survey, survey};
 use super::App;
@@ -68,49 +68,6 @@ struct Making {
     environ: Environ,
     /// What is worth knowing about the choice of the interpreter.
     note: Option<String>,
-}
-
-/// An environment that can be run in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Environment {
-    pub(super) python: PathBuf,
-    /// Where it has its commands.
-    pub(super) scripts: PathBuf,
-    pub(super) server: AppServer,
-    pub(super) interface: Interface,
-    /// What gunicorn needs to serve ASGI; `None` wherever nothing is needed.
-    pub(super) worker_class: Option<WorkerClass>,
-    pub(super) python_version: String,
-    /// How long it took to make; nothing when it was there.
-    #[serde(skip)]
-    pub(super) took: Duration,
-}
-
-impl Environment {
-    /// Whether it is there as it was made. What lies in it is the app's user's: links lead nobody further than to see
-    /// whether something is there.
-    pub(super) async fn is_there(&self, app: &App) -> bool {
-        let (place, environment) = (app.place.environments(), self.clone());
-        let is_given = matches!(app.settings.packages, Packages::Interpreter(_));
-        let is_there = move || {
-            let root = environment.scripts.parent().filter(|root| root.parent() == Some(&place));
-            let is_directory = |root: &Path| root.symlink_metadata().is_ok_and(|found| found.is_dir());
-            let is_whole = is_given || root.is_some_and(|root| is_directory(root) && survey::is_whole(root));
-            is_whole && (is_given || environment.is_of_its_python())
-        };
-        blocking(is_there).await.unwrap_or(false)
-    }
-
-    /// Whether the interpreter is one of the version that the packages were installed for: its link stays when the system
-    /// gets another. Blocks.
-    fn is_of_its_python(&self) -> bool {
-        let version = self.python_version.splitn(3, '.').take(2).collect::<Vec<&str>>().join(".");
-        let Ok(python) = self.python.canonicalize() else { return false };
-        let name = python.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let says = name.strip_prefix("python").filter(|version| version.contains('.'));
-        let library = self.scripts.parent().unwrap_or(&self.scripts).join("lib").join(format!("python{version}"));
-        says.is_none_or(|says| says == version) && library.is_dir()
-    }
 }
 
 impl Recipe {

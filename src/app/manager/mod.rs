@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::app::call_off::CallOff;
+use crate::app::call_off::{CallOff, Calls};
 use crate::app::environment;
 use crate::app::failure::Failure;
 use crate::app::fleet::Fleet;
@@ -81,14 +81,10 @@ pub(in crate::app) struct Manager {
     left: HashMap<tokio::task::Id, Left>,
     shown: watch::Sender<Shown>,
     lock: Option<Lock>,
-    /// A rollback is asked for: what is under way ends.
-    call_off: CallOff,
-    /// Rollbacks that were answered, or are just being.
-    answered: u64,
-    /// The same of newer code, which a first start ends for too.
-    superseded: CallOff,
-    heeded: u64,
-    /// Up to this one, a release did not come about since they were asked for, so that nothing is left to roll back.
+    /// Rollbacks, and releases of newer code: what is under way ends for them, the first start for the latter alone.
+    rollbacks: Calls,
+    newer: Calls,
+    /// Up to this rollback, a release did not come about since they were asked for, so that nothing is left to roll back.
     called_off: u64,
 }
 
@@ -121,10 +117,8 @@ impl Manager {
             left: HashMap::new(),
             shown,
             lock: None,
-            call_off: CallOff::default(),
-            answered: 0,
-            superseded: CallOff::default(),
-            heeded: 0,
+            rollbacks: Calls::default(),
+            newer: Calls::default(),
             called_off: 0,
         };
         (manager, seen)
@@ -150,14 +144,9 @@ impl Manager {
         let _ = tokio::time::timeout(grace.saturating_add(END_PATIENCE), all).await;
     }
 
-    /// Ends a release under way that a rollback is asked for.
-    pub(in crate::app) fn call_off(&self) -> CallOff {
-        self.call_off.clone()
-    }
-
-    /// Ends a release under way of code that is not the newest any more.
-    pub(in crate::app) fn superseded(&self) -> CallOff {
-        self.superseded.clone()
+    /// Call off a release under way: for a rollback, and for newer code.
+    pub(in crate::app) fn call_off(&self) -> (CallOff, CallOff) {
+        (self.rollbacks.call_off(), self.newer.call_off())
     }
 
     /// The release that serves, or did.
@@ -178,7 +167,7 @@ impl Manager {
                 () = tokio::time::sleep_until(next), if self.serving.is_none() => match self.begin().await {
                     Ok(()) => pause = FIRST_PAUSE,
                     // Who asked for that has asked for the next.
-                    Err(_) if self.superseded.is_asked(self.heeded) => next = Instant::now() + pause,
+                    Err(_) if self.newer.is_waiting() => next = Instant::now() + pause,
                     Err(failure) => {
                         self.not_started(&failure, pause);
                         next = Instant::now() + pause;
@@ -228,15 +217,15 @@ impl Manager {
                 let _ = answer.send(self.told(outcome));
             }
             Ask::Newest { answer } => {
-                self.heeded = self.heeded.saturating_add(1);
+                self.newer.answer();
                 let outcome = self.release(Source::Directory(self.app.settings.directory.value.clone())).await;
-                let is_newest = !self.superseded.is_asked(self.heeded);
+                let is_newest = !self.newer.is_waiting();
                 let outcome =
                     if is_newest { self.told(outcome) } else { outcome.map_err(|failure| failure.to_string()) };
                 let _ = answer.send(outcome);
             }
             Ask::Rollback { answer } => {
-                self.answered = self.answered.saturating_add(1);
+                self.rollbacks.answer();
                 let outcome = match self.way_back() {
                     Some(way) => {
                         let outcome = self.rollback(way).await;

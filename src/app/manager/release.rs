@@ -93,7 +93,7 @@ impl Manager {
             self.show(None);
             // Even if it failed by itself: whoever asked for the rollback saw the one that serves now.
             if self.is_rollback_asked() && self.history.current != Some(id) {
-                self.called_off = self.call_off.count();
+                self.called_off = self.rollbacks.asked();
             }
         }
         self.tidy().await;
@@ -102,12 +102,12 @@ impl Manager {
 
     /// Whether a rollback waits for the end of what is under way, which then ends for it. A start has nothing to go back to.
     fn is_rollback_asked(&self) -> bool {
-        self.serving.is_some() && self.call_off.is_asked(self.answered)
+        self.serving.is_some() && self.rollbacks.is_waiting()
     }
 
     /// Whether what is under way is to end, for a rollback or for newer code.
     fn is_called_off(&self) -> bool {
-        self.is_rollback_asked() || self.superseded.is_asked(self.heeded)
+        self.is_rollback_asked() || self.newer.is_waiting()
     }
 
     fn why_called_off(&self) -> &'static str {
@@ -116,8 +116,8 @@ impl Manager {
 
     /// Waits for that.
     fn until_called_off(&self) -> impl Future<Output = ()> + use<> {
-        let rollback = self.serving.is_some().then(|| self.call_off.asked(self.answered));
-        let newer = self.superseded.asked(self.heeded);
+        let rollback = self.serving.is_some().then(|| self.rollbacks.waiting());
+        let newer = self.newer.waiting();
         async move {
             match rollback {
                 Some(rollback) => tokio::select! {

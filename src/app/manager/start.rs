@@ -156,7 +156,7 @@ impl Manager {
     /// Where a rollback leads; `None`: nowhere.
     pub(super) fn way_back(&mut self) -> Option<WayBack> {
         if let Some(current) = self.history.current
-            && self.answered <= self.called_off
+            && self.rollbacks.answered() <= self.called_off
         {
             return Some(WayBack::Been { current });
         }

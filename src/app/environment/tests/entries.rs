@@ -1,6 +1,7 @@
 //! Entries of many kinds, imported by the machine's interpreter.
 
 use super::*;
+use crate::app::environment::server::WorkerClass;
 
 /// What of each is found: an interface, or a part of why there is none. The app prints, and has modules that are named
 /// like Python's own.

@@ -1,6 +1,7 @@
 //! Environments made, used again, made anew, and removed.
 
 use super::*;
+use crate::app::environment::server::WorkerClass;
 
 /// Both ways of making one.
 fn ways() -> [(&'static str, Search); 2] {
