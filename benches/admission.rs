@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use passerelle::admit::auth::Kind;
 use passerelle::admit::digest::Digested;
 use passerelle::admit::gate::Asking;
@@ -26,6 +26,8 @@ use serde_json::json;
 mod testing;
 
 use testing::{Signer, claims, jwks, with};
+
+use passerelle::headers::Headers;
 
 fn worker(keys: &Path, algorithm: &str) -> Worker {
     worker_with(&format!(
@@ -148,7 +150,7 @@ fn gate(c: &mut Criterion) {
         let worker = worker_with(&auth);
         let gateway = worker.gateway();
         let route = gateway.routes.find(None, "/orders", &Method::GET).ok().unwrap();
-        let headers: HeaderMap = field
+        let headers: Headers = field
             .into_iter()
             .map(|(name, value)| (name.parse().unwrap(), HeaderValue::try_from(value).unwrap()))
             .collect();

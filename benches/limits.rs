@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use passerelle::admit::Caller;
 use passerelle::admit::limit::counts::{Counts, SECOND};
 use passerelle::admit::limit::key::CountedBy;
@@ -18,6 +18,8 @@ use passerelle::admit::limit::{fields, redis};
 use passerelle::config::settings::{LimitKey, LimitRules, LimitSettings, Rate, RateLimit};
 use passerelle::config::source::{SourceFile, Span};
 use tokio::time::Instant;
+
+use passerelle::headers::Headers;
 
 fn counts(rules: LimitRules) -> Arc<Counts> {
     let span = Span::whole_file(&Arc::new(SourceFile::new("limits.toml", String::new())));
@@ -30,12 +32,12 @@ fn rate(count: u32) -> RateLimit {
     RateLimit { rate: Rate { count, per: Duration::from_secs(1) }, burst: count }
 }
 
-fn by(client: IpAddr, headers: &HeaderMap) -> CountedBy<'_> {
+fn by(client: IpAddr, headers: &Headers) -> CountedBy<'_> {
     CountedBy::new(&LimitKey::ClientIp, client, headers, "orders", &Caller::Anonymous).unwrap()
 }
 
 fn counting(c: &mut Criterion) {
-    let headers = HeaderMap::new();
+    let headers = Headers::new();
     let client: IpAddr = "192.0.2.1".parse().unwrap();
     let now = Instant::now();
     let ample = counts(LimitRules::Rate(rate(1_000_000_000)));
@@ -82,7 +84,7 @@ fn holding(c: &mut Criterion) {
 }
 
 fn telling(c: &mut Criterion) {
-    let headers = HeaderMap::new();
+    let headers = Headers::new();
     let counts = counts(LimitRules::Rate(rate(1_000_000_000)));
     let room = counts.count(by("192.0.2.1".parse().unwrap(), &headers), Instant::now()).rate.unwrap();
     let policy = HeaderValue::from_static("\"per_client\";q=100;w=2");

@@ -1,14 +1,17 @@
 //! Where the fields of a message are written to, whatever the protocol: who decides which fields there are need not know
 //! how they travel.
 
-use http::{HeaderName, HeaderValue};
+use crate::headers::{Name, Value};
 
-/// Takes fields, in their order. Fields of the same name come one behind the other.
+/// Takes fields, in their order.
 pub trait Fields {
-    /// `parts` make up the value, one behind the other.
-    fn put(&mut self, name: &HeaderName, parts: &[&[u8]]);
+    /// Whether those of one name must come one behind the other.
+    const GATHERED: bool = false;
 
-    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.put(name, &[value.as_bytes()]);
+    /// `parts` make up the value, one behind the other.
+    fn put<'n>(&mut self, name: impl Into<Name<'n>>, parts: &[&[u8]]);
+
+    fn add<'n, 'v>(&mut self, name: impl Into<Name<'n>>, value: impl Into<Value<'v>>) {
+        self.put(name, &[value.into().as_bytes()]);
     }
 }

@@ -5,13 +5,14 @@
 
 use std::borrow::{Borrow, Cow};
 
+use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName};
 
 use super::auth::Auth;
 use super::authorization::{self, Scheme};
 use super::digest::Digested;
 use crate::config::settings::ApiKeyPlace;
+use crate::headers::Headers;
 use crate::request::peer::ClientCertificate;
 
 /// A credential of a request (`'r`), found where a route (`'p`) looks.
@@ -87,13 +88,13 @@ impl Places {
     /// It shows more than one.
     pub fn find<'p, 'r>(
         &'p self,
-        headers: &'r HeaderMap,
+        headers: &'r Headers,
         query: Option<&'r [u8]>,
         certificate: Option<&'r ClientCertificate>,
     ) -> Result<Option<Credential<'p, 'r>>, Ambiguous> {
         let mut found = None;
         if !self.schemes.is_empty() {
-            let mut values = headers.get_all(AUTHORIZATION).iter();
+            let mut values = headers.get_all(AUTHORIZATION);
             found = values.next().and_then(|value| authorization::read(value.as_bytes(), &self.schemes));
             // The field is no list: of two a server might take the other one, whatever its scheme.
             if values.next().is_some() {
@@ -141,8 +142,8 @@ fn one<'p, 'r>(found: &mut Option<Credential<'p, 'r>>, credential: Credential<'p
 }
 
 /// Every cookie of this name (RFC 6265 section 4.2.1).
-pub fn cookies<'r>(headers: &'r HeaderMap, name: &str) -> impl Iterator<Item = &'r [u8]> {
-    let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
+pub fn cookies<'r>(headers: &'r Headers, name: &str) -> impl Iterator<Item = &'r [u8]> {
+    let pairs = headers.get_all(COOKIE).flat_map(|value| value.as_bytes().split(|&byte| byte == b';'));
     pairs.filter_map(move |pair| {
         let (key, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
         (crumb_name(key) == name.as_bytes()).then(|| value.get(1..).unwrap_or_default().trim_ascii())
@@ -267,12 +268,11 @@ mod tests {
 
     use super::*;
 
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        }
-        headers
+    fn headers(fields: &[(&'static str, &'static str)]) -> Headers {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+        };
+        fields.iter().map(field).collect()
     }
 
     fn everywhere() -> Places {

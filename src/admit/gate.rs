@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderMap, Method};
 
 use super::auth::{Asked, Auth, Auths, Failure, Judged, Known};
 use super::authorization::Scheme;
@@ -16,6 +16,7 @@ use super::demands::{Demands, Lacking};
 use super::identity::Identity;
 use super::{Caller, identity, origin};
 use crate::config::settings::Access;
+use crate::headers::Headers;
 use crate::observe::metrics::{Metrics, RuleMetrics};
 use crate::request::cors::Cors;
 use crate::request::peer::Peer;
@@ -71,7 +72,7 @@ pub struct Asking<'a> {
     pub peer: &'a Peer,
     pub method: &'a Method,
     pub host: Option<&'a Host>,
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Headers,
     pub query: Option<&'a [u8]>,
     /// Whether it asks for an upgrade, as a WebSocket does.
     pub upgrade: bool,

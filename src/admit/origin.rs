@@ -2,10 +2,11 @@
 //!
 //! What changes something, or opens a WebSocket, must come from a page of this site, or of an origin that `cors` names.
 
+use http::Method;
 use http::header::ORIGIN;
-use http::{HeaderValue, Method};
 
 use super::gate::Asking;
+use crate::headers::Value;
 
 /// Whether a cookie may speak for the caller in this request.
 pub fn fits(asking: &Asking<'_>) -> bool {
@@ -14,13 +15,13 @@ pub fn fits(asking: &Asking<'_>) -> bool {
 }
 
 fn is_named(asking: &Asking<'_>) -> bool {
-    let mut origins = asking.headers.get_all(ORIGIN).iter();
+    let mut origins = asking.headers.get_all(ORIGIN);
     let (Some(origin), None) = (origins.next(), origins.next()) else { return false };
     asking.cors.is_some_and(|cors| cors.names(origin)) || is_own(origin, asking)
 }
 
 /// Whether a page of this very host made the request. Over TLS a page that came without it may be anybody's.
-fn is_own(origin: &HeaderValue, asking: &Asking<'_>) -> bool {
+fn is_own(origin: Value<'_>, asking: &Asking<'_>) -> bool {
     let Some(host) = asking.host else { return false };
     let origin = origin.as_bytes();
     let forwarded = || asking.headers.get(crate::request::names::X_FORWARDED_PROTO);

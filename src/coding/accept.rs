@@ -1,10 +1,10 @@
 //! `Accept-Encoding` (RFC 9110 section 12.5.3).
 
-use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, VARY};
 use http::{HeaderValue, header};
 
 use super::Coding;
+use crate::headers::{Headers, Value};
 use crate::http1::connection::tokens;
 
 /// How much a client likes each coding, in thousandths; zero: not at all.
@@ -22,9 +22,9 @@ impl Accepted {
     pub const NOTHING: Accepted = Accepted { zstd: 0, brotli: 0, gzip: 0, identity: 0 };
 
     /// A request without the field takes any coding by the letter; what sends such requests can decode none.
-    pub fn of(headers: &HeaderMap) -> Accepted {
+    pub fn of(headers: &Headers) -> Accepted {
         let (mut zstd, mut brotli, mut gzip, mut identity, mut any) = (None, None, None, None, None);
-        for member in headers.get_all(ACCEPT_ENCODING).iter().flat_map(|value| tokens(value.as_bytes())) {
+        for member in headers.get_all(ACCEPT_ENCODING).flat_map(|value| tokens(value.as_bytes())) {
             let mut parts = member.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
             let name = parts.next().unwrap_or_default();
             let quality = match parts.next() {
@@ -91,12 +91,12 @@ fn quality(parameter: &[u8]) -> Option<u16> {
 }
 
 /// Says that the answer depends on `Accept-Encoding`, once.
-pub fn vary(headers: &mut HeaderMap) {
-    let is_said = |value: &HeaderValue| {
+pub fn vary(headers: &mut Headers) {
+    let is_said = |value: Value<'_>| {
         tokens(value.as_bytes())
             .any(|name| name == b"*" || name.eq_ignore_ascii_case(header::ACCEPT_ENCODING.as_str().as_bytes()))
     };
-    if !headers.get_all(VARY).iter().any(is_said) {
+    if !headers.get_all(VARY).any(is_said) {
         headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
     }
 }
@@ -108,7 +108,7 @@ mod tests {
     const ORDER: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];
 
     fn choices(fields: &[&'static str]) -> Vec<&'static str> {
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         for field in fields {
             headers.append(ACCEPT_ENCODING, HeaderValue::from_static(field));
         }
@@ -146,12 +146,12 @@ mod tests {
     #[test]
     fn vary_is_said_once() {
         let varied = |fields: &[&'static str]| {
-            let mut headers = HeaderMap::new();
+            let mut headers = Headers::new();
             for field in fields {
                 headers.append(VARY, HeaderValue::from_static(field));
             }
             vary(&mut headers);
-            headers.get_all(VARY).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+            headers.get_all(VARY).map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(varied(&[]), ["Accept-Encoding"]);
         assert_eq!(varied(&["Cookie"]), ["Cookie", "Accept-Encoding"]);

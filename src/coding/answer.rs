@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::Coding;
 use super::accept::{Accepted, vary};
@@ -14,8 +14,10 @@ use super::encoder::Encoder;
 use super::encoders::Encoders;
 use super::types::is_text;
 use crate::body::{Content, ResponseBody};
+use crate::headers::{Headers, Value};
 use crate::http1::connection::tokens;
 use crate::http1::tags::tags;
+use crate::response::Response;
 
 /// Bytes below which coding gains nothing that matters.
 const LEAST: u64 = 1024;
@@ -38,12 +40,7 @@ pub static DIGESTS: [HeaderName; 4] = [
 ];
 
 /// Codes an answer if it gains by that and its client takes it.
-pub fn compress(
-    encoders: &Rc<Encoders>,
-    method: &Method,
-    request: &HeaderMap,
-    response: Response<ResponseBody>,
-) -> Response<ResponseBody> {
+pub fn compress(encoders: &Rc<Encoders>, method: &Method, request: &Headers, response: Response) -> Response {
     let (mut head, body) = response.into_parts();
     if head.status == StatusCode::NOT_MODIFIED {
         confirm_weak(request, &mut head.headers);
@@ -110,13 +107,13 @@ fn coded(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: Res
 }
 
 /// Of what the body would be, or is.
-fn length(headers: &HeaderMap, body: &ResponseBody) -> Option<u64> {
+fn length(headers: &Headers, body: &ResponseBody) -> Option<u64> {
     let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     told.or_else(|| http_body::Body::size_hint(body).exact())
 }
 
 /// Whether an answer is worth coding, whoever asks.
-fn gains(method: &Method, status: StatusCode, headers: &HeaderMap, body: &ResponseBody) -> bool {
+fn gains(method: &Method, status: StatusCode, headers: &Headers, body: &ResponseBody) -> bool {
     let length = match (method, length(headers, body)) {
         // Of HEAD the length is told or nobody knows it.
         (&Method::HEAD, length) => headers.get(CONTENT_LENGTH).and(length),
@@ -129,9 +126,9 @@ fn gains(method: &Method, status: StatusCode, headers: &HeaderMap, body: &Respon
         status,
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
     );
-    let is_coded = headers.get_all(CONTENT_ENCODING).iter().any(|value| value.as_bytes() != b"identity");
+    let is_coded = headers.get_all(CONTENT_ENCODING).any(|value| value.as_bytes() != b"identity");
     let no_transform =
-        |value: &HeaderValue| tokens(value.as_bytes()).any(|directive| directive.eq_ignore_ascii_case(b"no-transform"));
+        |value: Value<'_>| tokens(value.as_bytes()).any(|directive| directive.eq_ignore_ascii_case(b"no-transform"));
     let ranges = length.is_some_and(|length| length > RANGES_MATTER)
         && headers.get(ACCEPT_RANGES).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"bytes"));
     !status.is_informational()
@@ -139,12 +136,12 @@ fn gains(method: &Method, status: StatusCode, headers: &HeaderMap, body: &Respon
         && !is_coded
         && !headers.contains_key(CONTENT_RANGE)
         && !ranges
-        && !headers.get_all(CACHE_CONTROL).iter().any(no_transform)
+        && !headers.get_all(CACHE_CONTROL).any(no_transform)
         && !DIGESTS.iter().any(|name| headers.contains_key(name))
 }
 
 /// A strong tag promises the same bytes, which coding does not.
-fn weaken(headers: &mut HeaderMap) {
+fn weaken(headers: &mut Headers) {
     let Some(etag) = headers.get(ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")) else { return };
     if let Ok(weak) = HeaderValue::from_bytes(&[b"W/", etag.as_bytes()].concat()) {
         headers.insert(ETAG, weak);
@@ -153,10 +150,10 @@ fn weaken(headers: &mut HeaderMap) {
 
 /// A client that was given the weak form of a tag holds the coded answer: what confirms it is told under the same tag
 /// (RFC 9110 section 15.4.5).
-fn confirm_weak(request: &HeaderMap, headers: &mut HeaderMap) {
+fn confirm_weak(request: &Headers, headers: &mut Headers) {
     let Some(etag) = headers.get(ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")) else { return };
     let weak = [b"W/", etag.as_bytes()].concat();
-    let holds = request.get_all(IF_NONE_MATCH).iter().any(|line| tags(line.as_bytes()).any(|tag| tag == weak));
+    let holds = request.get_all(IF_NONE_MATCH).any(|line| tags(line.as_bytes()).any(|tag| tag == weak));
     if holds {
         vary(headers);
         weaken(headers);

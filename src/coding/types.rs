@@ -1,6 +1,6 @@
 //! Types of content that coding makes smaller.
 
-use http::HeaderValue;
+use crate::headers::Value;
 
 /// What is text, though `text/` does not stand in front of it, or shrinks like it. In order.
 const LIKE_TEXT: &[&str] = &[
@@ -32,7 +32,7 @@ const LIKE_TEXT: &[&str] = &[
 ];
 
 /// Whether content of this type is worth coding. Events are not: each is small, and must leave at once.
-pub(super) fn is_text(content_type: &HeaderValue) -> bool {
+pub(super) fn is_text(content_type: Value<'_>) -> bool {
     let Ok(text) = content_type.to_str() else { return false };
     let essence = text.split(';').next().unwrap_or_default().trim();
     // Longer than any that is known.
@@ -52,12 +52,14 @@ pub(super) fn is_text(content_type: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
     fn text_is_told_from_what_is_coded_already() {
         assert!(LIKE_TEXT.is_sorted_by(|one, other| one < other));
-        let is = |text: &'static str| is_text(&HeaderValue::from_static(text));
+        let is = |text: &'static str| is_text((&HeaderValue::from_static(text)).into());
         for text in [
             "text/html; charset=utf-8",
             "TEXT/CSS",
@@ -86,6 +88,7 @@ mod tests {
         ] {
             assert!(!is(other), "{other}");
         }
-        assert!(!is_text(&HeaderValue::try_from(format!("text/{}", "a".repeat(100))).unwrap()));
+        let long = HeaderValue::try_from(format!("text/{}", "a".repeat(100))).unwrap();
+        assert!(!is_text((&long).into()));
     }
 }

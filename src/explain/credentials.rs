@@ -25,7 +25,7 @@ pub(super) fn shown(gateway: &Gateway, inbound: &Inbound) -> Vec<String> {
         match auth.kind.place() {
             Place::Cookie(name) => found.extend(cookies(&inbound.headers, name).map(<[u8]>::to_vec)),
             Place::Key(ApiKeyPlace::Header(name)) => {
-                found.extend(inbound.headers.get_all(name).iter().map(|value| value.as_bytes().to_vec()));
+                found.extend(inbound.headers.get_all(name).map(|value| value.as_bytes().to_vec()));
             }
             Place::Key(ApiKeyPlace::Query(name)) => {
                 for value in parameters(&query, name) {

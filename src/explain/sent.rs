@@ -55,7 +55,7 @@ impl Telling<'_> {
         let settings = &self.outgoing.route.settings;
         let set = settings.request_headers.set.iter().any(|(set, _)| set.as_str() == name);
         let identity = settings.forward_identity.as_ref().is_some_and(|names| names.holds(name));
-        let forwarding = name.parse().is_ok_and(|name| is_forwarding_field(&name));
+        let forwarding = is_forwarding_field(name.as_bytes());
         let ours = matches!(name, "host" | "via" | "content-length" | "transfer-encoding" | "connection" | "upgrade");
         match (set, identity || forwarding || ours) {
             (true, _) => format!("{name}: (set by the route)"),

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use http::Method;
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN};
-use http::{HeaderMap, Method};
 
 use super::Moment;
 use super::asked::{Arrived, Asked, Unread};
@@ -13,6 +13,7 @@ use super::wording::{count, listed, printable, size, text, without_query, withou
 use crate::config::settings::{HostPattern, ListenerSettings, RedirectSettings};
 use crate::config::source::without;
 use crate::gateway::Gateway;
+use crate::headers::Headers;
 use crate::request::client;
 use crate::request::cors::preflight_method;
 use crate::request::decisions::{NotRouted, choose_route, is_expected, is_served, passing_query, to_https};
@@ -98,7 +99,7 @@ impl<'g> Walk<'g> {
         self.limits(route, normal, None)?;
         if let (Some(cors), Some(_)) = (&route.cors, preflight_method(&normal.inbound.method, &normal.inbound.headers))
         {
-            let mut answer = HeaderMap::new();
+            let mut answer = Headers::new();
             cors.answer_preflight(&normal.inbound.headers, &mut answer);
             let said = match answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
                 true => "answered here: the origin may",
@@ -138,7 +139,7 @@ impl<'g> Walk<'g> {
     /// Whether a script of another origin may read the answer.
     fn cors(&mut self, route: &Route, inbound: &Inbound) {
         let Some(cors) = route.cors.as_ref().filter(|_| inbound.headers.contains_key(ORIGIN)) else { return };
-        let mut answer = HeaderMap::new();
+        let mut answer = Headers::new();
         cors.mark(&inbound.headers, &mut answer);
         let place = self.of_route(route, "cors");
         match answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
@@ -185,7 +186,7 @@ impl<'g> Walk<'g> {
         }
         let trusted = settings.map_or(&[][..], |settings| &settings.trusted_proxies);
         let client = client::address(peer, trusted, &inbound.headers);
-        let told = inbound.headers.keys().any(client::is_forwarding_field);
+        let told = inbound.headers.keys().any(|name| client::is_forwarding_field(name.as_bytes()));
         let how = match (client == peer.remote.ip().to_canonical(), peer.trusted, told) {
             (false, ..) => format!("as the trusted proxy {} says", peer.remote.ip()),
             (true, false, true) => {

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::time::SystemTime;
 
-use http::HeaderValue;
+use crate::headers::Value;
 
 /// A field's value, or what can be told of it.
-pub(super) fn text(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
+pub(super) fn text<'v>(value: impl Into<Value<'v>>) -> String {
+    String::from_utf8_lossy(value.into().as_bytes()).into_owned()
 }
 
 /// `a, b, c`

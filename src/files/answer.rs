@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::Readers;
 use super::body::{FileBody, PIECE, Piece, read_now};
@@ -14,15 +14,17 @@ use super::range::{Wanted, wanted};
 use super::validators::{Validators, Verdict};
 use crate::body::{Content, ResponseBody};
 use crate::coding::accept::vary;
+use crate::headers::Headers;
 use crate::request::rejection::{Cause, Rejection};
+use crate::response::Response;
 
 /// What an answer is made of beside the file.
 pub struct Frame<'a> {
     pub method: &'a Method,
     /// The request's.
-    pub request: &'a HeaderMap,
+    pub request: &'a Headers,
     /// Fields that the answer has anyway. A `Content-Type` among them goes before the file's own.
-    pub headers: HeaderMap,
+    pub headers: Headers,
     /// 200 is what conditions and ranges apply to; with any other the whole file is sent.
     pub status: StatusCode,
     /// Whether answers are compressed on their way, which weakens their tags.
@@ -33,7 +35,7 @@ pub struct Frame<'a> {
 ///
 /// # Errors
 /// `PreconditionFailed`, `RangeNotSatisfiable`.
-pub fn answer(found: Found, frame: Frame<'_>, readers: &Readers) -> Result<Response<ResponseBody>, Rejection> {
+pub fn answer(found: Found, frame: Frame<'_>, readers: &Readers) -> Result<Response, Rejection> {
     let Frame { method, request, mut headers, status, compressed } = frame;
     let validators = Validators::of(&found);
     let conditional = status == StatusCode::OK && matches!(*method, Method::GET | Method::HEAD);
@@ -55,7 +57,7 @@ pub fn answer(found: Found, frame: Frame<'_>, readers: &Readers) -> Result<Respo
         headers.remove(CONTENT_TYPE);
         return Ok(respond(StatusCode::NOT_MODIFIED, headers, Content::Empty));
     }
-    headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(found.kind.media_type));
+    headers.insert_if_absent(CONTENT_TYPE, HeaderValue::from_static(found.kind.media_type));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if let Some(coding) = found.coding {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
@@ -91,10 +93,13 @@ fn content_range(part: &Range<u64>, length: u64) -> String {
 }
 
 /// `multipart/byteranges` (RFC 9110 section 14.6).
-fn multipart(parts: &[Range<u64>], length: u64, headers: &mut HeaderMap) -> VecDeque<Piece> {
+fn multipart(parts: &[Range<u64>], length: u64, headers: &mut Headers) -> VecDeque<Piece> {
     let boundary = format!("{:032x}", fastrand::u128(..));
     let whole = HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}"));
-    let of_each = whole.ok().and_then(|whole| headers.insert(CONTENT_TYPE, whole));
+    let of_each = headers.take(CONTENT_TYPE);
+    if let Ok(whole) = whole {
+        headers.insert(CONTENT_TYPE, whole);
+    }
     let mut pieces = VecDeque::new();
     for (index, part) in parts.iter().enumerate() {
         let mut text = Vec::new();
@@ -116,11 +121,11 @@ fn multipart(parts: &[Range<u64>], length: u64, headers: &mut HeaderMap) -> VecD
 fn send(
     found: Found,
     status: StatusCode,
-    mut headers: HeaderMap,
+    mut headers: Headers,
     pieces: VecDeque<Piece>,
     method: &Method,
     readers: &Readers,
-) -> Response<ResponseBody> {
+) -> Response {
     let length = pieces.iter().fold(0u64, |sum, piece| sum.saturating_add(piece.length()));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     let content = if *method == Method::HEAD || length == 0 {
@@ -146,7 +151,7 @@ fn at_once(found: &Found, pieces: &VecDeque<Piece>) -> Option<Bytes> {
     (bytes.len() as u64 == length).then_some(bytes)
 }
 
-fn respond(status: StatusCode, headers: HeaderMap, content: Content) -> Response<ResponseBody> {
+fn respond(status: StatusCode, headers: Headers, content: Content) -> Response {
     let mut response = Response::new(ResponseBody::new(content));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use http::HeaderMap;
 use http::header::RANGE;
+
+use crate::headers::Headers;
 
 /// Ranges of one request. Readers of PDF files ask for some dozens.
 const MOST: usize = 64;
@@ -20,8 +21,8 @@ pub enum Wanted {
 }
 
 /// Reads what is wanted of `length` bytes.
-pub fn wanted(request: &HeaderMap, length: u64) -> Wanted {
-    let mut lines = request.get_all(RANGE).iter();
+pub fn wanted(request: &Headers, length: u64) -> Wanted {
+    let mut lines = request.get_all(RANGE);
     let (Some(line), None) = (lines.next(), lines.next()) else { return Wanted::Whole };
     parse(line.as_bytes(), length).unwrap_or(Wanted::Whole)
 }

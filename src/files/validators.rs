@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::find::Found;
+use crate::headers::Headers;
 use crate::http1::tags::tags;
 
 /// What a client's copy is compared with.
@@ -43,7 +44,7 @@ impl Validators {
 
     /// Judges the preconditions of a GET or HEAD in the order of RFC 9110 section 13.2.2. `weakened`: whether clients may
     /// hold the weak form of a tag, because answers are compressed on their way; `If-Match` takes it for the tag then.
-    pub fn judge(&self, request: &HeaderMap, weakened: bool) -> Verdict {
+    pub fn judge(&self, request: &Headers, weakened: bool) -> Verdict {
         let etag = self.etag.as_bytes();
         if request.contains_key(IF_MATCH) {
             if !listed(request, &IF_MATCH, |tag| tag == etag || (weakened && without_weak(tag) == etag)) {
@@ -67,12 +68,12 @@ impl Validators {
     }
 
     /// Whether `Range` counts: what `If-Range` holds is still the very same.
-    pub fn range_holds(&self, request: &HeaderMap) -> bool {
-        let mut values = request.get_all(IF_RANGE).iter();
+    pub fn range_holds(&self, request: &Headers) -> bool {
+        let mut values = request.get_all(IF_RANGE);
         match (values.next(), values.next()) {
             (None, _) => true,
             (Some(_), Some(_)) => false,
-            (Some(value), None) if value.as_bytes().ends_with(b"\"") => *value == self.etag,
+            (Some(value), None) if value.as_bytes().ends_with(b"\"") => value == self.etag,
             (Some(_), None) => {
                 // RFC 9110 section 8.8.2.2: a file that was written within this second may be written again in it.
                 let settled = |modified: &SystemTime| {
@@ -90,13 +91,13 @@ fn without_weak(tag: &[u8]) -> &[u8] {
 }
 
 /// Whether a list of entity tags is `*` or holds one that `is_it`.
-fn listed(request: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) -> bool {
-    request.get_all(name).iter().any(|line| line.as_bytes().trim_ascii() == b"*" || tags(line.as_bytes()).any(&is_it))
+fn listed(request: &Headers, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) -> bool {
+    request.get_all(name).any(|line| line.as_bytes().trim_ascii() == b"*" || tags(line.as_bytes()).any(&is_it))
 }
 
 /// A field that holds one date; any other is as good as none.
-fn date(request: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    let mut values = request.get_all(name).iter();
+fn date(request: &Headers, name: &HeaderName) -> Option<SystemTime> {
+    let mut values = request.get_all(name);
     let value = values.next()?.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
     value.filter(|_| values.next().is_none())
 }
@@ -116,8 +117,8 @@ mod tests {
         }
     }
 
-    fn request(fields: &[(HeaderName, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn request(fields: &[(HeaderName, &'static str)]) -> Headers {
+        let mut headers = Headers::new();
         for (name, value) in fields {
             headers.append(name, HeaderValue::from_static(value));
         }
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn ranges_of_what_has_changed_do_not_count() {
         let holds = |value: &'static str| validators().range_holds(&request(&[(IF_RANGE, value)]));
-        assert!(validators().range_holds(&HeaderMap::new()));
+        assert!(validators().range_holds(&Headers::new()));
         assert!(holds("\"a,b\"") && holds(THEN));
         for other in ["W/\"a,b\"", "\"x\"", EARLIER, "Sat, 01 Feb 2025 10:00:01 GMT", "soon", ""] {
             assert!(!holds(other), "{other}");

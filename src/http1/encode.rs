@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::fields::Fields;
+use crate::headers::{Headers, Name};
 
 /// `HTTP/1.1 200 OK`
 pub fn status_line(out: &mut BytesMut, status: StatusCode) {
@@ -27,8 +28,8 @@ pub fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
 pub struct Lines<'a>(pub &'a mut BytesMut);
 
 impl Fields for Lines<'_> {
-    fn put(&mut self, name: &HeaderName, parts: &[&[u8]]) {
-        let name = name.as_str().as_bytes();
+    fn put<'n>(&mut self, name: impl Into<Name<'n>>, parts: &[&[u8]]) {
+        let name = name.into().as_bytes();
         self.0.reserve(parts.iter().fold(name.len() + 4, |sum, part| sum + part.len()));
         self.0.extend_from_slice(name);
         self.0.extend_from_slice(b": ");
@@ -40,10 +41,10 @@ impl Fields for Lines<'_> {
 }
 
 /// Every field that `keep` lets through.
-pub fn fields(out: &mut BytesMut, headers: &HeaderMap, mut keep: impl FnMut(&HeaderName) -> bool) {
+pub fn fields(out: &mut BytesMut, headers: &Headers, mut keep: impl FnMut(Name<'_>) -> bool) {
     for (name, value) in headers {
         if keep(name) {
-            field(out, name.as_str().as_bytes(), value.as_bytes());
+            field(out, name.as_bytes(), value.as_bytes());
         }
     }
 }
@@ -75,7 +76,9 @@ pub fn chunk_size(out: &mut BytesMut, size: usize) {
 pub fn last_chunk(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        fields(out, trailers, may_trail);
+        for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name)) {
+            field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -1,9 +1,10 @@
 //! How long a body is (RFC 9112 section 6), with every ambiguity refused.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
 use super::head::{Notable, Seen};
+use crate::headers::Headers;
 
 /// A body's length as its head states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Ambiguous;
 /// # Errors
 /// Both length and coding, more than one length, a length that is not plain digits, a coding other than one
 /// `chunked`, any coding in HTTP/1.0.
-pub fn of_request(version: Version, headers: &HeaderMap, seen: Seen) -> Result<Framing, Ambiguous> {
+pub fn of_request(version: Version, headers: &Headers, seen: Seen) -> Result<Framing, Ambiguous> {
     match stated(version, headers, seen)? {
         (Some(_), true) => Err(Ambiguous),
         (None, true) => Ok(Framing::Chunked),
@@ -41,7 +42,7 @@ pub fn of_response(
     method: &Method,
     status: StatusCode,
     version: Version,
-    headers: &HeaderMap,
+    headers: &Headers,
     seen: Seen,
 ) -> Result<Framing, Ambiguous> {
     let framing = match stated(version, headers, seen)? {
@@ -62,14 +63,14 @@ pub fn has_no_content(method: &Method, status: StatusCode) -> bool {
 }
 
 /// The length, and whether the body is chunked.
-fn stated(version: Version, headers: &HeaderMap, seen: Seen) -> Result<(Option<u64>, bool), Ambiguous> {
+fn stated(version: Version, headers: &Headers, seen: Seen) -> Result<(Option<u64>, bool), Ambiguous> {
     let length = if seen.has(Notable::ContentLength) { content_length(headers)? } else { None };
     let chunked = seen.has(Notable::TransferEncoding) && is_chunked(version, headers)?;
     Ok((length, chunked))
 }
 
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Ambiguous> {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+fn content_length(headers: &Headers) -> Result<Option<u64>, Ambiguous> {
+    let mut values = headers.get_all(CONTENT_LENGTH);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Ambiguous);
@@ -85,8 +86,8 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Ambiguous> {
     length.filter(|&length| length <= i64::MAX as u64).map(Some).ok_or(Ambiguous)
 }
 
-fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, Ambiguous> {
-    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
+fn is_chunked(version: Version, headers: &Headers) -> Result<bool, Ambiguous> {
+    let mut values = headers.get_all(TRANSFER_ENCODING);
     let Some(value) = values.next() else { return Ok(false) };
     if values.next().is_some() || version == Version::HTTP_10 || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err(Ambiguous);
@@ -96,14 +97,15 @@ fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, Ambiguous> 
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue};
+
     use super::*;
 
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, value.parse().expect("a value"));
-        }
-        map
+    fn headers(fields: &[(&'static str, &'static str)]) -> Headers {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
     }
 
     fn request(fields: &[(&'static str, &'static str)]) -> Result<Framing, Ambiguous> {
@@ -162,7 +164,7 @@ mod tests {
         assert_eq!(of(Method::HEAD, 200), Ok(Framing::None));
         assert_eq!(of(Method::GET, 204), Ok(Framing::None));
         assert_eq!(of(Method::GET, 304), Ok(Framing::None));
-        let none = HeaderMap::new();
+        let none = Headers::new();
         assert_eq!(
             of_response(&Method::GET, StatusCode::OK, Version::HTTP_11, &none, Seen::default()),
             Ok(Framing::UntilClose)

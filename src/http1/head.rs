@@ -8,6 +8,8 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
+use crate::headers::{Headers, Places, Span};
+
 /// Bounds on a head.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -118,33 +120,42 @@ pub enum Notable {
     Via = 64,
 }
 
+impl Notable {
+    /// Of a name in lower case.
+    pub fn of(name: &[u8]) -> Option<Notable> {
+        // Of slices of bytes the length is looked at first, of strings one after the other is compared.
+        Some(match name {
+            b"connection" => Notable::Connection,
+            b"content-length" => Notable::ContentLength,
+            b"transfer-encoding" => Notable::TransferEncoding,
+            b"date" => Notable::Date,
+            b"expect" => Notable::Expect,
+            b"via" => Notable::Via,
+            b"keep-alive"
+            | b"proxy-connection"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"proxy-authentication-info"
+            | b"te"
+            | b"upgrade"
+            | b"http2-settings" => Notable::HopByHop,
+            _ => return None,
+        })
+    }
+}
+
 impl Seen {
     /// For a head that another parser took apart.
-    pub fn of(headers: &HeaderMap) -> Seen {
+    pub fn of(headers: &Headers) -> Seen {
         let mut seen = Seen::default();
-        headers.keys().for_each(|name| seen.note(name));
+        headers.keys().for_each(|name| seen.note(Notable::of(name.as_bytes())));
         seen
     }
 
-    pub fn note(&mut self, name: &HeaderName) {
-        let notable = match name.as_str() {
-            "connection" => Notable::Connection,
-            "content-length" => Notable::ContentLength,
-            "transfer-encoding" => Notable::TransferEncoding,
-            "date" => Notable::Date,
-            "expect" => Notable::Expect,
-            "via" => Notable::Via,
-            "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-authentication-info"
-            | "te"
-            | "upgrade"
-            | "http2-settings" => Notable::HopByHop,
-            _ => return,
-        };
-        self.0 |= notable as u16;
+    pub fn note(&mut self, notable: Option<Notable>) {
+        if let Some(notable) = notable {
+            self.0 |= notable as u16;
+        }
     }
 
     pub fn has(self, notable: Notable) -> bool {
@@ -158,7 +169,7 @@ pub struct RequestHead {
     pub method: Method,
     pub target: Bytes,
     pub version: Version,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub seen: Seen,
 }
 
@@ -167,7 +178,7 @@ pub struct RequestHead {
 pub struct ResponseHead {
     pub status: StatusCode,
     pub version: Version,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub seen: Seen,
 }
 
@@ -176,8 +187,8 @@ pub struct ResponseHead {
 /// # Errors
 /// Any [`HeadError`]; the head is taken off all the same.
 pub fn take_request(buffer: &mut BytesMut, length: usize, limits: &Limits) -> Result<RequestHead, HeadError> {
-    let bytes = buffer.split_to(length.min(buffer.len())).freeze();
-    with_fields(&bytes, limits.fields, |bytes, fields| {
+    let bytes = buffer.split_to(length.min(buffer.len()));
+    let (method, target, version, places) = with_fields(&bytes, limits.fields, |bytes, fields| {
         let mut parsed = httparse::Request::new(&mut []);
         let status = parsed.parse_with_uninit_headers(bytes, fields).map_err(|error| error_of(error, bytes))?;
         let (httparse::Status::Complete(consumed), Some(method), Some(target), Some(minor)) =
@@ -191,15 +202,12 @@ pub fn take_request(buffer: &mut BytesMut, length: usize, limits: &Limits) -> Re
         if target.len() > limits.target {
             return Err(HeadError::TargetTooLong);
         }
-        let (headers, seen) = headers(bytes, parsed.headers, 0)?;
-        Ok(RequestHead {
-            method: Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Malformed)?,
-            target: bytes.slice_ref(target.as_bytes()),
-            version: version(minor),
-            headers,
-            seen,
-        })
-    })
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Malformed)?;
+        let target = Span::find(target.as_bytes(), bytes).ok_or(HeadError::Malformed)?;
+        Ok((method, target, version(minor), places(bytes, parsed.headers, 0)?))
+    })?;
+    let (headers, seen) = settle(bytes, places);
+    Ok(RequestHead { method, target: headers.of_head(target), version, headers, seen })
 }
 
 /// The same for a response.
@@ -207,8 +215,8 @@ pub fn take_request(buffer: &mut BytesMut, length: usize, limits: &Limits) -> Re
 /// # Errors
 /// Any [`HeadError`] but `TargetTooLong`.
 pub fn take_response(buffer: &mut BytesMut, length: usize, limits: &Limits) -> Result<ResponseHead, HeadError> {
-    let bytes = buffer.split_to(length.min(buffer.len())).freeze();
-    with_fields(&bytes, limits.fields, |bytes, fields| {
+    let bytes = buffer.split_to(length.min(buffer.len()));
+    let (status, version, places) = with_fields(&bytes, limits.fields, |bytes, fields| {
         let mut parsed = httparse::Response::new(&mut []);
         let status = httparse::ParserConfig::default()
             .parse_response_with_uninit_headers(&mut parsed, bytes, fields)
@@ -220,14 +228,11 @@ pub fn take_response(buffer: &mut BytesMut, length: usize, limits: &Limits) -> R
         if consumed != bytes.len() {
             return Err(HeadError::Malformed);
         }
-        let (headers, seen) = headers(bytes, parsed.headers, ADDED)?;
-        Ok(ResponseHead {
-            status: StatusCode::from_u16(code).map_err(|_| HeadError::Malformed)?,
-            version: version(minor),
-            headers,
-            seen,
-        })
-    })
+        let status = StatusCode::from_u16(code).map_err(|_| HeadError::Malformed)?;
+        Ok((status, version(minor), places(bytes, parsed.headers, ADDED)?))
+    })?;
+    let (headers, seen) = settle(bytes, places);
+    Ok(ResponseHead { status, version, headers, seen })
 }
 
 /// Field lines alone: the trailers at the end of a chunked body, their last CRLF included.
@@ -238,18 +243,16 @@ pub fn take_trailers(buffer: &mut BytesMut, length: usize, limits: &Limits) -> R
     let bytes = buffer.split_to(length.min(buffer.len())).freeze();
     let mut fields = vec![httparse::EMPTY_HEADER; limits.fields];
     match httparse::parse_headers(&bytes, &mut fields).map_err(|error| error_of(error, &bytes))? {
-        httparse::Status::Complete((consumed, fields)) if consumed == bytes.len() => {
-            headers(&bytes, fields, 0).map(|(map, _)| map)
-        }
+        httparse::Status::Complete((consumed, fields)) if consumed == bytes.len() => trailers(&bytes, fields),
         httparse::Status::Complete(_) | httparse::Status::Partial => Err(HeadError::Malformed),
     }
 }
 
 /// Gives `parse` the bytes and room for `count` fields that borrow from them.
 fn with_fields<'b, T>(
-    bytes: &'b Bytes,
+    bytes: &'b [u8],
     count: usize,
-    parse: impl FnOnce(&'b Bytes, &mut [MaybeUninit<httparse::Header<'b>>]) -> Result<T, HeadError>,
+    parse: impl FnOnce(&'b [u8], &mut [MaybeUninit<httparse::Header<'b>>]) -> Result<T, HeadError>,
 ) -> Result<T, HeadError> {
     if count <= FIELDS_ON_STACK {
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
@@ -260,18 +263,31 @@ fn with_fields<'b, T>(
     }
 }
 
-/// `more` is how many fields are expected to be added later.
-fn headers(bytes: &Bytes, fields: &[httparse::Header<'_>], more: usize) -> Result<(HeaderMap, Seen), HeadError> {
-    let mut map = HeaderMap::with_capacity(fields.len().saturating_add(more));
+/// Where the fields lie. `more` is how many are expected to be added later.
+fn places(bytes: &[u8], fields: &[httparse::Header<'_>], more: usize) -> Result<Places, HeadError> {
+    let mut places = Places::with_room_for(fields.len().saturating_add(more));
+    for field in fields {
+        places.take(bytes, field.name.as_bytes(), field.value).ok_or(HeadError::Malformed)?;
+    }
+    Ok(places)
+}
+
+/// Once nothing borrows from the bytes any more.
+fn settle(bytes: BytesMut, places: Places) -> (Headers, Seen) {
     let mut seen = Seen::default();
+    (places.settle(bytes, |name| seen.note(Notable::of(name))), seen)
+}
+
+/// Frames of bodies have a map for them.
+fn trailers(bytes: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
+    let mut map = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Malformed)?;
         let value = if field.value.is_empty() { Bytes::new() } else { bytes.slice_ref(field.value) };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| HeadError::Malformed)?;
-        seen.note(&name);
         map.try_append(name, value).map_err(|_| HeadError::TooLarge)?;
     }
-    Ok((map, seen))
+    Ok(map)
 }
 
 fn version(minor: u8) -> Version {
@@ -395,8 +411,8 @@ mod tests {
     #[test]
     fn values_keep_their_bytes_and_lose_their_blanks() {
         let head = request("GET / HTTP/1.1\r\nA: \t b c \t\r\nB:\r\nA: \u{e9}\r\n\r\n").expect("well formed");
-        let values: Vec<_> = head.headers.get_all("a").iter().map(|value| value.as_bytes().to_vec()).collect();
+        let values: Vec<_> = head.headers.get_all("a").map(|value| value.as_bytes().to_vec()).collect();
         assert_eq!(values, [b"b c".to_vec(), "é".as_bytes().to_vec()]);
-        assert_eq!(head.headers["b"], "");
+        assert_eq!(head.headers.get("b").expect("it is there"), "");
     }
 }

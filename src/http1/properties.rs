@@ -11,6 +11,7 @@ use super::encode;
 use super::framing::Framing;
 use super::head::{HeadError, HeadScan, Kind, Limits, take_request, take_response};
 use super::queue::Queue;
+use crate::headers::Headers;
 
 const LIMITS: Limits = Limits { bytes: 256, target: 64, fields: 16 };
 
@@ -96,12 +97,8 @@ fn fields() -> impl Strategy<Value = Vec<(HeaderName, HeaderValue)>> {
     vec((name, value), 0..8)
 }
 
-fn map(fields: &[(HeaderName, HeaderValue)]) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in fields {
-        map.append(name.clone(), value.clone());
-    }
-    map
+fn headers(fields: &[(HeaderName, HeaderValue)]) -> Headers {
+    fields.iter().cloned().collect()
 }
 
 proptest! {
@@ -139,12 +136,12 @@ proptest! {
     #[test]
     fn fields_come_back(fields in fields()) {
         let mut out = BytesMut::from("GET /a HTTP/1.1\r\n");
-        encode::fields(&mut out, &map(&fields), |_| true);
+        encode::fields(&mut out, &headers(&fields), |_| true);
         out.extend_from_slice(b"\r\nrest");
         let limits = Limits { bytes: 4096, ..LIMITS };
         let length = HeadScan::default().advance(&out, &limits, Kind::Request).unwrap().unwrap();
         let head = take_request(&mut out, length, &limits).unwrap();
-        prop_assert_eq!(head.headers, map(&fields));
+        prop_assert_eq!(head.headers, headers(&fields));
         prop_assert_eq!(&out[..], b"rest");
     }
 
@@ -163,7 +160,7 @@ proptest! {
         for piece in &pieces {
             queue.push_chunk(Bytes::from(piece.clone()));
         }
-        let trailers = encode::trailing(&map(&fields));
+        let trailers = encode::trailing(&headers(&fields).into());
         encode::last_chunk(queue.gather(), Some(&trailers));
         queue.gather().extend_from_slice(b"next");
         let text = queue.gather().to_vec();

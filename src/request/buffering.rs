@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Response};
 
 use super::rejection::Rejection;
-use crate::body::{Ahead, Bounds, RequestBody, ResponseBody, Spool, hold};
+use crate::body::{Ahead, Bounds, RequestBody, Spool, hold};
 use crate::config::settings::BufferSettings;
+use crate::headers::{Headers, Value};
+use crate::response::Response;
 use crate::upstream::Lengths;
 
 /// What nginx reads of an application, and so what applications send.
@@ -26,7 +27,7 @@ pub fn bounds(settings: &BufferSettings) -> Bounds {
 ///
 /// Of what the client says of it, only gRPC to servers of HTTP/2 makes it a stream: any other word of a client's would
 /// let it hold a worker for as long as it likes.
-pub fn is_taken_in(body: &RequestBody, headers: &HeaderMap, settings: &BufferSettings, lengths: Lengths) -> bool {
+pub fn is_taken_in(body: &RequestBody, headers: &Headers, settings: &BufferSettings, lengths: Lengths) -> bool {
     match (body, lengths) {
         (RequestBody::Empty | RequestBody::Whole(_) | RequestBody::Held(_), _) => false,
         (RequestBody::Stream(_), Lengths::Demanded) if body.length().is_none() => true,
@@ -43,7 +44,7 @@ pub fn is_taken_in(body: &RequestBody, headers: &HeaderMap, settings: &BufferSet
 /// What the body fails with, and what keeps it from being held.
 pub async fn take_in(
     body: RequestBody,
-    headers: &HeaderMap,
+    headers: &Headers,
     settings: &BufferSettings,
     lengths: Lengths,
     spool: &Arc<Spool>,
@@ -65,11 +66,7 @@ pub async fn take_in(
 }
 
 /// Lets a server's answer be read ahead of the client, unless it is a stream.
-pub fn read_ahead(
-    response: Response<ResponseBody>,
-    settings: &BufferSettings,
-    spool: &Arc<Spool>,
-) -> Response<ResponseBody> {
+pub fn read_ahead(response: Response, settings: &BufferSettings, spool: &Arc<Spool>) -> Response {
     if !settings.response || !response.body().is_stream() || is_stream(response.headers()) {
         return response;
     }
@@ -77,14 +74,14 @@ pub fn read_ahead(
 }
 
 /// Of an answer. The field is left for whoever stands in front: another proxy must not hold the stream either.
-fn is_stream(headers: &HeaderMap) -> bool {
-    let refuses = |value: &http::HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"no");
+fn is_stream(headers: &Headers) -> bool {
+    let refuses = |value: Value<'_>| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"no");
     headers.get(X_ACCEL_BUFFERING).is_some_and(refuses) || is_of(headers, &STREAMS)
 }
 
 /// Whether the content is of one of these types.
-fn is_of(headers: &HeaderMap, types: &[&str]) -> bool {
-    let Some(content_type) = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes) else { return false };
+fn is_of(headers: &Headers, types: &[&str]) -> bool {
+    let Some(content_type) = headers.get(CONTENT_TYPE).map(Value::as_bytes) else { return false };
     let content_type = content_type.trim_ascii_start();
     types.iter().any(|stream| {
         let (start, rest) = content_type.split_at_checked(stream.len()).unwrap_or_default();
@@ -109,7 +106,7 @@ mod tests {
     #[test]
     fn streams_are_recognised() {
         let with = |name: &'static str, value: &'static str| {
-            is_stream(&HeaderMap::from_iter([(name.parse().expect("a name"), HeaderValue::from_static(value))]))
+            is_stream(&Headers::from_iter([(name.parse().expect("a name"), HeaderValue::from_static(value))]))
         };
         for stream in ["text/event-stream", "Text/Event-Stream; charset=utf-8", "application/grpc+proto"] {
             assert!(with("content-type", stream), "{stream}");
@@ -136,7 +133,7 @@ mod tests {
 
         let settings = BufferSettings { request: true, ..BufferSettings::default() };
         let taken_in = |name: &'static str, value: &'static str, lengths| {
-            let headers = HeaderMap::from_iter([(name.parse().expect("a name"), HeaderValue::from_static(value))]);
+            let headers = Headers::from_iter([(name.parse().expect("a name"), HeaderValue::from_static(value))]);
             is_taken_in(&RequestBody::Stream(Box::pin(Coming)), &headers, &settings, lengths)
         };
         for lengths in [Lengths::Demanded, Lengths::Wanted, Lengths::Indifferent] {

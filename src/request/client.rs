@@ -6,17 +6,18 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
+use http::HeaderName;
 use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use super::names;
 use super::target::Host;
 use crate::fields::Fields;
+use crate::headers::Headers;
 use crate::request::peer::Peer;
 
 /// The client's address: the connection's peer, or behind trusted peers the rightmost address that is not trusted.
-pub fn address(peer: &Peer, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {
+pub fn address(peer: &Peer, trusted: &[IpNet], headers: &Headers) -> IpAddr {
     let mut client = peer.remote.ip().to_canonical();
     if !peer.trusted {
         return client;
@@ -59,9 +60,8 @@ fn parse_node(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether a field of the client tells of another client, and so is written by the gateway alone.
-pub fn is_forwarding_field(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "x-original-forwarded-for")
+pub fn is_forwarding_field(name: &[u8]) -> bool {
+    name.starts_with(b"x-forwarded-") || matches!(name, b"forwarded" | b"x-real-ip" | b"x-original-forwarded-for")
 }
 
 /// What the forwarding fields say.
@@ -71,7 +71,7 @@ pub struct Told<'a> {
     /// The route's `strip_prefix`.
     pub prefix: Option<&'a str>,
     /// The request's own fields; looked at only when the peer is trusted.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Headers,
 }
 
 /// What the forwarding fields say of a connection, the same for all of its requests.
@@ -161,7 +161,7 @@ impl Told<'_> {
         if !self.peer.trusted {
             return None;
         }
-        let mut values = self.headers.get_all(name).iter();
+        let mut values = self.headers.get_all(name);
         let value = values.next().and_then(|value| value.to_str().ok()).filter(|text| valid(text))?;
         values.next().is_none().then_some(value)
     }
@@ -171,7 +171,7 @@ impl Told<'_> {
         if !self.peer.trusted {
             return String::new();
         }
-        let values = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let values = self.headers.get_all(name).filter_map(|value| value.to_str().ok());
         values.flat_map(|value| [value, ", "]).collect()
     }
 }
@@ -195,12 +195,10 @@ mod tests {
         }
     }
 
-    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, value.parse().expect("a value"));
-        }
-        map
+    fn headers(fields: &[(&'static str, &str)]) -> Headers {
+        let field =
+            |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().expect("a value"));
+        fields.iter().map(field).collect()
     }
 
     fn client(trusted: bool, fields: &[(&'static str, &str)]) -> String {

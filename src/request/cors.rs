@@ -4,9 +4,10 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 
 use crate::config::settings::{CorsOrigins, CorsSettings};
+use crate::headers::{Headers, Value};
 
 /// A route's `cors`, ready to be written.
 pub struct Cors {
@@ -18,7 +19,7 @@ pub struct Cors {
 }
 
 /// The method that a preflight asks for: such a request is matched as if it were of that method.
-pub fn preflight_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
+pub fn preflight_method(method: &Method, headers: &Headers) -> Option<Method> {
     if method != Method::OPTIONS || !headers.contains_key(ORIGIN) {
         return None;
     }
@@ -40,7 +41,7 @@ impl Cors {
 
     /// Marks an answer for the request's origin, if it is one of ours; what the app set is replaced, since a browser
     /// refuses two opinions.
-    pub fn mark(&self, request: &HeaderMap, answer: &mut HeaderMap) {
+    pub fn mark(&self, request: &Headers, answer: &mut Headers) {
         for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS] {
             answer.remove(name);
         }
@@ -55,7 +56,7 @@ impl Cors {
     }
 
     /// What a preflight is told beside; nothing to an origin that is not ours.
-    pub fn answer_preflight(&self, request: &HeaderMap, answer: &mut HeaderMap) {
+    pub fn answer_preflight(&self, request: &Headers, answer: &mut Headers) {
         self.mark(request, answer);
         if !answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
             return;
@@ -70,19 +71,19 @@ impl Cors {
     }
 
     /// Whether this origin is named; `*` names none.
-    pub fn names(&self, origin: &HeaderValue) -> bool {
+    pub fn names(&self, origin: Value<'_>) -> bool {
         match &self.origins {
             CorsOrigins::Any => false,
             CorsOrigins::List(_) => self.allowed(origin).is_some(),
         }
     }
 
-    fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+    fn allowed(&self, origin: Value<'_>) -> Option<HeaderValue> {
         match &self.origins {
             CorsOrigins::Any => Some(HeaderValue::from_static("*")),
             CorsOrigins::List(list) => {
                 let is_ours = |ours: &String| origin.as_bytes().eq_ignore_ascii_case(ours.as_bytes());
-                list.iter().any(is_ours).then(|| origin.clone())
+                list.iter().any(is_ours).then(|| origin.owned())
             }
         }
     }
@@ -97,7 +98,7 @@ fn joined<'a>(words: impl Iterator<Item = &'a str>) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    fn request(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn request(fields: &[(&'static str, &'static str)]) -> Headers {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
@@ -114,16 +115,16 @@ mod tests {
 
     #[test]
     fn our_origin_is_answered() {
-        let mut answer = HeaderMap::new();
+        let mut answer = Headers::new();
         let request = request(&[("origin", "https://shop.example"), ("access-control-request-method", "POST")]);
         assert_eq!(preflight_method(&Method::OPTIONS, &request), Some(Method::POST));
         cors(true).answer_preflight(&request, &mut answer);
-        assert_eq!(answer["access-control-allow-origin"], "https://shop.example");
-        assert_eq!(answer["access-control-allow-credentials"], "true");
-        assert_eq!(answer["access-control-allow-methods"], "POST");
-        assert_eq!(answer["access-control-allow-headers"], "content-type");
-        assert_eq!(answer["access-control-max-age"], "600");
-        assert_eq!(answer["vary"], "Origin");
+        assert_eq!(answer.get("access-control-allow-origin").unwrap(), "https://shop.example");
+        assert_eq!(answer.get("access-control-allow-credentials").unwrap(), "true");
+        assert_eq!(answer.get("access-control-allow-methods").unwrap(), "POST");
+        assert_eq!(answer.get("access-control-allow-headers").unwrap(), "content-type");
+        assert_eq!(answer.get("access-control-max-age").unwrap(), "600");
+        assert_eq!(answer.get("vary").unwrap(), "Origin");
     }
 
     #[test]
@@ -131,6 +132,6 @@ mod tests {
         let mut answer = request(&[("access-control-allow-origin", "*")]);
         cors(false).answer_preflight(&request(&[("origin", "https://evil.example")]), &mut answer);
         assert_eq!(answer.len(), 1);
-        assert_eq!(answer["vary"], "Origin");
+        assert_eq!(answer.get("vary").unwrap(), "Origin");
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{ALLOW, EXPECT, RETRY_AFTER, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::cors::preflight_method;
 use super::inbound::Inbound;
@@ -16,6 +16,7 @@ use super::target::{Host, NormalPath, normalise};
 use crate::admit::credential::{cookies, without_parameters};
 use crate::admit::gate::{Asking, Gate};
 use crate::config::settings::{HashKey, PatternSegment, RouteSettings};
+use crate::headers::{Headers, Value};
 use crate::http1::head::Notable;
 use crate::upstream::Upstream;
 
@@ -31,8 +32,8 @@ pub fn is_served(method: &Method) -> Result<(), Rejection> {
 /// # Errors
 /// It expects something else than `100-continue` (RFC 9110 section 10.1.1).
 pub fn is_expected(inbound: &Inbound) -> Result<(), Cause> {
-    let continues = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if inbound.seen.has(Notable::Expect) && !inbound.headers.get_all(EXPECT).iter().all(continues) {
+    let continues = |value: Value<'_>| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if inbound.seen.has(Notable::Expect) && !inbound.headers.get_all(EXPECT).all(continues) {
         return Err(Cause::ExpectationFailed);
     }
     Ok(())
@@ -184,10 +185,10 @@ fn depth(route: &Route) -> usize {
 }
 
 /// The value that an upstream balances by.
-pub fn hash_value<'a>(upstream: &'a Upstream, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+pub fn hash_value<'a>(upstream: &'a Upstream, headers: &'a Headers) -> Option<&'a [u8]> {
     match upstream.hash_key()? {
         HashKey::ClientIp => None,
-        HashKey::Header(name) => headers.get(name).map(HeaderValue::as_bytes),
+        HashKey::Header(name) => headers.get(name).map(Value::as_bytes),
         HashKey::Cookie(name) => cookies(headers, name).next(),
     }
 }

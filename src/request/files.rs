@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{
     ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, LAST_MODIFIED,
 };
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::inbound::Inbound;
 use super::names::{X_ACCEL_REDIRECT, X_SENDFILE};
@@ -14,7 +14,6 @@ use super::rejection::{Cause, Rejection};
 use super::route::Route;
 use super::routes::captures;
 use super::target::NormalPath;
-use crate::body::ResponseBody;
 use crate::coding::accept::Accepted;
 use crate::coding::answer::DIGESTS;
 use crate::config::problem::Problem;
@@ -25,6 +24,8 @@ use crate::files::internal::{InternalFiles, Named};
 use crate::files::path::{Beneath, Dotfiles};
 use crate::files::root::{Failure, Root};
 use crate::files::{Readers, look_up};
+use crate::headers::Headers;
+use crate::response::Response;
 use crate::upstream::journey::Journey;
 
 /// `files` of a route, compiled.
@@ -63,12 +64,7 @@ impl Files {
     ///
     /// # Errors
     /// Why none does.
-    pub async fn serve(
-        &self,
-        route: &Route,
-        readers: &Readers,
-        asked: &Asked<'_>,
-    ) -> Result<Response<ResponseBody>, Unserved> {
+    pub async fn serve(&self, route: &Route, readers: &Readers, asked: &Asked<'_>) -> Result<Response, Unserved> {
         let Asked { inbound, path, query } = asked;
         if !matches!(inbound.method, Method::GET | Method::HEAD) {
             let rejection = Rejection::from(Cause::MethodNotAllowed);
@@ -93,7 +89,7 @@ impl Files {
         let mut frame = Frame {
             method: &inbound.method,
             request: &inbound.headers,
-            headers: http::HeaderMap::new(),
+            headers: Headers::new(),
             status: StatusCode::OK,
             compressed: route.settings.compress,
         };
@@ -118,7 +114,7 @@ pub fn unusable(root: &Root, why: &str, span: &crate::config::source::Span) -> P
 }
 
 /// To the same with a slash, so that relative links of the index lead beneath it.
-fn to_directory(path: &NormalPath, query: Option<&[u8]>) -> Result<Response<ResponseBody>, Cause> {
+fn to_directory(path: &NormalPath, query: Option<&[u8]>) -> Result<Response, Cause> {
     let mark: &[u8] = if query.is_some() { b"?" } else { b"" };
     let location = [path.as_str().as_bytes(), b"/", mark, query.unwrap_or_default()].concat();
     let location = HeaderValue::try_from(location).map_err(|_| Cause::Internal)?;
@@ -149,8 +145,8 @@ static OF_THE_BODY: [HeaderName; 6] =
 
 /// Takes away what names a file on a route that has none to send: it would tell a client what lies where, and whoever
 /// forgot `internal_files` finds it in the record. `X-Sendfile` means as little to nginx, and passes.
-pub fn unnamed(mut response: Response<ResponseBody>, journey: &Journey) -> Response<ResponseBody> {
-    if let Some(value) = response.headers_mut().remove(&X_ACCEL_REDIRECT) {
+pub fn unnamed(mut response: Response, journey: &Journey) -> Response {
+    if let Some(value) = response.headers_mut().take(&X_ACCEL_REDIRECT) {
         let value = String::from_utf8_lossy(value.as_bytes());
         journey.detail(Some(format!("{X_ACCEL_REDIRECT}: {value}: the route has no internal_files")));
     }
@@ -167,12 +163,12 @@ pub async fn named(
     internal: &InternalFiles,
     readers: &Readers,
     inbound: &Inbound,
-    response: Response<ResponseBody>,
-) -> Result<Response<ResponseBody>, Rejection> {
+    response: Response,
+) -> Result<Response, Rejection> {
     let (mut head, body) = response.into_parts();
     // Never towards the client, acted upon or not: they tell what lies where.
-    let redirect = head.headers.remove(&X_ACCEL_REDIRECT);
-    let sendfile = head.headers.remove(&X_SENDFILE);
+    let redirect = head.headers.take(&X_ACCEL_REDIRECT);
+    let sendfile = head.headers.take(&X_SENDFILE);
     let (field, value) = match (redirect, sendfile) {
         (Some(value), _) => (X_ACCEL_REDIRECT, value),
         (None, Some(value)) => (X_SENDFILE, value),

@@ -5,24 +5,30 @@
 use std::fmt::Write;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::names::X_REQUEST_ID;
 use super::rejection::Row;
 use crate::body::{Content, ResponseBody};
+use crate::headers::{Headers, Value};
+use crate::response::Response;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Whether the request is one of gRPC, as its specification says.
-pub fn is_grpc(request: &HeaderMap) -> bool {
-    let kind = request.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+pub fn is_grpc(request: &Headers) -> bool {
+    is_type_of_grpc(request.get(CONTENT_TYPE).map(Value::as_bytes))
+}
+
+/// The same of its `Content-Type`.
+pub fn is_type_of_grpc(kind: Option<&[u8]>) -> bool {
     let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// The answer of this row.
-pub(super) fn answer(row: &Row, request_id: &HeaderValue) -> Response<ResponseBody> {
+pub(super) fn answer(row: &Row, request_id: &HeaderValue) -> Response {
     let mut response = Response::new(ResponseBody::new(Content::Empty));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -73,8 +79,8 @@ mod tests {
     use super::*;
     use crate::request::rejection::Cause;
 
-    fn with(kind: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))])
+    fn with(kind: &'static str) -> Headers {
+        Headers::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))])
     }
 
     #[test]
@@ -86,7 +92,7 @@ mod tests {
         for kind in ["application/grpc-web", "application/json", "application/grpcx"] {
             assert!(!is_grpc(&with(kind)), "{kind}");
         }
-        assert!(!is_grpc(&HeaderMap::new()));
+        assert!(!is_grpc(&Headers::new()));
     }
 
     #[test]
@@ -94,9 +100,9 @@ mod tests {
         for cause in Cause::ALL {
             let answer = answer(&cause.row(), &HeaderValue::from_static("7"));
             assert_eq!(answer.status(), StatusCode::OK);
-            let code = answer.headers()[GRPC_STATUS].to_str().unwrap().parse::<u16>().unwrap();
+            let code = answer.headers().get(GRPC_STATUS).unwrap().to_str().unwrap().parse::<u16>().unwrap();
             assert!((2..=16).contains(&code), "{cause:?}");
-            assert!(answer.headers()[GRPC_MESSAGE].to_str().unwrap().contains(cause.row().cause));
+            assert!(answer.headers().get(GRPC_MESSAGE).unwrap().to_str().unwrap().contains(cause.row().cause));
         }
         assert_eq!(message("50% \u{fc}\n"), "50%25 %C3%BC%0A");
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::buffering;
 use super::client;
@@ -32,7 +32,9 @@ use crate::body::{Content, RequestBody, ResponseBody};
 use crate::coding::answer::compress;
 use crate::config::settings::{ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
+use crate::headers::Headers;
 use crate::request::peer::Peer;
+use crate::response::Response;
 use crate::upstream::Upstream;
 use crate::upstream::forward::{Call, Forwarded, forward};
 use crate::upstream::http1::Interim;
@@ -42,7 +44,7 @@ use crate::worker::Worker;
 
 /// What a connection does next.
 pub enum Answer {
-    Response(Response<ResponseBody>),
+    Response(Response),
     /// Sends the head and becomes a tunnel. Only when the request was `upgradable`.
     Upgrade {
         head: Response<()>,
@@ -80,17 +82,17 @@ pub async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, mut inbound: Inbound, 
 }
 
 /// Answers what never became a request: a malformed head, one that is too large, one that does not come.
-pub fn refuse_head(worker: &Rc<Worker>, peer: &Rc<Peer>, cause: Cause) -> Response<ResponseBody> {
+pub fn refuse_head(worker: &Rc<Worker>, peer: &Rc<Peer>, cause: Cause) -> Response {
     refuse(&cause.into(), None, &worker.gateway(), peer, Record::headless(worker, peer))
 }
 
 fn refuse(
     rejection: &Rejection,
-    request: Option<&HeaderMap>,
+    request: Option<&Headers>,
     gateway: &Gateway,
     peer: &Peer,
     mut record: Box<Record>,
-) -> Response<ResponseBody> {
+) -> Response {
     record.cause = Some(rejection.cause);
     record.journey.detail(rejection.detail().map(str::to_owned));
     let format = record.manners().map_or(gateway.routes.unrouted.errors, |route| route.style.errors);
@@ -109,19 +111,14 @@ fn refuse(
 }
 
 /// What a browser must see on any answer, an error too, before it shows it to another origin's script.
-fn mark_origin(record: &Record, request: &HeaderMap, answer: &mut HeaderMap) {
+fn mark_origin(record: &Record, request: &Headers, answer: &mut Headers) {
     if let Some(cors) = record.manners().and_then(|route| route.cors.as_ref()) {
         cors.mark(request, answer);
     }
 }
 
 /// The last step: the fields that every answer carries, and the record that its end will write.
-fn finish(
-    mut response: Response<ResponseBody>,
-    gateway: &Gateway,
-    peer: &Peer,
-    mut record: Box<Record>,
-) -> Response<ResponseBody> {
+fn finish(mut response: Response, gateway: &Gateway, peer: &Peer, mut record: Box<Record>) -> Response {
     // Before the route's own rules, so that these may take them away.
     response.headers_mut().extend(record.held.fields());
     match record.manners() {
@@ -134,9 +131,9 @@ fn finish(
 }
 
 enum Passed {
-    Response(Response<ResponseBody>),
+    Response(Response),
     /// A preflight's answer, marked for its origin already.
-    Preflight(Response<ResponseBody>),
+    Preflight(Response),
     Upgrade(Response<()>, Box<Upgraded>),
 }
 

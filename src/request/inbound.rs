@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use super::rejection::Cause;
 use super::target::{Host, Target};
 use crate::body::RequestBody;
+use crate::headers::{Headers, Value};
 use crate::http1::head::Seen;
 
 /// A request with nothing read into it yet.
@@ -17,7 +18,7 @@ pub struct Inbound {
     pub target: Bytes,
     /// HTTP/2's `:authority`.
     pub authority: Option<Bytes>,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub seen: Seen,
     pub body: RequestBody,
     /// Whether the connection can become a tunnel.
@@ -29,8 +30,8 @@ pub struct Inbound {
 /// # Errors
 /// `BadHost` when it is missing where it must not, doubled, malformed, or two places contradict each other.
 pub fn authority(inbound: &Inbound, target: &Target) -> Result<Option<Host>, Cause> {
-    let mut fields = inbound.headers.get_all(HOST).iter();
-    let field = fields.next().map(|value| Bytes::copy_from_slice(value.as_bytes())).map(Host::parse).transpose()?;
+    let mut fields = inbound.headers.get_all(HOST);
+    let field = fields.next().map(Value::bytes).map(Host::parse).transpose()?;
     if fields.next().is_some() {
         return Err(Cause::BadHost);
     }

@@ -44,7 +44,7 @@ impl<'a> Onward<'a> {
         let Onward { inbound, route, withheld, identity_fields, .. } = *self;
         let changes = &route.settings.request_headers;
         let reserved = Reserved {
-            field: &|name| is_reserved(name, changes, identity_fields, withheld),
+            field: &|name| is_reserved(name.into(), changes, identity_fields, withheld),
             cookie: withheld.cookie(),
         };
         let judging = Judging {

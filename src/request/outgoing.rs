@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bytes::BytesMut;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, IF_MATCH, TE, UPGRADE, VIA};
 use http::uri::{self, Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::client::{Told, is_forwarding_field};
 use super::inbound::Inbound;
@@ -19,6 +19,7 @@ use crate::admit::identity::Identity;
 use crate::body::RequestBody;
 use crate::config::settings::{HeaderChanges, HostHeader, IdentityHeaders, Protocol, UwsgiParams};
 use crate::fields::Fields;
+use crate::headers::{Headers, Name, Value};
 use crate::http1::connection::{is_hop_by_hop, options, remove_hop_by_hop, tokens};
 use crate::http1::encode::{Lines, content_length, field};
 use crate::http1::head::{Notable, Seen};
@@ -41,7 +42,7 @@ pub fn wanted_upgrade(inbound: &Inbound, body: &RequestBody) -> Option<HeaderVal
     if !possible {
         return None;
     }
-    let mut values = inbound.headers.get_all(UPGRADE).iter();
+    let mut values = inbound.headers.get_all(UPGRADE);
     let value = values.next()?;
     let is_http = |token: &[u8]| {
         ["h2", "http/"]
@@ -49,24 +50,24 @@ pub fn wanted_upgrade(inbound: &Inbound, body: &RequestBody) -> Option<HeaderVal
             .any(|http| token.get(..http.len()).is_some_and(|start| start.eq_ignore_ascii_case(http.as_bytes())))
     };
     let refused = values.next().is_some() || tokens(value.as_bytes()).any(is_http);
-    (!refused).then(|| value.clone())
+    (!refused).then(|| value.owned())
 }
 
 /// What a server's 101 says that it switches to, when that is what was `asked` for: one field, each of its protocols
 /// among those of the request.
-pub fn switched_to(asked: &HeaderValue, answer: &HeaderMap) -> Option<HeaderValue> {
-    let mut values = answer.get_all(UPGRADE).iter();
+pub fn switched_to(asked: &HeaderValue, answer: &Headers) -> Option<HeaderValue> {
+    let mut values = answer.get_all(UPGRADE);
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let was_asked_for = |token: &[u8]| tokens(asked.as_bytes()).any(|asked| asked.eq_ignore_ascii_case(token));
     let mut switched = tokens(value.as_bytes()).peekable();
-    (switched.peek().is_some() && switched.all(was_asked_for)).then(|| value.clone())
+    (switched.peek().is_some() && switched.all(was_asked_for)).then(|| value.owned())
 }
 
 /// The fields without those that `Connection` lists and that end here: a server that gets no `Content-Type` guesses, and
 /// what it guesses was not judged.
-pub fn end_to_end(headers: &HeaderMap, seen: Seen) -> Cow<'_, HeaderMap> {
+pub fn end_to_end(headers: &Headers, seen: Seen) -> Cow<'_, Headers> {
     let ends = |option: &[u8]| {
-        HeaderName::from_bytes(option).is_ok_and(|name| !is_hop_by_hop(&name) && headers.contains_key(&name))
+        HeaderName::from_bytes(option).is_ok_and(|name| !is_hop_by_hop((&name).into()) && headers.contains_key(&name))
     };
     if !seen.has(Notable::Connection) || !options(headers).any(ends) {
         return Cow::Borrowed(headers);
@@ -83,7 +84,7 @@ pub struct Outgoing<'a> {
     pub path: &'a NormalPath,
     pub query: Option<&'a [u8]>,
     pub host: Option<&'a Host>,
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Headers,
     pub seen: Seen,
     pub route: &'a Route,
     pub host_rule: &'a HostHeader,
@@ -166,7 +167,7 @@ impl Outgoing<'_> {
 
     /// Whether the client takes trailers (RFC 9110 section 6.5.1), which gRPC asks for.
     fn takes_trailers(&self) -> bool {
-        let lines = || self.headers.get_all(TE).iter();
+        let lines = || self.headers.get_all(TE);
         self.seen.has(Notable::HopByHop)
             && lines().any(|line| tokens(line.as_bytes()).any(|token| token.eq_ignore_ascii_case(b"trailers")))
     }
@@ -233,27 +234,19 @@ impl Outgoing<'_> {
     }
 
     /// Every field but those that frame the body, whatever they are written into.
-    fn write_fields(&self, server: Receiver<'_>, out: &mut impl Fields) {
+    fn write_fields<F: Fields>(&self, server: Receiver<'_>, out: &mut F) {
         out.put(&HOST, &[self.host(server)]);
         let listed: Vec<&[u8]> =
             if self.seen.has(Notable::Connection) { options(self.headers).collect() } else { Vec::new() };
-        for (name, value) in self.headers {
+        let pass = |(name, value)| {
             if self.goes_on(name, &listed) {
-                if *name == IF_MATCH && self.route.settings.compress {
-                    out.put(&IF_MATCH, &[&also_strong(value.as_bytes())]);
-                    continue;
-                }
-                match self.withheld {
-                    Withheld::Cookie(cookie) if *name == COOKIE => {
-                        if let Some(rest) = without_cookie(value.as_bytes(), cookie) {
-                            out.put(&COOKIE, &[&rest]);
-                        }
-                    }
-                    Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) | Withheld::Cookie(_) => {
-                        out.add(name, value);
-                    }
-                }
+                self.pass_on(name, value, out);
             }
+        };
+        if F::GATHERED {
+            self.headers.gathered().for_each(pass)
+        } else {
+            self.headers.iter().for_each(pass)
         }
         if let Some((identity, names)) = self.identity {
             identity.write(names, out);
@@ -270,6 +263,22 @@ impl Outgoing<'_> {
         }
     }
 
+    fn pass_on(&self, name: Name<'_>, value: Value<'_>, out: &mut impl Fields) {
+        if name == IF_MATCH && self.route.settings.compress {
+            return out.put(name, &[&also_strong(value.as_bytes())]);
+        }
+        match self.withheld {
+            Withheld::Cookie(cookie) if name == COOKIE => {
+                if let Some(rest) = without_cookie(value.as_bytes(), cookie) {
+                    out.put(name, &[&rest]);
+                }
+            }
+            Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) | Withheld::Cookie(_) => {
+                out.add(name, value);
+            }
+        }
+    }
+
     fn write_request_line(&self, out: &mut BytesMut) {
         out.extend_from_slice(self.method.as_str().as_bytes());
         out.extend_from_slice(b" ");
@@ -283,9 +292,9 @@ impl Outgoing<'_> {
     }
 
     /// `listed`: what the request's `Connection` lists.
-    fn goes_on(&self, name: &HeaderName, listed: &[&[u8]]) -> bool {
+    fn goes_on(&self, name: Name<'_>, listed: &[&[u8]]) -> bool {
         !is_reserved(name, &self.route.settings.request_headers, self.identity_fields, self.withheld)
-            && !listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+            && !listed.iter().any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
     }
 
     /// RFC 9110 section 7.6.3.
@@ -324,33 +333,34 @@ fn also_strong(line: &[u8]) -> Cow<'_, [u8]> {
 /// Whether the gateway writes the field itself or takes it away, so that nothing that a client sends under this name
 /// goes on.
 pub fn is_reserved(
-    name: &HeaderName,
+    name: Name<'_>,
     changes: &HeaderChanges,
     identity_fields: &[HeaderName],
     withheld: Withheld<'_>,
 ) -> bool {
-    let text = name.as_str();
+    let text = name.as_bytes();
     let is_withheld = match withheld {
         Withheld::Nothing | Withheld::Cookie(_) => false,
-        Withheld::Authorization => *name == AUTHORIZATION,
-        Withheld::Header(header) => name == header,
+        Withheld::Authorization => name == AUTHORIZATION,
+        Withheld::Header(header) => name == *header,
     };
     // Python servers turn both dashes and underscores into underscores: what one guards, the other could forge.
     // `Proxy` becomes HTTP_PROXY there.
-    matches!(text, "host" | "content-length" | "expect" | "via" | "x-request-id" | "proxy")
+    matches!(text, b"host" | b"content-length" | b"expect" | b"via" | b"x-request-id" | b"proxy")
         || is_hop_by_hop(name)
-        || is_forwarding_field(name)
-        || text.contains('_')
-        || identity_fields.contains(name)
+        || is_forwarding_field(text)
+        || text.contains(&b'_')
+        || identity_fields.iter().any(|field| name == *field)
         || is_withheld
-        || changes.remove.contains(name)
+        || changes.remove.iter().any(|removed| name == *removed)
         || changes.set.iter().any(|(set, _)| is_same_variable(set, name))
 }
 
 /// Whether two fields are one to a Python server, which tells neither case nor underscores from dashes.
-fn is_same_variable(one: &HeaderName, other: &HeaderName) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    one == other || one.as_str().bytes().map(plain).eq(other.as_str().bytes().map(plain))
+fn is_same_variable(one: &HeaderName, other: Name<'_>) -> bool {
+    let plain = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+    let (one, other) = (one.as_str().as_bytes(), other.as_bytes());
+    one.len() == other.len() && one.iter().map(plain).eq(other.iter().map(plain))
 }
 
 /// The framing towards the server of a body of this length; a method that means to send one says so even of none.
@@ -389,7 +399,7 @@ mod tests {
             remove: vec![name("x-debug")],
         };
         let reserved = |text: &str, withheld: Withheld<'_>| {
-            is_reserved(&name(text), &changes, &[name("x-auth-subject")], withheld)
+            is_reserved((&name(text)).into(), &changes, &[name("x-auth-subject")], withheld)
         };
         for ours in [
             "X-Auth-Subject",
@@ -425,7 +435,7 @@ mod tests {
     #[test]
     fn only_what_was_asked_for_is_switched_to() {
         let switched = |asked: &'static str, answers: &[&'static str]| {
-            let mut answer = HeaderMap::new();
+            let mut answer = Headers::new();
             for value in answers {
                 answer.append(UPGRADE, HeaderValue::from_static(value));
             }

@@ -2,17 +2,19 @@
 //! its connection's.
 
 use http::header::{ALLOW, CONTENT_LENGTH, LOCATION};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::route::FixedAnswer;
 use crate::body::{Content, ResponseBody};
+use crate::headers::Headers;
 use crate::http1::connection::remove_hop_by_hop;
 use crate::http1::head::{Notable, ResponseHead};
+use crate::response::Response;
 
 /// Methods that are served where nothing narrower is said.
 pub const SERVED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-fn made(status: StatusCode, headers: HeaderMap, content: Content) -> Response<ResponseBody> {
+fn made(status: StatusCode, headers: Headers, content: Content) -> Response {
     let mut response = Response::new(ResponseBody::new(content));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -20,7 +22,7 @@ fn made(status: StatusCode, headers: HeaderMap, content: Content) -> Response<Re
 }
 
 /// A server's answer without what belonged to its connection.
-pub fn from_server(head: ResponseHead, content: Content) -> Response<ResponseBody> {
+pub fn from_server(head: ResponseHead, content: Content) -> Response {
     let mut headers = head.headers;
     if [Notable::Connection, Notable::HopByHop, Notable::TransferEncoding].iter().any(|&what| head.seen.has(what)) {
         remove_hop_by_hop(&mut headers);
@@ -33,15 +35,15 @@ pub fn from_server(head: ResponseHead, content: Content) -> Response<ResponseBod
 }
 
 /// What a route answers by itself.
-pub fn fixed(fixed: &FixedAnswer) -> Response<ResponseBody> {
+pub fn fixed(fixed: &FixedAnswer) -> Response {
     made(fixed.status, fixed.headers.clone(), Content::Full(fixed.body.clone()))
 }
 
-pub fn redirection(status: StatusCode, location: HeaderValue) -> Response<ResponseBody> {
-    made(status, HeaderMap::from_iter([(LOCATION, location)]), Content::Empty)
+pub fn redirection(status: StatusCode, location: HeaderValue) -> Response {
+    made(status, Headers::from_iter([(LOCATION, location)]), Content::Empty)
 }
 
 /// `OPTIONS *` (RFC 9110 section 9.3.7).
-pub fn about_the_server() -> Response<ResponseBody> {
-    made(StatusCode::NO_CONTENT, HeaderMap::from_iter([(ALLOW, SERVED)]), Content::Empty)
+pub fn about_the_server() -> Response {
+    made(StatusCode::NO_CONTENT, Headers::from_iter([(ALLOW, SERVED)]), Content::Empty)
 }

@@ -17,6 +17,7 @@ use super::target::{Host, NormalPath};
 use crate::admit::identity::Identity;
 use crate::admit::limit::Held;
 use crate::body::{OnEnd, Outcome};
+use crate::headers::Value;
 use crate::observe::access::{self, AccessRecord};
 use crate::observe::metrics::Finished;
 use crate::request::peer::Peer;
@@ -61,13 +62,15 @@ pub struct Record {
 impl Record {
     /// For a request whose head was read.
     pub fn begin(worker: &Rc<Worker>, peer: &Rc<Peer>, inbound: &Inbound) -> Box<Record> {
-        let given = if peer.trusted { inbound.headers.get(X_REQUEST_ID).filter(|id| is_plain(id)) } else { None };
-        let mut record = Record::new(worker, peer, given.cloned());
+        let given =
+            if peer.trusted { inbound.headers.get(X_REQUEST_ID).filter(|id| is_plain(id.as_bytes())) } else { None };
+        let mut record = Record::new(worker, peer, given.map(Value::owned));
         record.method = inbound.method.clone();
         record.version = inbound.version;
         if access::enabled() {
-            record.user_agent = inbound.headers.get(USER_AGENT).cloned();
-            record.traceparent = inbound.headers.get(TRACEPARENT).filter(|value| is_traceparent(value)).cloned();
+            record.user_agent = inbound.headers.get(USER_AGENT).map(Value::owned);
+            let traceparent = inbound.headers.get(TRACEPARENT).filter(|value| is_traceparent(value.as_bytes()));
+            record.traceparent = traceparent.map(Value::owned);
         }
         record
     }
@@ -223,15 +226,14 @@ pub fn fresh_id() -> HeaderValue {
 }
 
 /// Short, and of characters that no log and no shell takes for anything else.
-fn is_plain(id: &HeaderValue) -> bool {
-    let id = id.as_bytes();
+fn is_plain(id: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     !id.is_empty() && id.len() <= LONGEST_ID && id.iter().all(plain)
 }
 
 /// W3C Trace Context section 3.2: `00-TRACE-PARENT-FLAGS`.
-fn is_traceparent(value: &HeaderValue) -> bool {
-    let mut parts = value.as_bytes().split(|&byte| byte == b'-');
+fn is_traceparent(value: &[u8]) -> bool {
+    let mut parts = value.split(|&byte| byte == b'-');
     let mut is_hex = |length: usize| {
         let hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         parts.next().is_some_and(|part| part.len() == length && part.iter().all(hex))
@@ -246,15 +248,15 @@ mod tests {
     #[test]
     fn ids_are_plain_and_differ() {
         let (one, other) = (fresh_id(), fresh_id());
-        assert!(is_plain(&one) && one != other && one.len() == 32);
+        assert!(is_plain(one.as_bytes()) && one != other && one.len() == 32);
         for id in ["", "a b", "a\"b", "a\u{e9}", &"a".repeat(129)] {
-            assert!(!is_plain(&HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static(""))), "{id}");
+            assert!(!is_plain(id.as_bytes()), "{id}");
         }
     }
 
     #[test]
     fn traceparents() {
-        let is = |text: &'static str| is_traceparent(&HeaderValue::from_static(text));
+        let is = |text: &'static str| is_traceparent(text.as_bytes());
         assert!(is("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         assert!(!is("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"));
         assert!(!is("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"));

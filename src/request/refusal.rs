@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::names::X_REQUEST_ID;
@@ -13,6 +13,8 @@ use super::violation::Violation;
 use super::{dialect, grpc};
 use crate::body::{Content, ResponseBody};
 use crate::config::settings::ErrorFormat;
+use crate::headers::Headers;
+use crate::response::Response;
 
 /// Seconds after which a client may try again what was unavailable.
 const RETRY_SECONDS: u32 = 1;
@@ -21,9 +23,9 @@ const RETRY_SECONDS: u32 = 1;
 pub fn answer(
     rejection: &Rejection,
     format: ErrorFormat,
-    request: Option<&HeaderMap>,
+    request: Option<&Headers>,
     request_id: &HeaderValue,
-) -> Response<ResponseBody> {
+) -> Response {
     let mut row = rejection.cause.row();
     if request.is_some_and(grpc::is_grpc) {
         return grpc::answer(&row, request_id);
@@ -138,9 +140,9 @@ fn phrase(row: &Row) -> &'static str {
 }
 
 /// Whether HTML is accepted by name and no form of JSON or plain text is liked as much (RFC 9110 section 12.5.1).
-fn prefers_html(request: &HeaderMap) -> bool {
+fn prefers_html(request: &Headers) -> bool {
     let (mut html, mut other) = (0u16, 0u16);
-    for value in request.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+    for value in request.get_all(ACCEPT).filter_map(|value| value.to_str().ok()) {
         for range in value.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -168,13 +170,13 @@ fn thousandths(text: &str) -> u16 {
 mod tests {
     use super::*;
 
-    fn accept(text: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(text))])
+    fn accept(text: &'static str) -> Headers {
+        Headers::from_iter([(ACCEPT, HeaderValue::from_static(text))])
     }
 
-    fn body(cause: Cause, format: ErrorFormat, request: &HeaderMap) -> (String, String) {
+    fn body(cause: Cause, format: ErrorFormat, request: &Headers) -> (String, String) {
         let mut response = answer(&cause.into(), format, Some(request), &HeaderValue::from_static("abc"));
-        let kind = response.headers()[CONTENT_TYPE].to_str().expect("ASCII").to_owned();
+        let kind = response.headers().get(CONTENT_TYPE).expect("a type").to_str().expect("ASCII").to_owned();
         let body = response.body_mut().take_full().expect("all there");
         (kind, String::from_utf8(body.to_vec()).expect("UTF-8"))
     }
@@ -183,7 +185,7 @@ mod tests {
     fn every_cause_makes_valid_json() {
         for &cause in Cause::ALL {
             for format in [ErrorFormat::Problem, ErrorFormat::FastApi, ErrorFormat::Drf] {
-                let (_, text) = body(cause, format, &HeaderMap::new());
+                let (_, text) = body(cause, format, &Headers::new());
                 let parsed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
                 assert_eq!(parsed["cause"], cause.row().cause);
                 assert_eq!(parsed["request_id"], "abc");
@@ -210,13 +212,13 @@ mod tests {
     fn violations_are_told_in_every_dialect() {
         let violation = Violation::new(super::super::violation::Place::Body, "/a\"b", "required", "is required");
         let rejection = Rejection::from(Cause::InvalidRequest).with_violations(vec![violation]);
-        let told = |format, request: &HeaderMap| {
+        let told = |format, request: &Headers| {
             let mut response = answer(&rejection, format, Some(request), &HeaderValue::from_static("abc"));
             let body = response.body_mut().take_full().expect("all there");
             (response.status().as_u16(), String::from_utf8(body.to_vec()).expect("UTF-8"))
         };
         let json = |format| {
-            let (status, text) = told(format, &HeaderMap::new());
+            let (status, text) = told(format, &Headers::new());
             (status, serde_json::from_str::<serde_json::Value>(&text).expect("JSON"))
         };
         let (status, problem) = json(ErrorFormat::Problem);
@@ -227,7 +229,7 @@ mod tests {
         let (status, fastapi) = json(ErrorFormat::FastApi);
         assert_eq!((status, &fastapi["detail"][0]["loc"]), (422, &json!(["body", "a\"b"])));
         assert_eq!(json(ErrorFormat::Drf), (400, json!({"a\"b": ["This field is required."]})));
-        let (status, plain) = told(ErrorFormat::Plain, &HeaderMap::new());
+        let (status, plain) = told(ErrorFormat::Plain, &Headers::new());
         assert_eq!((status, plain.lines().nth(1)), (422, Some("body/a\"b is required (required)")));
         let (_, page) = told(ErrorFormat::Problem, &accept("text/html"));
         assert!(page.contains("<li><code>body/a&quot;b</code> is required</li>"), "{page}");
@@ -237,7 +239,7 @@ mod tests {
     fn unavailable_says_when_to_come_again() {
         let response =
             answer(&Cause::NoHealthyServer.into(), ErrorFormat::Problem, None, &HeaderValue::from_static("abc"));
-        assert_eq!(response.headers()[RETRY_AFTER], "1");
-        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        assert_eq!(response.headers().get(RETRY_AFTER).unwrap(), "1");
+        assert_eq!(response.headers().get(CACHE_CONTROL).unwrap(), "no-store");
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::cors::Cors;
 use super::files::{Files, unusable};
@@ -21,6 +21,7 @@ use crate::config::settings::{
     RedirectSettings, RespondSettings, RouteAction, RouteSettings, Settings, UpstreamTimeouts,
 };
 use crate::files::internal::InternalFiles;
+use crate::headers::Headers;
 use crate::http1::encode::may_trail;
 use crate::observe::metrics::RouteMetrics;
 use crate::upstream::Upstream;
@@ -66,7 +67,7 @@ pub enum Action {
 /// A `respond`, ready to be sent.
 pub struct FixedAnswer {
     pub status: StatusCode,
-    pub headers: HeaderMap,
+    pub headers: Headers,
     pub body: Bytes,
 }
 
@@ -206,7 +207,7 @@ impl Route {
     }
 
     /// Puts the route's own fields onto an answer.
-    pub fn finish_headers(&self, headers: &mut HeaderMap, tls: bool) {
+    pub fn finish_headers(&self, headers: &mut Headers, tls: bool) {
         let changes = &self.settings.response_headers;
         for name in &changes.remove {
             headers.remove(name);
@@ -265,7 +266,7 @@ fn merged(upstream: &UpstreamTimeouts, route: &RouteSettings) -> UpstreamTimeout
 
 impl FixedAnswer {
     fn build(settings: &RespondSettings) -> FixedAnswer {
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         if !settings.body.is_empty() {
             headers.insert(header::CONTENT_TYPE, settings.content_type.clone());
         }

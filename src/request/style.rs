@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http::header::Entry;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::config::settings::ErrorFormat;
+use crate::headers::Headers;
 
 static SECURITY_HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -32,14 +32,14 @@ impl Style {
     }
 
     /// Puts its fields onto an answer: never over what is there, and none of `unwanted`.
-    pub fn mark(&self, headers: &mut HeaderMap, tls: bool, unwanted: &[HeaderName]) {
+    pub fn mark(&self, headers: &mut Headers, tls: bool, unwanted: &[HeaderName]) {
         let hsts = self.hsts.as_ref().filter(|_| tls).map(|value| (&header::STRICT_TRANSPORT_SECURITY, value));
         for (name, value) in self.security_headers.iter().map(|(name, value)| (name, value)).chain(hsts) {
             if unwanted.contains(name) {
                 continue;
             }
-            if let Entry::Vacant(place) = headers.entry(name) {
-                place.insert(value.clone());
+            if !headers.contains_key(name) {
+                headers.append(name, value.clone());
             }
         }
     }
@@ -52,14 +52,14 @@ mod tests {
     #[test]
     fn nothing_is_overwritten_and_hsts_is_for_tls() {
         let style = Style::new(ErrorFormat::Problem, true, Some(Duration::from_secs(60)));
-        let mut headers = HeaderMap::from_iter([(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))]);
+        let mut headers = Headers::from_iter([(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"))]);
         style.mark(&mut headers, false, &[header::REFERRER_POLICY]);
-        assert_eq!(headers[header::X_FRAME_OPTIONS], "DENY");
-        assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        assert_eq!(headers.get(header::X_FRAME_OPTIONS).unwrap(), "DENY");
+        assert_eq!(headers.get(header::X_CONTENT_TYPE_OPTIONS).unwrap(), "nosniff");
         assert_eq!(headers.len(), 2);
         style.mark(&mut headers, true, &[]);
-        assert_eq!(headers[header::STRICT_TRANSPORT_SECURITY], "max-age=60");
-        let mut bare = HeaderMap::new();
+        assert_eq!(headers.get(header::STRICT_TRANSPORT_SECURITY).unwrap(), "max-age=60");
+        let mut bare = Headers::new();
         Style::new(ErrorFormat::Problem, false, None).mark(&mut bare, true, &[]);
         assert!(bare.is_empty());
     }

@@ -13,6 +13,7 @@ use super::own::Question;
 use super::places::Place;
 use super::{Server, Upstream};
 use crate::config::settings::HostHeader;
+use crate::headers::Value;
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ async fn exchange(
         }
         text.extend_from_slice(&piece);
     }
-    Ok(Fetched::Text { text: text.freeze(), tag: head.headers.get(ETAG).cloned() })
+    Ok(Fetched::Text { text: text.freeze(), tag: head.headers.get(ETAG).map(Value::owned) })
 }
 
 fn host<'a>(upstream: &'a Upstream, server: &'a Server) -> &'a HeaderValue {

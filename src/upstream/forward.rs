@@ -304,11 +304,10 @@ fn finish(call: &Call<'_>, begun: Begun, body: Replay, open: Option<Open>) -> Re
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
     use super::super::testing::{ANYONE, Backend, Behaviour, build, settings};
     use super::*;
     use crate::config::settings::Balance;
+    use crate::headers::Headers;
     use crate::upstream::health::State;
 
     struct Root;
@@ -327,7 +326,7 @@ mod tests {
     struct Nobody;
 
     impl Interim for Nobody {
-        fn interim(&self, _: StatusCode, _: &HeaderMap) {}
+        fn interim(&self, _: StatusCode, _: &Headers) {}
     }
 
     async fn get(upstream: &Arc<Upstream>) -> Result<StatusCode, Cause> {

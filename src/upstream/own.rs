@@ -16,6 +16,7 @@ use super::server::Server;
 use super::uwsgi;
 use crate::config::settings::{Protocol, UwsgiParams};
 use crate::fields::Fields;
+use crate::headers::Headers;
 use crate::http1::chunked::{Decoded, Decoder};
 use crate::http1::encode::Lines;
 use crate::http1::framing;
@@ -122,8 +123,9 @@ impl Question<'_> {
             }
         };
         let (parts, receive) = response.map_err(told)?.into_parts();
-        let seen = Seen::of(&parts.headers);
-        let head = ResponseHead { status: parts.status, version: parts.version, headers: parts.headers, seen };
+        let headers = Headers::from(parts.headers);
+        let seen = Seen::of(&headers);
+        let head = ResponseHead { status: parts.status, version: parts.version, headers, seen };
         let connection = (!ended).then_some(connection);
         Ok((head, Rest::Http2 { connection, receive, _sender: sender }))
     }

@@ -7,12 +7,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{BufMut, BytesMut};
-use http::HeaderName;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE};
 use percent_encoding::percent_decode;
 
 use crate::config::settings::UwsgiParams;
 use crate::fields::Fields;
+use crate::headers::Name;
 
 /// What uWSGI takes of variables unless its `buffer-size` says otherwise.
 pub const DEFAULT_BUFFER: usize = 4096;
@@ -110,7 +110,7 @@ impl<'a> Packet<'a> {
     }
 
     /// Whether the last variable has the name that `field` arrives under.
-    fn is_last(&self, field: &HeaderName) -> bool {
+    fn is_last(&self, field: Name<'_>) -> bool {
         let last = self.last.and_then(|(from, to)| self.out.get(from..to));
         last.is_some_and(|last| last.iter().copied().eq(variable(field)))
     }
@@ -131,13 +131,16 @@ impl<'a> Packet<'a> {
 
 /// Header fields arrive as `HTTP_NAME`, lines of one name as one (RFC 9110 section 5.3, RFC 6265 section 5.4).
 impl Fields for Packet<'_> {
-    fn put(&mut self, name: &HeaderName, parts: &[&[u8]]) {
-        if *name == CONTENT_LENGTH {
+    const GATHERED: bool = true;
+
+    fn put<'n>(&mut self, name: impl Into<Name<'n>>, parts: &[&[u8]]) {
+        let name = name.into();
+        if name == CONTENT_LENGTH {
             // CGI's own variable says how long the body is that is sent.
             return;
         }
         if self.is_last(name) {
-            let separator: &[u8] = if *name == COOKIE { b"; " } else { b", " };
+            let separator: &[u8] = if name == COOKIE { b"; " } else { b", " };
             return self.extend_last(separator, parts);
         }
         self.put_name(variable(name));
@@ -146,10 +149,10 @@ impl Fields for Packet<'_> {
 }
 
 /// The variable that a field arrives as.
-fn variable(name: &HeaderName) -> impl Iterator<Item = u8> + Clone {
-    let prefix: &[u8] = if *name == CONTENT_TYPE { b"" } else { b"HTTP_" };
+fn variable(name: Name<'_>) -> impl Iterator<Item = u8> + Clone {
+    let prefix: &[u8] = if name == CONTENT_TYPE { b"" } else { b"HTTP_" };
     let upper = |byte: u8| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() };
-    prefix.iter().copied().chain(name.as_str().bytes().map(upper))
+    prefix.iter().chain(name.as_bytes()).copied().map(upper)
 }
 
 /// What a request takes of what a server has for its variables.
@@ -245,7 +248,7 @@ pub fn split_host(host: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
     use super::*;

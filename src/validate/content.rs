@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use http::HeaderValue;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
 
+use crate::headers::Headers;
 use crate::http1::connection::tokens;
 use crate::request::rejection::{Cause, Rejection};
 
@@ -171,8 +172,8 @@ pub enum Stated<'a> {
 }
 
 /// The only `Content-Type`.
-pub fn stated(headers: &HeaderMap) -> Stated<'_> {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
+pub fn stated(headers: &Headers) -> Stated<'_> {
+    let mut values = headers.get_all(CONTENT_TYPE);
     match (values.next(), values.next()) {
         (None, _) => Stated::Nothing,
         (Some(value), None) => {
@@ -184,8 +185,8 @@ pub fn stated(headers: &HeaderMap) -> Stated<'_> {
 }
 
 /// Whether a body is coded in any way: then nobody can look into it.
-pub fn is_coded(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(CONTENT_ENCODING).iter().flat_map(|line| tokens(line.as_bytes()));
+pub fn is_coded(headers: &Headers) -> bool {
+    let codings = headers.get_all(CONTENT_ENCODING).flat_map(|line| tokens(line.as_bytes()));
     codings.into_iter().any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
 }
 
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn two_types_are_none() {
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         assert_eq!(stated(&headers), Stated::Nothing);
         headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         assert!(matches!(stated(&headers), Stated::Type(found) if found.is("application/json")));
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn only_identity_is_no_coding() {
         for (text, coded) in [("identity", false), ("", false), ("gzip", true), ("Identity, br", true), ("x", true)] {
-            let headers = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(text))]);
+            let headers = Headers::from_iter([(CONTENT_ENCODING, HeaderValue::from_static(text))]);
             assert_eq!(is_coded(&headers), coded, "{text}");
         }
     }

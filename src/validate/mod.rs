@@ -22,7 +22,7 @@ mod unusable;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, Method};
 
 use self::content::Types;
 use self::openapi::OpenApi;
@@ -32,6 +32,7 @@ use crate::admit::Caller;
 use crate::admit::auth::Building;
 use crate::admit::gate::Gate;
 use crate::config::settings::{RouteSettings, ValidateMode};
+use crate::headers::Headers;
 use crate::upstream::Upstream;
 use crate::worker::Worker;
 
@@ -62,7 +63,7 @@ pub struct Judging<'a> {
     /// As the upstream sees it, without `strip_prefix`.
     pub path: &'a str,
     pub query: Option<&'a [u8]>,
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Headers,
     pub reserved: &'a Reserved<'a>,
     pub caller: &'a Caller,
     /// The route's.

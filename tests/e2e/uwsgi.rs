@@ -43,9 +43,9 @@ fn a_service_sees_over_uwsgi_what_it_sees_over_http() {
         ("Cookie", "a=1"),
         ("Cookie", "b=2"),
         ("X-Page", "1"),
-        ("X-Page", "2"),
         ("Content-Type", "text/plain; charset=utf-8"),
         ("X-Latin", "caf\u{e9}"),
+        ("X-Page", "2"),
         ("X-Empty", ""),
     ];
     for target in ["/shop/environ", "/shop/environ/a%20b/%C3%BC?x=%20&y", "/shop/environ/50%25%20off?"] {

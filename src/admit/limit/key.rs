@@ -3,11 +3,12 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderName;
 
 use crate::admit::Caller;
 use crate::admit::identity::Method;
 use crate::config::settings::LimitKey;
+use crate::headers::{Headers, Value};
 
 /// What one request is counted under. Of different kinds, none is equal to another.
 #[derive(Clone, Copy)]
@@ -17,7 +18,7 @@ pub enum CountedBy<'a> {
     Anonymous(u128),
     Subject(&'a str),
     ApiKey(&'a str),
-    Header(&'a HeaderMap, &'a HeaderName),
+    Header(&'a Headers, &'a HeaderName),
     Route(&'a str),
 }
 
@@ -35,7 +36,7 @@ impl<'a> CountedBy<'a> {
     pub fn new(
         key: &'a LimitKey,
         client: IpAddr,
-        headers: &'a HeaderMap,
+        headers: &'a Headers,
         route: &'a str,
         caller: &'a Caller,
     ) -> Option<CountedBy<'a>> {
@@ -74,7 +75,7 @@ impl<'a> CountedBy<'a> {
             // Several fields of one name are one, in pieces (RFC 9110 section 5.3); none is not the same as empty.
             CountedBy::Header(headers, name) => {
                 take(b"h");
-                for (index, value) in headers.get_all(*name).iter().map(HeaderValue::as_bytes).enumerate() {
+                for (index, value) in headers.get_all(*name).map(Value::as_bytes).enumerate() {
                     take(if index == 0 { b"=" } else { b", " });
                     take(value);
                 }
@@ -97,6 +98,8 @@ impl Hash for CountedBy<'_> {
 mod tests {
     use std::sync::Arc;
 
+    use http::HeaderValue;
+
     use super::*;
     use crate::admit::identity::Identity;
 
@@ -106,10 +109,10 @@ mod tests {
         headers: &[(&'static str, &'static str)],
         caller: &Caller,
     ) -> Option<Vec<u8>> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(*name, HeaderValue::from_static(value));
-        }
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let map: Headers = headers.iter().map(field).collect();
         let by = CountedBy::new(key, client.parse().unwrap(), &map, "orders", caller)?;
         let mut all = Vec::new();
         by.bytes(|bytes| all.extend_from_slice(bytes));

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 pub use self::links::Stores;
@@ -40,6 +40,7 @@ use super::Caller;
 use super::auth::Building;
 use crate::clock;
 use crate::config::settings::{At, LimitSettings, StoreSettings, WhenUnreachable};
+use crate::headers::Headers;
 use crate::observe::metrics::{LimitReading, Metrics, RuleMetrics};
 use crate::request::rejection::{Cause, Rejection};
 use crate::worker::Worker;
@@ -207,7 +208,7 @@ struct Applied {
 pub struct Counting<'a> {
     pub worker: &'a Worker,
     pub client: IpAddr,
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Headers,
 }
 
 /// What a request holds until its answer has ended, and what its answer tells of the limits.
@@ -319,7 +320,7 @@ impl Limits {
         &'a self,
         by_caller: bool,
         client: IpAddr,
-        headers: &'a HeaderMap,
+        headers: &'a Headers,
         caller: &'a Caller,
     ) -> impl Iterator<Item = Peeked<'a>> {
         let applied = if by_caller { &self.by_caller } else { &self.before_identity };

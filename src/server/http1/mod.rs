@@ -33,6 +33,7 @@ use crate::request::inbound::Inbound;
 use crate::request::peer::Peer;
 use crate::request::record::Record;
 use crate::request::rejection::Cause;
+use crate::response::Response;
 use crate::upstream::upgrade::{Copied, Upgraded, tunnel};
 use crate::worker::Worker;
 
@@ -254,7 +255,7 @@ impl Connection {
         .await
     }
 
-    async fn respond(&mut self, response: http::Response<crate::body::ResponseBody>, asked: Asked<'_>) -> Next {
+    async fn respond(&mut self, response: Response, asked: Asked<'_>) -> Next {
         // What is not here yet of a body that nobody will read cannot be stepped over, and a server that answers
         // before it was sent the whole of one may never take the rest: the client is told not to come again this way.
         let read_whole = {
@@ -290,7 +291,7 @@ impl Connection {
         }
     }
 
-    async fn switch(&mut self, head: http::Response<()>, upgraded: Box<Upgraded>, record: Box<Record>) -> Next {
+    async fn switch(&mut self, head: Response<()>, upgraded: Box<Upgraded>, record: Box<Record>) -> Next {
         {
             let mut wire = self.wire.borrow_mut();
             let out = wire.out.gather();

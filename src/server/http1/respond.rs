@@ -6,8 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, TRANSFER_ENCODING};
-use http::{Method, Response, Version};
+use http::{Method, Version};
 use http_body::Body;
 
 use super::wire::{Gone, Wire};
@@ -16,6 +15,7 @@ use crate::http1::encode;
 use crate::http1::framing::has_no_content;
 use crate::http1::head::{Notable, Seen};
 use crate::request::rejection::Cause;
+use crate::response::Response;
 
 /// What the client said that bears on how it is answered.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +49,7 @@ pub(super) enum After {
 }
 
 /// Sends a response. `may_keep` is asked when the head is written: the gateway may have begun to drain by then.
-pub(super) async fn respond(
-    wire: &RefCell<Wire>,
-    response: Response<ResponseBody>,
-    asked: Asked<'_>,
-    may_keep: bool,
-) -> After {
+pub(super) async fn respond(wire: &RefCell<Wire>, response: Response, asked: Asked<'_>, may_keep: bool) -> After {
     let (head, body) = response.into_parts();
     let no_content = has_no_content(asked.method, head.status);
     let body = if no_content { body.discard() } else { body };
@@ -65,8 +60,9 @@ pub(super) async fn respond(
         encode::status_line(out, head.status);
         let mut seen = Seen::default();
         encode::fields(out, &head.headers, |name| {
-            seen.note(name);
-            *name != CONNECTION && *name != TRANSFER_ENCODING
+            let notable = Notable::of(name.as_bytes());
+            seen.note(notable);
+            !matches!(notable, Some(Notable::Connection | Notable::TransferEncoding))
         });
         if !seen.has(Notable::Date) {
             write_date(out);

@@ -9,11 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 
 use crate::body::RequestBody;
+use crate::headers::Headers;
 use crate::http1::buffer::poll_read;
 use crate::http1::chunked::{Decoded, Decoder};
 use crate::http1::connection::remove_hop_by_hop;
@@ -238,7 +239,7 @@ pub(super) struct WireInterim {
 }
 
 impl Interim for WireInterim {
-    fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+    fn interim(&self, status: StatusCode, headers: &Headers) {
         // 100 is between the client and the gateway, which reads the body.
         if !self.understood || status == StatusCode::CONTINUE {
             return;

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::body::RequestBody;
 use crate::config::settings::ListenerSettings;
+use crate::headers::Headers;
 use crate::http1::head::Seen;
 use crate::request::inbound::Inbound;
 use crate::request::rejection::Cause;
@@ -41,13 +42,14 @@ pub(super) fn inbound(mut parts: Parts, body: RequestBody, settings: &ListenerSe
     {
         return Err(Cause::HeadersTooLarge);
     }
+    let headers = Headers::from(parts.headers);
     Ok(Inbound {
         method: parts.method,
         version: parts.version,
         target,
         authority,
-        seen: Seen::of(&parts.headers),
-        headers: parts.headers,
+        seen: Seen::of(&headers),
+        headers,
         body,
         upgradable: false,
     })

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::CONNECTION;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::{Builder, Connection};
 use hyper::service::service_fn;
@@ -30,6 +30,7 @@ use self::streams::{Birth, Idle, Spawn, Streams};
 use super::listener::Listener;
 use super::stream::ClientStream;
 use crate::config::settings::ListenerSettings;
+use crate::headers::Headers;
 use crate::http1::framing::has_no_content;
 use crate::http1::timer::Timer;
 use crate::request::handle::{Answer, handle, refuse_head};
@@ -124,11 +125,11 @@ async fn answer(
     listener: Arc<Listener>,
     birth: Birth,
     request: Request<Incoming>,
-) -> Result<Response<ToClient>, std::convert::Infallible> {
+) -> Result<http::Response<ToClient>, std::convert::Infallible> {
     let (parts, incoming) = request.into_parts();
     let method = parts.method.clone();
     let body = FromClient::body(incoming, listener.settings.body_timeout, birth.stream());
-    let mut response = match head::inbound(parts, body, &listener.settings) {
+    let response = match head::inbound(parts, body, &listener.settings) {
         // On the heap: the future of every stream would have to hold it otherwise, one that sends its body too.
         Ok(inbound) => match Box::pin(handle(&worker, &peer, inbound, &NoInterim)).await {
             Answer::Response(response) => response,
@@ -137,11 +138,15 @@ async fn answer(
         },
         Err(cause) => refuse_head(&worker, &peer, cause),
     };
+    let (mut head, body) = response.into_parts();
     // What an HTTP/1.1 connection would be told of its end; RFC 9113 section 8.2.2 knows no such field.
-    response.headers_mut().remove(CONNECTION);
-    let no_content = has_no_content(&method, response.status());
+    head.headers.remove(CONNECTION);
+    let no_content = has_no_content(&method, head.status);
     let stream = birth.answered();
-    Ok(response.map(|body| ToClient::new(if no_content { body.discard() } else { body }, stream)))
+    let mut response = http::Response::new(ToClient::new(if no_content { body.discard() } else { body }, stream));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers.into();
+    Ok(response)
 }
 
 /// hyper offers no way to send informational responses over HTTP/2. They may always be left out, RFC 9110 section
@@ -149,7 +154,7 @@ async fn answer(
 struct NoInterim;
 
 impl Interim for NoInterim {
-    fn interim(&self, _status: StatusCode, _headers: &HeaderMap) {}
+    fn interim(&self, _status: StatusCode, _headers: &Headers) {}
 }
 
 /// Why a connection ended.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use self::body::ServerBody;
 use super::Lease;
@@ -23,6 +23,7 @@ use super::pool::Pool;
 use super::replay::Replay;
 use crate::body::Content;
 use crate::config::settings::Protocol;
+use crate::headers::Headers;
 use crate::http1::buffer::poll_read;
 use crate::http1::connection::persists;
 use crate::http1::framing::{self, Framing};
@@ -80,7 +81,7 @@ pub struct ExchangeTimeouts {
 
 /// Takes informational responses.
 pub trait Interim {
-    fn interim(&self, status: StatusCode, headers: &HeaderMap);
+    fn interim(&self, status: StatusCode, headers: &Headers);
 }
 
 /// Why there is no response.
@@ -376,7 +377,7 @@ impl Exchange {
 
 /// Whether the answer may be one in whose place a file is sent. Such bodies may be shorter than they say, and nobody reads
 /// them: Flask states the file's length and sends nothing.
-pub(super) fn names_a_file(head: &HeaderMap) -> bool {
+pub(super) fn names_a_file(head: &Headers) -> bool {
     head.contains_key(X_SENDFILE) || head.contains_key(X_ACCEL_REDIRECT)
 }
 

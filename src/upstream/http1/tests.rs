@@ -15,6 +15,7 @@ use super::super::{Upstream, connect};
 use super::*;
 use crate::body::{RequestBody, ResponseBody};
 use crate::config::settings::Balance;
+use crate::headers::Headers;
 
 const TIMEOUTS: ExchangeTimeouts = ExchangeTimeouts {
     response: Duration::from_secs(60),
@@ -27,7 +28,7 @@ const TIMEOUTS: ExchangeTimeouts = ExchangeTimeouts {
 struct Seen(RefCell<Vec<u16>>);
 
 impl Interim for Seen {
-    fn interim(&self, status: StatusCode, _: &HeaderMap) {
+    fn interim(&self, status: StatusCode, _: &Headers) {
         self.0.borrow_mut().push(status.as_u16());
     }
 }

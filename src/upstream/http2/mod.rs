@@ -16,8 +16,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, Request};
 
 use self::answers::Receive;
 use self::body::ServerBody;
@@ -28,11 +28,12 @@ use super::replay::Replay;
 use super::{Lease, Server};
 use crate::body::Content;
 use crate::fields::Fields;
+use crate::headers::{Headers, Name, Value};
 use crate::http1::encode::trailing;
 use crate::http1::framing::{self, Framing};
 use crate::http1::head::{ResponseHead, Seen};
 use crate::http1::timer::Timer;
-use crate::request::grpc::is_grpc;
+use crate::request::grpc::is_type_of_grpc;
 use crate::request::rejection::Cause;
 
 /// What a field takes in HTTP/1.1 beside its name and value: a colon, a blank, a line break.
@@ -44,16 +45,19 @@ const FIELD_EXTRA: usize = 4;
 pub struct Heads(pub HeaderMap);
 
 impl Fields for Heads {
-    fn put(&mut self, name: &HeaderName, parts: &[&[u8]]) {
+    fn put<'n>(&mut self, name: impl Into<Name<'n>>, parts: &[&[u8]]) {
         // What is written was parsed before, or made by the gateway.
         if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(parts.concat())) {
             self.add(name, &value);
         }
     }
 
-    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
-        if ![HOST, CONNECTION, UPGRADE].contains(name) {
-            self.0.append(name, value.clone());
+    fn add<'n, 'v>(&mut self, name: impl Into<Name<'n>>, value: impl Into<Value<'v>>) {
+        let name = name.into();
+        if !matches!(name.as_bytes(), b"host" | b"connection" | b"upgrade")
+            && let Some(name) = name.owned()
+        {
+            self.0.append(name, value.into().owned());
         }
     }
 }
@@ -130,7 +134,7 @@ impl Reserved {
         interim: &dyn Interim,
     ) -> Result<Answer, Failed> {
         let Reserved { mut place, timeouts } = self;
-        let is_stream = is_grpc(request.headers());
+        let is_stream = is_type_of_grpc(request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes));
         let sent = place.sender.send_request(request, !has_body);
         let (response, send) = sent.map_err(|error| {
             // It ended since it was last looked at, which a server may do to one that nobody used.
@@ -173,8 +177,9 @@ impl Exchange {
         if parts.headers.len() > HEAD_LIMITS.fields || fields.fold(0, usize::saturating_add) > HEAD_LIMITS.bytes {
             return Err(Failed { answered: true, wrote: true, ..Failed::unsent(Cause::UpstreamHeadersTooLarge) });
         }
-        let seen = Seen::of(&parts.headers);
-        let head = ResponseHead { status: parts.status, version: parts.version, headers: parts.headers, seen };
+        let headers = Headers::from(parts.headers);
+        let seen = Seen::of(&headers);
+        let head = ResponseHead { status: parts.status, version: parts.version, headers, seen };
         Ok(Answer { head, receive, exchange: self })
     }
 
@@ -197,7 +202,7 @@ impl Exchange {
                 return Poll::Ready(Err(failed));
             };
             *left = rest;
-            interim.interim(informational.status(), informational.headers());
+            interim.interim(informational.status(), &informational.headers().clone().into());
             if self.waiting {
                 // It is alive, and has as long again for the answer itself.
                 self.timer.set(self.timeouts.response);

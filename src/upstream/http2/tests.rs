@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use h2::server::{self, Connection as ServerConnection, SendResponse};
-use http::{Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -102,7 +102,7 @@ impl Head for Root {
 struct Heard(RefCell<Vec<u16>>);
 
 impl Interim for Heard {
-    fn interim(&self, status: StatusCode, _: &HeaderMap) {
+    fn interim(&self, status: StatusCode, _: &Headers) {
         self.0.borrow_mut().push(status.as_u16());
     }
 }

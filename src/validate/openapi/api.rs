@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use serde_json::Value;
 
 use super::bodies::{Body, Judging, MediaId, Reading};
@@ -12,6 +12,7 @@ use super::parameters::{Parameters, Sources};
 use super::schema::{Gathering, Schemas};
 use super::security::Security;
 use crate::admit::identity::Identity;
+use crate::headers::Headers;
 use crate::request::violation::Violations;
 use crate::validate::Reserved;
 use crate::validate::content::MediaType;
@@ -234,7 +235,7 @@ impl Found<'_> {
     pub(super) fn judge_parameters(
         &self,
         query: Option<&[u8]>,
-        headers: &HeaderMap,
+        headers: &Headers,
         reserved: &Reserved<'_>,
         violations: &mut Violations,
     ) {

@@ -32,7 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use serde_json::Value;
 
 pub use self::alone::Alone;
@@ -48,6 +48,7 @@ use crate::admit::auth::Building;
 use crate::config::problem::Problem;
 use crate::config::read_bounded;
 use crate::config::settings::{At, OpenApiSettings, OpenApiSource, ValidateSettings};
+use crate::headers::Headers;
 use crate::request::rejection::{Cause, Rejection};
 use crate::request::violation::{Place, Violation, Violations};
 use crate::upstream::Upstream;
@@ -212,7 +213,7 @@ impl OpenApi {
 /// A browser that asks whether it may make a request (the Fetch standard's CORS preflight) asks for that request's
 /// operation. Documents do not list what answers it; where one does, the service answers by its own code what anybody
 /// could dress up as a preflight.
-fn asked_for<'a>(api: &Api, method: &'a Method, path: &[u8], headers: &HeaderMap) -> (&'a Method, bool) {
+fn asked_for<'a>(api: &Api, method: &'a Method, path: &[u8], headers: &Headers) -> (&'a Method, bool) {
     static KNOWN: [Method; 7] =
         [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
     let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| headers.contains_key(ORIGIN));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 use serde_json::Value;
 
 use super::document::{At, Unusable};
@@ -10,6 +10,7 @@ use super::found::Found;
 use super::schema::{Gathering, SchemaId, Schemas};
 use super::style::Style;
 use super::texts::{List, Query, cookies};
+use crate::headers::Headers;
 use crate::request::violation::{Place, Violations};
 use crate::validate::Reserved;
 
@@ -54,7 +55,7 @@ pub(super) struct Sources<'r> {
     /// What stands in the place of each name of the path's template, decoded; `None` where it is not UTF-8.
     pub(super) captures: &'r [(&'r str, Option<Cow<'r, str>>)],
     pub(super) query: Option<&'r [u8]>,
-    pub(super) headers: &'r HeaderMap,
+    pub(super) headers: &'r Headers,
     pub(super) reserved: &'r Reserved<'r>,
 }
 

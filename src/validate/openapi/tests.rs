@@ -1,10 +1,11 @@
 //! Whole documents, and requests to them.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::api::{Api, BodyRule, Missing};
 use super::compile;
+use crate::headers::Headers;
 use crate::request::violation::Violations;
 use crate::validate::Reserved;
 use crate::validate::content::MediaType;
@@ -26,7 +27,7 @@ fn listed(violations: Violations) -> Vec<String> {
     list.map(|found| format!("{} {} {}", found.place.as_str(), found.pointer, found.rule)).collect()
 }
 
-fn fields(fields: &[(&str, &str)]) -> HeaderMap {
+fn fields(fields: &[(&str, &str)]) -> Headers {
     let field =
         |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap());
     fields.iter().map(field).collect()

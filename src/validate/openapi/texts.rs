@@ -3,8 +3,10 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, header};
 use percent_encoding::percent_decode;
+
+use crate::headers::{Headers, Value};
 
 /// Names and values, decoded.
 pub(super) type List<'r> = Vec<(Cow<'r, str>, Cow<'r, str>)>;
@@ -61,28 +63,28 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 
 /// The lines of a field, each for itself, then what all of them are together: ASGI servers hand on the lines, of which a
 /// single value is the first; WSGI has one text, joined. Bytes are read as Latin-1, as both do.
-pub(super) fn lines<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Vec<Cow<'r, str>> {
-    let mut lines: Vec<Cow<'r, str>> = headers.get_all(name).iter().map(latin_1).collect();
+pub(super) fn lines<'r>(headers: &'r Headers, name: &HeaderName) -> Vec<Cow<'r, str>> {
+    let mut lines: Vec<Cow<'r, str>> = headers.get_all(name).map(latin_1).collect();
     if lines.len() > 1 {
         lines.push(Cow::Owned(lines.join(",")));
     }
     lines
 }
 
-fn latin_1(value: &HeaderValue) -> Cow<'_, str> {
+fn latin_1(value: Value<'_>) -> Cow<'_, str> {
     let characters = || value.as_bytes().iter().copied().map(char::from).collect();
     value.to_str().map_or_else(|_| Cow::Owned(characters()), Cow::Borrowed)
 }
 
 /// Whether all cookies are in one field. Of several, some servers read the first, and others join them by commas, so
 /// that what follows a comma is part of a cookie's value.
-pub(super) fn cookies_are_in_one_field(headers: &HeaderMap) -> bool {
-    headers.get_all(header::COOKIE).iter().nth(1).is_none()
+pub(super) fn cookies_are_in_one_field(headers: &Headers) -> bool {
+    headers.get_all(header::COOKIE).nth(1).is_none()
 }
 
 /// Every cookie; values as Python's `http.cookies` reads them: not percent-decoded, quotes taken off, escapes undone.
 /// What is not ASCII then is Latin-1 to some frameworks and UTF-8 to others.
-pub(super) fn cookies(headers: &HeaderMap) -> List<'_> {
+pub(super) fn cookies(headers: &Headers) -> List<'_> {
     let mut cookies = List::new();
     for line in headers.get_all(header::COOKIE) {
         for pair in latin_1(line).split(';') {
@@ -133,12 +135,14 @@ fn unquoted(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
     fn cookies_are_what_python_reads() {
         let read = |line: &[u8]| {
-            let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_bytes(line).unwrap())]);
+            let headers = Headers::from_iter([(header::COOKIE, HeaderValue::from_bytes(line).unwrap())]);
             let list = cookies(&headers).into_iter();
             list.map(|(name, value)| (name.into_owned(), value.into_owned())).collect::<Vec<_>>()
         };

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::super::api::Api;
 use super::super::{Operation, asked_for};
 use super::{FINE, api, body, fields, form, operation, request, request_with, wrong};
+use crate::headers::Headers;
 use crate::request::rejection::Cause;
 use crate::request::violation::Violations;
 use crate::validate::Reserved;
@@ -172,7 +173,7 @@ fn text_is_utf_8() {
         let id = api.find(&Method::POST, b"/x").ok().unwrap().id;
         let mut operation =
             Operation { found: Some((Arc::clone(&api), id)), max_depth: 9, violations: Violations::default() };
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+        let headers = Headers::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
         operation.body(Some(content::stated(&headers))).map_err(|rejection| rejection.cause).map(drop)
     };
     assert_eq!(taken("text/plain; charset=utf-16"), Err(Cause::UnsupportedMediaType));
@@ -225,13 +226,13 @@ fn fields_that_come_twice_are_judged_in_each_reading() {
 fn what_the_document_declares_is_no_preflight() {
     let api = api(&json!({"openapi": "3.1.0", "paths": {"/x": {"get": {}, "options": {}}, "/y": {"get": {}}}}));
     let headers = fields(&[("Origin", "https://a.example"), ("Access-Control-Request-Method", "GET")]);
-    let asked = |path: &[u8], headers: &HeaderMap| {
+    let asked = |path: &[u8], headers: &Headers| {
         let (method, preflight) = asked_for(&api, &Method::OPTIONS, path, headers);
         (method.clone(), preflight)
     };
     assert_eq!(asked(b"/x", &headers), (Method::OPTIONS, false));
     assert_eq!(asked(b"/y", &headers), (Method::GET, true));
-    assert_eq!(asked(b"/y", &HeaderMap::new()), (Method::OPTIONS, false));
+    assert_eq!(asked(b"/y", &Headers::new()), (Method::OPTIONS, false));
 }
 
 #[test]
