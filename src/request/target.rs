@@ -125,7 +125,7 @@ impl Target {
             return if allowed { Ok(target) } else { Err(Cause::BadTarget) };
         }
         if raw.first() == Some(&b'/') {
-            return Target::origin_form(raw.clone(), None);
+            return Target::origin_form(raw, None);
         }
         let after_scheme = ["http://", "https://"].iter().find_map(|scheme| {
             raw.get(..scheme.len()).filter(|start| start.eq_ignore_ascii_case(scheme.as_bytes())).map(|_| scheme.len())
@@ -135,18 +135,18 @@ impl Target {
         let authority = Host::parse(rest.slice(..end))?;
         let origin = rest.slice(end..);
         match origin.first() {
-            Some(b'/') => Target::origin_form(origin, Some(authority)),
-            Some(_) => Target::origin_form([b"/", origin.as_ref()].concat().into(), Some(authority)),
+            Some(b'/') => Target::origin_form(&origin, Some(authority)),
+            Some(_) => Target::origin_form(&[b"/", origin.as_ref()].concat().into(), Some(authority)),
             // RFC 9112 section 3.2.4: OPTIONS with neither path nor query is about the server as a whole.
             None if method == Method::OPTIONS => {
                 Ok(Target { path: Path::Asterisk, query: None, authority: Some(authority) })
             }
-            None => Target::origin_form(Bytes::from_static(b"/"), Some(authority)),
+            None => Target::origin_form(&Bytes::from_static(b"/"), Some(authority)),
         }
     }
 
-    fn origin_form(raw: Bytes, authority: Option<Host>) -> Result<Target, Cause> {
-        let mark = memchr::memchr(b'?', &raw);
+    fn origin_form(raw: &Bytes, authority: Option<Host>) -> Result<Target, Cause> {
+        let mark = memchr::memchr(b'?', raw);
         let path = raw.slice(..mark.unwrap_or(raw.len()));
         let query = mark.map(|mark| raw.slice(mark.saturating_add(1)..));
         let valid = |byte: &u8| (0x21..=0x7e).contains(byte) && *byte != b'#';
