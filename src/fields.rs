@@ -6,7 +6,7 @@ use crate::headers::{Name, Value};
 /// Takes fields, in their order.
 pub trait Fields {
     /// Whether those of one name must come one behind the other.
-    const GATHERED: bool = false;
+    const SORTED: bool = false;
 
     /// `parts` make up the value, one behind the other.
     fn put<'n>(&mut self, name: impl Into<Name<'n>>, parts: &[&[u8]]);

@@ -125,15 +125,11 @@ impl Headers {
         Iter::new(&self.head, &self.fields)
     }
 
-    /// All, those of one name one behind the other.
-    pub fn gathered(&self) -> impl Iterator<Item = (Name<'_>, Value<'_>)> {
-        let is_first = |at: usize, field: &Field| self.position(field.name(&self.head).as_bytes()) == Some(at);
-        let firsts = self.fields.iter().enumerate().filter(move |(at, field)| is_first(*at, field));
-        firsts.flat_map(move |(at, first)| {
-            let name = first.name(&self.head);
-            let same = self.fields.iter().skip(at).filter(move |field| field.is_named(&self.head, name.as_bytes()));
-            same.map(move |field| (name, field.value(&self.head)))
-        })
+    /// All, sorted by their names, so that those of one name stand one behind the other, in their order.
+    pub fn sorted(&self) -> Vec<(Name<'_>, Value<'_>)> {
+        let mut all: Vec<_> = self.iter().collect();
+        all.sort_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
+        all
     }
 
     /// The name of every line.
@@ -188,6 +184,12 @@ impl Headers {
         let value = self.fields.get(first).map(|field| field.value(&self.head).owned());
         self.remove_from(first, name);
         value
+    }
+
+    /// Takes away all but those whose names `stay`.
+    pub fn retain(&mut self, mut stay: impl FnMut(Name<'_>) -> bool) {
+        let Headers { head, fields } = self;
+        fields.retain(|field| stay(field.name(head)));
     }
 
     fn position(&self, name: &[u8]) -> Option<usize> {

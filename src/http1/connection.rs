@@ -1,26 +1,14 @@
 //! What a message says of the connection it came over: whether that lives on, and which fields belong to it alone.
 
-use http::header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderName, Version};
+use bytes::Bytes;
+use http::Version;
+use http::header::CONNECTION;
 
 use super::head::{Notable, Seen};
-use crate::headers::{Headers, Name};
+use crate::headers::{Headers, Name, Value};
 
-/// Fields that belong to one connection, never to the message (RFC 9110 section 7.6.1), and their old relatives.
-static HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-authentication-info"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
-
-/// Whether a field belongs to one connection whatever `Connection` says.
+/// Whether a field belongs to one connection, never to the message, whatever `Connection` says (RFC 9110 section 7.6.1);
+/// old relatives of these too.
 pub fn is_hop_by_hop(name: Name<'_>) -> bool {
     matches!(Notable::of(name.as_bytes()), Some(Notable::Connection | Notable::HopByHop | Notable::TransferEncoding))
 }
@@ -52,15 +40,16 @@ pub fn persists(version: Version, headers: &Headers, seen: Seen) -> bool {
 
 /// Removes what belonged to the connection that a message came over: the fields that `Connection` lists too.
 pub fn remove_hop_by_hop(headers: &mut Headers) {
-    let listed: Vec<HeaderName> = options(headers).filter_map(|option| HeaderName::from_bytes(option).ok()).collect();
-    for name in listed.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
+    let lines: Vec<Bytes> = headers.get_all(CONNECTION).map(Value::bytes).collect();
+    let is_listed = |name: Name<'_>| {
+        lines.iter().flat_map(|line| tokens(line)).any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    headers.retain(|name| !is_hop_by_hop(name) && !is_listed(name));
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
@@ -98,9 +87,22 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_hop_by_hop_is_noted_as_such() {
-        for name in &HOP_BY_HOP {
-            assert!(is_hop_by_hop(name.into()), "{name}");
+    fn some_belong_to_it_whatever_it_lists() {
+        let names = [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "proxy-authentication-info",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "http2-settings",
+        ];
+        for name in names {
+            assert!(is_hop_by_hop((&HeaderName::from_static(name)).into()), "{name}");
         }
+        assert!(!is_hop_by_hop((&http::header::TRAILER).into()));
     }
 }

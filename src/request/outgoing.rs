@@ -243,8 +243,8 @@ impl Outgoing<'_> {
                 self.pass_on(name, value, out);
             }
         };
-        if F::GATHERED {
-            self.headers.gathered().for_each(pass)
+        if F::SORTED {
+            self.headers.sorted().into_iter().for_each(pass)
         } else {
             self.headers.iter().for_each(pass)
         }

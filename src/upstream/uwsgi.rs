@@ -131,7 +131,7 @@ impl<'a> Packet<'a> {
 
 /// Header fields arrive as `HTTP_NAME`, lines of one name as one (RFC 9110 section 5.3, RFC 6265 section 5.4).
 impl Fields for Packet<'_> {
-    const GATHERED: bool = true;
+    const SORTED: bool = true;
 
     fn put<'n>(&mut self, name: impl Into<Name<'n>>, parts: &[&[u8]]) {
         let name = name.into();
