@@ -140,36 +140,69 @@ impl Gate {
         }
     }
 
+    /// Whether a request may come in, as far as that can be said without waiting for anything; `None`: [`admit`] has to
+    /// be asked.
+    ///
+    /// [`admit`]: Gate::admit
+    pub fn admit_at_once<'p>(
+        &'p self,
+        asking: &Asking<'_>,
+        worker: &Worker,
+    ) -> Option<Result<Admitted<'p>, Refused>> {
+        match self {
+            Gate::Open => Some(Ok(Admitted { caller: Caller::Anonymous, withheld: Withheld::Nothing })),
+            Gate::Guarded(guard) => {
+                let admitted = match guard.shown(asking) {
+                    Ok(credential) => {
+                        let judged = guard.at_once(worker, &credential)?;
+                        guard.admitted(&credential, judged, asking)
+                    }
+                    Err(rejection) => Err(rejection.into()),
+                };
+                Some(guard.counted(admitted, worker))
+            }
+        }
+    }
+
+    /// The same by asking whoever knows.
+    ///
     /// # Errors
     /// Why the request may not come in.
     pub async fn admit<'p>(&'p self, asking: &Asking<'_>, worker: &Worker) -> Result<Admitted<'p>, Refused> {
         match self {
             Gate::Open => Ok(Admitted { caller: Caller::Anonymous, withheld: Withheld::Nothing }),
             Gate::Guarded(guard) => {
-                let admitted = guard.admit(asking, worker).await;
-                if let Err(refused) = &admitted {
-                    guard.denied.count(refused.rejection.cause, worker);
-                }
-                admitted
+                let admitted = match guard.shown(asking) {
+                    Ok(credential) => guard.admitted(&credential, guard.judge(worker, &credential).await, asking),
+                    Err(rejection) => Err(rejection.into()),
+                };
+                guard.counted(admitted, worker)
             }
         }
     }
 }
 
 impl Guard {
-    async fn admit<'p>(&'p self, asking: &Asking<'_>, worker: &Worker) -> Result<Admitted<'p>, Refused> {
-        let credential = self.shown(asking)?;
-        let judged = match self.at_once(worker, &credential) {
-            Some(judged) => judged,
-            // Rarely taken, and large: on the heap.
-            None => Box::pin(self.judge(worker, &credential)).await,
-        };
-        let identity = judged.map_err(|failure| self.refused(&credential, failure))?;
+    fn admitted<'p>(
+        &'p self,
+        credential: &Credential<'p, '_>,
+        judged: Judged,
+        asking: &Asking<'_>,
+    ) -> Result<Admitted<'p>, Refused> {
+        let identity = judged.map_err(|failure| self.refused(credential, failure))?;
         if let Err(rejection) = self.demands_met_by(&identity) {
             return Err(Refused { rejection, caller: Some(identity) });
         }
         let withheld = credential.withheld(asking.forward_credential);
         Ok(Admitted { caller: Caller::Known(identity), withheld })
+    }
+
+    /// Counts whom the rules keep out.
+    fn counted<'p>(&self, admitted: Result<Admitted<'p>, Refused>, worker: &Worker) -> Result<Admitted<'p>, Refused> {
+        if let Err(refused) = &admitted {
+            self.denied.count(refused.rejection.cause, worker);
+        }
+        admitted
     }
 
     /// The one credential that a request shows.

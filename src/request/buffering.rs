@@ -23,7 +23,8 @@ pub fn bounds(settings: &BufferSettings) -> Bounds {
     Bounds { memory: settings.memory, disk: settings.disk }
 }
 
-/// Whether a request's body is taken in whole.
+/// Whether a request's body is taken in whole: where the route says so or the server has to be told its length, unless it
+/// is a stream.
 ///
 /// Of what the client says of it, only gRPC to servers of HTTP/2 makes it a stream: any other word of a client's would
 /// let it hold a worker for as long as it likes.
@@ -36,33 +37,30 @@ pub fn is_taken_in(body: &RequestBody, headers: &Headers, settings: &BufferSetti
     }
 }
 
-/// Takes a request's body in whole, where the route says so or the server has to be told its length, unless it is a
-/// stream. One that is here goes on without its trailers where a length is wanted: with them it would have to go in
-/// chunks, which uwsgi cannot carry and WSGI services cannot read. RFC 9110 section 6.5.1 lets them be dropped.
+/// Takes a request's body in whole.
 ///
 /// # Errors
 /// What the body fails with, and what keeps it from being held.
 pub async fn take_in(
     body: RequestBody,
-    headers: &Headers,
     settings: &BufferSettings,
-    lengths: Lengths,
     spool: &Arc<Spool>,
 ) -> Result<RequestBody, Rejection> {
-    let mut body = body;
-    if is_taken_in(&body, headers, settings, lengths) {
-        body = hold(body, bounds(settings), spool).await.map_err(|error| {
-            let rejection = Rejection::from(error.cause);
-            match error.detail {
-                Some(detail) => rejection.with_detail(detail),
-                None => rejection,
-            }
-        })?;
-    }
+    hold(body, bounds(settings), spool).await.map_err(|error| {
+        let rejection = Rejection::from(error.cause);
+        match error.detail {
+            Some(detail) => rejection.with_detail(detail),
+            None => rejection,
+        }
+    })
+}
+
+/// A body that is here goes on without its trailers where a length is wanted: with them it would have to go in chunks,
+/// which uwsgi cannot carry and WSGI services cannot read. RFC 9110 section 6.5.1 lets them be dropped.
+pub fn settle(body: &mut RequestBody, lengths: Lengths) {
     if lengths != Lengths::Indifferent {
         body.drop_trailers();
     }
-    Ok(body)
 }
 
 /// Lets a server's answer be read ahead of the client, unless it is a stream.

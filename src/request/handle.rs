@@ -26,13 +26,14 @@ use super::rejection::{Cause, Rejection};
 use super::route::{Action, Route, location};
 use super::target::{NormalPath, Path, Target};
 use crate::admit::Caller;
-use crate::admit::gate::Admitted;
+use crate::admit::gate::{Admitted, Refused};
 use crate::admit::limit::Counting;
 use crate::body::{Content, RequestBody, ResponseBody};
 use crate::coding::answer::compress;
 use crate::config::settings::{ListenerSettings, UpstreamTimeouts};
 use crate::gateway::Gateway;
 use crate::headers::Headers;
+use crate::http1::head::ResponseHead;
 use crate::request::peer::Peer;
 use crate::response::Response;
 use crate::upstream::Upstream;
@@ -166,7 +167,9 @@ impl<'a> Passage<'a> {
             return Err(Cause::AddressDenied.into());
         }
         let counting = Counting { worker: self.worker, client: self.record.client, headers: &inbound.headers };
-        route.limits.before_identity(&counting, &mut self.record.held).await?;
+        if let Some(asked) = route.limits.before_identity(&counting, &mut self.record.held)? {
+            asked.await?;
+        }
         // Browsers ask beforehand without credentials.
         if let (Some(cors), Some(_)) = (&route.cors, preflight_method(&inbound.method, &inbound.headers)) {
             let mut response = Response::new(ResponseBody::new(Content::Empty));
@@ -175,8 +178,13 @@ impl<'a> Passage<'a> {
             return Ok(Passed::Preflight(response));
         }
         let query = target.query.as_deref();
-        let admitted = self.admit(route, inbound, query).await?;
-        route.limits.by_caller(&counting, &admitted.caller, &mut self.record.held).await?;
+        let admitted = match self.admit_at_once(route, inbound, query) {
+            Some(admitted) => admitted?,
+            None => Box::pin(self.admit(route, inbound, query)).await?,
+        };
+        if let Some(asked) = route.limits.by_caller(&counting, &admitted.caller, &mut self.record.held)? {
+            asked.await?;
+        }
         let query = passing_query(query, &route.gate);
         let query = query.as_deref();
         match &route.action {
@@ -193,14 +201,14 @@ impl<'a> Passage<'a> {
                     (Ok(response), _) => Ok(Passed::Response(response)),
                     (Err(Unserved::Elsewhere(_)), Some((upstream, timeouts))) => {
                         let way = Way { route, upstream, timeouts, path: &path, query, admitted: &admitted };
-                        self.forward(inbound, body, way).await
+                        self.forward(inbound, body, &way).await
                     }
                     (Err(Unserved::Elsewhere(rejection) | Unserved::Refused(rejection)), _) => Err(rejection),
                 }
             }
             Action::Forward { upstream, timeouts } => {
                 let way = Way { route, upstream, timeouts, path: &path, query, admitted: &admitted };
-                self.forward(inbound, body, way).await
+                self.forward(inbound, body, &way).await
             }
         }
     }
@@ -230,7 +238,19 @@ impl<'a> Passage<'a> {
         }
     }
 
-    /// Step 3: who is calling, and may that caller come in.
+    /// Step 3: who is calling, and may that caller come in; `None`: somebody has to be asked.
+    fn admit_at_once<'r>(
+        &mut self,
+        route: &'r Route,
+        inbound: &Inbound,
+        query: Option<&[u8]>,
+    ) -> Option<Result<Admitted<'r>, Rejection>> {
+        let asking = asking(self.peer, inbound, self.record.host.as_ref(), query, route);
+        let admitted = route.gate.admit_at_once(&asking, self.worker)?;
+        Some(self.note_caller(admitted))
+    }
+
+    /// The same by asking. On the heap, by whoever calls it: the answer is nearly always known.
     async fn admit<'r>(
         &mut self,
         route: &'r Route,
@@ -239,6 +259,10 @@ impl<'a> Passage<'a> {
     ) -> Result<Admitted<'r>, Rejection> {
         let asking = asking(self.peer, inbound, self.record.host.as_ref(), query, route);
         let admitted = route.gate.admit(&asking, self.worker).await;
+        self.note_caller(admitted)
+    }
+
+    fn note_caller<'r>(&mut self, admitted: Result<Admitted<'r>, Refused>) -> Result<Admitted<'r>, Rejection> {
         if self.gateway.settings.log.subject {
             self.record.caller = match &admitted {
                 Ok(Admitted { caller: Caller::Known(identity), .. }) => Some(Arc::clone(identity)),
@@ -249,10 +273,9 @@ impl<'a> Passage<'a> {
         admitted.map_err(|refused| refused.rejection)
     }
 
-    /// Steps 4 to 6: the body's bounds and what it must look like, a server, the answer.
-    async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: Way<'_>) -> Result<Passed, Rejection> {
-        let Way { route, upstream, timeouts, path, query, admitted } = way;
-        let onward = Onward {
+    fn onward<'w>(&'w self, inbound: &'w Inbound, way: &Way<'w>) -> Onward<'w> {
+        let Way { route, upstream, path, query, admitted, .. } = *way;
+        Onward {
             peer: self.peer,
             inbound,
             host: self.record.host.as_ref(),
@@ -264,63 +287,86 @@ impl<'a> Passage<'a> {
             caller: &admitted.caller,
             withheld: admitted.withheld,
             identity_fields: &self.gateway.routes.identity_fields,
-        };
-        let most = route.validation.as_ref().map_or(route.settings.max_body, Validation::hard_limit);
-        let reserved = self.gateway.routes.reserved_trailers.as_ref();
-        let rate = route.settings.min_upload_rate;
-        let mut body = limit(body, most, &self.record.received, reserved, rate).inspect_err(|_| {
-            if let Some(validation) = &route.validation {
-                validation.refused_length(self.worker);
-            }
-        })?;
+        }
+    }
+
+    /// Steps 4 to 6: the body's bounds and what it must look like, a server, the answer.
+    async fn forward(&mut self, inbound: &Inbound, body: RequestBody, way: &Way<'_>) -> Result<Passed, Rejection> {
+        let Way { route, upstream, timeouts, .. } = *way;
+        let mut body = self.limit(body, route)?;
         if let Some(validation) = &route.validation {
             let (worker, journey) = (self.worker, &self.record.journey);
             let judge = async move |judging: &Judging<'_>| validation.judge(judging, body, worker, journey).await;
             // On the heap: most routes have none.
-            body = Box::pin(onward.judged(judge)).await?;
+            body = Box::pin(self.onward(inbound, way).judged(judge)).await?;
         }
         let upgrade = wanted_upgrade(inbound, &body);
         let (buffer, spool) = (&route.settings.buffer, &self.gateway.spool);
-        let body = buffering::take_in(body, &inbound.headers, buffer, upstream.needs_lengths, spool).await?;
-        let outgoing = onward.outgoing(body.length(), upgrade.as_ref(), &self.record.request_id);
-        let call = Call {
-            worker: self.worker.id,
-            pool: &self.worker.pool,
-            upstream,
-            timeouts: *timeouts,
-            priority: route.settings.priority,
-            by: onward.choose_by(),
-            method: &inbound.method,
-            head: &outgoing,
-            framing: outgoing.framing,
-            upgrade: upgrade.is_some(),
-            interim: self.interim,
-            journey: &self.record.journey,
+        if buffering::is_taken_in(&body, &inbound.headers, buffer, upstream.needs_lengths) {
+            // On the heap: most requests have no body.
+            body = Box::pin(buffering::take_in(body, buffer, spool)).await?;
+        }
+        buffering::settle(&mut body, upstream.needs_lengths);
+        let forwarded = {
+            let onward = self.onward(inbound, way);
+            let outgoing = onward.outgoing(body.length(), upgrade.as_ref(), &self.record.request_id);
+            let call = Call {
+                worker: self.worker.id,
+                pool: &self.worker.pool,
+                upstream,
+                timeouts,
+                priority: route.settings.priority,
+                by: onward.choose_by(),
+                method: &inbound.method,
+                head: &outgoing,
+                framing: outgoing.framing,
+                upgrade: upgrade.is_some(),
+                interim: self.interim,
+                journey: &self.record.journey,
+            };
+            forward(&call, body).await.map_err(|cause| unserved(cause, upstream))?
         };
-        let forwarded = forward(&call, body).await.map_err(|cause| unserved(cause, upstream))?;
-        Ok(match forwarded {
+        match forwarded {
             Forwarded::Response(head, content) => {
                 let response = buffering::read_ahead(from_server(head, content), buffer, spool);
-                Passed::Response(match &route.internal {
-                    Some(internal) => files::named(route, internal, &self.worker.readers, inbound, response).await?,
+                Ok(Passed::Response(match &route.internal {
+                    // On the heap: hardly any route has some.
+                    Some(internal) => {
+                        Box::pin(files::named(route, internal, &self.worker.readers, inbound, response)).await?
+                    }
                     None => files::unnamed(response, &self.record.journey),
-                })
+                }))
             }
-            Forwarded::Upgraded(head, upgraded) => {
-                let protocol = upgrade.and_then(|asked| switched_to(&asked, &head.headers));
-                let mut response = from_server(head, Content::Empty).map(|_| ());
-                let Some(protocol) = protocol else { return Err(Cause::UpstreamInvalidResponse.into()) };
-                // Nothing is sent in its place, and nobody is to know what lies where.
-                response.headers_mut().remove(X_ACCEL_REDIRECT);
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                response.headers_mut().insert(UPGRADE, protocol);
-                Passed::Upgrade(response, upgraded)
+            Forwarded::Upgraded(head, upgraded) => switched(head, upgraded, upgrade),
+        }
+    }
+
+    fn limit(&self, body: RequestBody, route: &Route) -> Result<RequestBody, Rejection> {
+        let most = route.validation.as_ref().map_or(route.settings.max_body, Validation::hard_limit);
+        let reserved = self.gateway.routes.reserved_trailers.as_ref();
+        let limited = limit(body, most, &self.record.received, reserved, route.settings.min_upload_rate);
+        Ok(limited.inspect_err(|_| {
+            if let Some(validation) = &route.validation {
+                validation.refused_length(self.worker);
             }
-        })
+        })?)
     }
 }
 
+/// A server has switched to what was `asked` for.
+fn switched(head: ResponseHead, upgraded: Box<Upgraded>, asked: Option<HeaderValue>) -> Result<Passed, Rejection> {
+    let protocol = asked.and_then(|asked| switched_to(&asked, &head.headers));
+    let mut response = from_server(head, Content::Empty).map(|_| ());
+    let Some(protocol) = protocol else { return Err(Cause::UpstreamInvalidResponse.into()) };
+    // Nothing is sent in its place, and nobody is to know what lies where.
+    response.headers_mut().remove(X_ACCEL_REDIRECT);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, protocol);
+    Ok(Passed::Upgrade(response, upgraded))
+}
+
 /// Where a request is forwarded to.
+#[derive(Clone, Copy)]
 struct Way<'a> {
     route: &'a Route,
     upstream: &'a Arc<Upstream>,

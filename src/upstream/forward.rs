@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{Method, Request, StatusCode};
@@ -31,7 +30,7 @@ pub struct Call<'a> {
     pub worker: WorkerId,
     pub pool: &'a Rc<Pool>,
     pub upstream: &'a Arc<Upstream>,
-    pub timeouts: UpstreamTimeouts,
+    pub timeouts: &'a UpstreamTimeouts,
     pub by: ChooseBy<'a>,
     pub priority: Priority,
     pub method: &'a Method,
@@ -80,99 +79,175 @@ impl Forwarded {
 
 /// Forwards a request.
 ///
+/// Whatever is rarely waited for (a slot, a connection, a server of HTTP/2) is waited for on the heap, so that the future
+/// of a request that finds everything at hand is small: it is made and moved for each.
+///
 /// # Errors
 /// The cause of the last attempt's failure; its detail is left in the journey.
 pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Cause> {
-    let mut failed_on = None;
-    let outcome = send(call, body, &mut failed_on).await;
-    if let Err(cause) = &outcome
-        && cause.row().blame == Blame::Upstream
-    {
-        match failed_on {
-            Some(server) => server.health.left_unanswered(),
-            None => call.upstream.metrics.unserved(call.worker),
-        }
-    }
-    outcome
-}
-
-/// `failed_on`: the server of the last attempt that failed.
-async fn send(call: &Call<'_>, body: RequestBody, failed_on: &mut Option<Arc<Server>>) -> Result<Forwarded, Cause> {
     if call.upgrade && !Open::has_room(call.upstream) {
         return Err(Cause::TooManyUpgraded);
     }
-    let idempotent = call.method.is_idempotent();
-    let mut body = Replay::new(body);
-    let mut tried = Vec::new();
-    let mut left = call.upstream.settings.retry.attempts;
-    let mut last = None;
+    let mut attempts = Attempts::new(call, body);
     call.upstream.budget.request();
     loop {
-        let Call { worker, by, priority, journey, .. } = *call;
-        let lease = match call.upstream.seat(Asking { worker, by, tried: &tried, priority, journey }).await {
-            Ok(lease) => lease,
-            // What became of the attempt before says more.
-            Err(cause) => {
-                if cause == Cause::UpstreamUnresolved {
-                    let names = &call.upstream.name;
-                    call.journey.failed(Some(format!("no name in servers of [upstream.{names}] has an address yet")));
-                }
-                return Err(last.unwrap_or(cause));
-            }
+        let lease = match attempts.seat_at_once() {
+            Ok(Some(lease)) => lease,
+            Ok(None) => match Box::pin(attempts.wait_for_seat()).await {
+                Ok(lease) => lease,
+                Err(cause) => return Err(attempts.unseated(cause)),
+            },
+            Err(cause) => return Err(attempts.unseated(cause)),
         };
         // Only now: whoever waits for a slot has no connection.
-        let open = if call.upgrade { Some(Open::count(call.upstream)?) } else { None };
+        let open = match call.upgrade.then(|| Open::count(call.upstream)).transpose() {
+            Ok(open) => open,
+            Err(cause) => return Err(attempts.given_up(cause)),
+        };
         let server = Arc::clone(lease.server());
         call.journey.attempt(&server);
-        match attempt(call, lease, &mut body, tried.is_empty()).await {
-            // What begins as an answer and turns out to be none is no sign of life.
-            Ok(answer) => {
-                let finished = finish(call, answer, body, open);
-                return finished.inspect(|answer| server.health.answered(answer.head().status)).map_err(|failed| {
-                    call.journey.failed(failed.detail);
-                    if !failed.told {
-                        report(&server, failed.cause);
+        let begun = match server.protocol {
+            Protocol::Http1 | Protocol::Uwsgi => {
+                let kept = attempts.take_kept(&server);
+                let reused = kept.is_some();
+                let connected = match kept {
+                    Some(connection) => Ok(connection),
+                    None => Box::pin(connect_in_place(call, &server)).await,
+                };
+                match connected.and_then(|connection| begin_alone(call, lease, connection, reused)) {
+                    Ok((exchange, size)) => {
+                        let answer = exchange.answer(&mut attempts.body, call.interim).await;
+                        judged_alone(call, &server, answer, reused, size).map(Begun::Http1)
                     }
-                    *failed_on = Some(Arc::clone(&server));
-                    failed.cause
-                });
-            }
-            // Nobody is asked twice for what was never sent, and another will come: that is no failure of the request's.
-            Err(failed) if server.health.is_gone() && !failed.wrote && body.rewind() => {
-                call.journey.failed(failed.detail);
-            }
-            Err(failed) => {
-                call.journey.failed(failed.detail);
-                let broke = matches!(
-                    failed.cause,
-                    Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset | Cause::UpstreamTlsFailed
-                );
-                let unseen = !failed.wrote || (idempotent && !failed.answered && broke);
-                let again = unseen && failed.cause.row().blame == Blame::Upstream && body.rewind();
-                let cause = if failed.stale { Cause::UpstreamKeptConnectionClosed } else { failed.cause };
-                *failed_on = Some(Arc::clone(&server));
-                if !again || left == 0 {
-                    return Err(cause);
+                    Err(failed) => Err(failed),
                 }
-                // Replays of what kept connections lost need no budget: they are bounded by those connections.
-                if !failed.stale && !call.upstream.budget.take() {
-                    call.upstream.metrics.retry_refused(call.worker);
-                    return Err(cause);
-                }
-                call.upstream.metrics.retried(call.worker);
-                left = left.saturating_sub(1);
-                last = Some(cause);
-                tried.push(server.id);
             }
+            Protocol::Http2 => Box::pin(attempt_shared(call, lease, &mut attempts.body)).await.map(Begun::Http2),
+        };
+        match begun {
+            // What begins as an answer and turns out to be none is no sign of life.
+            Ok(answer) => return attempts.finish(answer, open, &server),
+            Err(failed) => attempts.another_after(failed, &server)?,
         }
     }
 }
 
-/// One attempt on one server.
-async fn attempt(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) -> Result<Begun, Failed> {
-    match lease.server().protocol {
-        Protocol::Http1 | Protocol::Uwsgi => attempt_alone(call, lease, body, first).await.map(Begun::Http1),
-        Protocol::Http2 => attempt_shared(call, lease, body).await.map(Begun::Http2),
+/// The attempts that a request has made so far.
+struct Attempts<'a> {
+    call: &'a Call<'a>,
+    body: Replay,
+    idempotent: bool,
+    /// The ids of the servers that failed.
+    tried: Vec<u64>,
+    left: u32,
+    /// Why the last one failed.
+    last: Option<Cause>,
+    /// The server of the last one that failed.
+    failed_on: Option<Arc<Server>>,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(call: &'a Call<'a>, body: RequestBody) -> Attempts<'a> {
+        Attempts {
+            call,
+            body: Replay::new(body),
+            idempotent: call.method.is_idempotent(),
+            tried: Vec::new(),
+            left: call.upstream.settings.retry.attempts,
+            last: None,
+            failed_on: None,
+        }
+    }
+
+    fn asking(&self) -> Asking<'_> {
+        let Call { worker, by, priority, journey, .. } = *self.call;
+        Asking { worker, by, tried: &self.tried, priority, journey }
+    }
+
+    fn seat_at_once(&self) -> Result<Option<Lease>, Cause> {
+        self.call.upstream.seat_at_once(&self.asking())
+    }
+
+    async fn wait_for_seat(&self) -> Result<Lease, Cause> {
+        self.call.upstream.wait_for_seat(self.asking()).await
+    }
+
+    /// Only the first attempt uses a kept connection, since one that fails hints at more that will.
+    fn take_kept(&self, server: &Server) -> Option<Box<Connection>> {
+        if self.tried.is_empty() { self.call.pool.take(server.id) } else { None }
+    }
+
+    /// What became of the attempt before says more than that there is no server for another.
+    fn unseated(self, cause: Cause) -> Cause {
+        if cause == Cause::UpstreamUnresolved {
+            let name = &self.call.upstream.name;
+            let detail = format!("no name in servers of [upstream.{name}] has an address yet");
+            self.call.journey.failed(Some(detail));
+        }
+        let cause = self.last.unwrap_or(cause);
+        self.given_up(cause)
+    }
+
+    /// Counts against whoever left the request unanswered.
+    fn given_up(&self, cause: Cause) -> Cause {
+        if cause.row().blame == Blame::Upstream {
+            match &self.failed_on {
+                Some(server) => server.health.left_unanswered(),
+                None => self.call.upstream.metrics.unserved(self.call.worker),
+            }
+        }
+        cause
+    }
+
+    fn finish(mut self, begun: Begun, open: Option<Open>, server: &Arc<Server>) -> Result<Forwarded, Cause> {
+        let body = std::mem::replace(&mut self.body, Replay::new(RequestBody::Empty));
+        match finish(self.call, begun, body, open) {
+            Ok(answer) => {
+                server.health.answered(answer.head().status);
+                Ok(answer)
+            }
+            Err(failed) => {
+                self.call.journey.failed(failed.detail);
+                if !failed.told {
+                    report(server, failed.cause);
+                }
+                self.failed_on = Some(Arc::clone(server));
+                Err(self.given_up(failed.cause))
+            }
+        }
+    }
+
+    /// Prepares for another attempt after one that has failed.
+    ///
+    /// # Errors
+    /// There must be none, or may be none any more: the cause that the request fails with.
+    fn another_after(&mut self, failed: Failed, server: &Arc<Server>) -> Result<(), Cause> {
+        let call = self.call;
+        // Nobody is asked twice for what was never sent, and another will come: that is no failure of the request's.
+        if server.health.is_gone() && !failed.wrote && self.body.rewind() {
+            call.journey.failed(failed.detail);
+            return Ok(());
+        }
+        call.journey.failed(failed.detail);
+        let broke =
+            matches!(failed.cause, Cause::UpstreamClosedEarly | Cause::UpstreamStreamReset | Cause::UpstreamTlsFailed);
+        let unseen = !failed.wrote || (self.idempotent && !failed.answered && broke);
+        let again = unseen && failed.cause.row().blame == Blame::Upstream && self.body.rewind();
+        let cause = if failed.stale { Cause::UpstreamKeptConnectionClosed } else { failed.cause };
+        self.failed_on = Some(Arc::clone(server));
+        if !again || self.left == 0 {
+            return Err(self.given_up(cause));
+        }
+        // Replays of what kept connections lost need no budget: they are bounded by those connections.
+        if !failed.stale && !call.upstream.budget.take() {
+            call.upstream.metrics.retry_refused(call.worker);
+            return Err(self.given_up(cause));
+        }
+        call.upstream.metrics.retried(call.worker);
+        self.left = self.left.saturating_sub(1);
+        self.last = Some(cause);
+        self.tried.push(server.id);
+        Ok(())
     }
 }
 
@@ -219,20 +294,16 @@ async fn attempt_shared(call: &Call<'_>, lease: Lease, body: &mut Replay) -> Res
     })
 }
 
-/// On a connection that it has to itself. Only the first uses a kept one, since one that fails hints at more that will.
-async fn attempt_alone(call: &Call<'_>, lease: Lease, body: &mut Replay, first: bool) -> Result<http1::Answer, Failed> {
-    let server = Arc::clone(lease.server());
-    let kept = if first { call.pool.take(server.id) } else { None };
-    let reused = kept.is_some();
-    let connection = match kept {
-        Some(connection) => connection,
-        None => {
-            let connected = connect_in_place(&server, call.timeouts.connect).await;
-            connected.map_err(|error| not_connected(call, &server, error))?
-        }
-    };
-    server.metrics.connection_used(call.worker, reused);
+/// Begins an attempt on a connection that it has to itself. What comes second is how much a request over uwsgi took.
+fn begin_alone(
+    call: &Call<'_>,
+    lease: Lease,
+    connection: Box<Connection>,
+    reused: bool,
+) -> Result<(Exchange, Option<uwsgi::Size>), Failed> {
+    lease.server().metrics.connection_used(call.worker, reused);
     let mut size = None;
+    let server = Arc::clone(lease.server());
     let write_head = |out: &mut BytesMut| {
         let before = out.len();
         call.head.write(&server, out)?;
@@ -251,13 +322,24 @@ async fn attempt_alone(call: &Call<'_>, lease: Lease, body: &mut Replay, first: 
         let twice = cause == Cause::BadTarget;
         Failed { detail: twice.then(|| "the path could be decoded twice".to_owned()), ..Failed::unsent(cause) }
     })?;
-    let answer = exchange.answer(body, call.interim).await.map_err(|mut failed| {
+    Ok((exchange, size))
+}
+
+/// What an answer, or none, says of the server and of its connection.
+fn judged_alone(
+    call: &Call<'_>,
+    server: &Server,
+    answer: Result<http1::Answer, Failed>,
+    reused: bool,
+    size: Option<uwsgi::Size>,
+) -> Result<http1::Answer, Failed> {
+    let answer = answer.map_err(|mut failed| {
         let unheard = !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
         failed.stale = reused && unheard && call.journey.age() < RACE;
         let too_large = size.filter(|_| unheard).and_then(|size| server.largest.refused(size));
         // A client that sends much must not have a server ejected that takes little.
         if too_large.is_none() && !failed.stale {
-            report(&server, failed.cause);
+            report(server, failed.cause);
         }
         failed.detail = too_large.or(failed.detail);
         failed
@@ -268,9 +350,11 @@ async fn attempt_alone(call: &Call<'_>, lease: Lease, body: &mut Replay, first: 
     Ok(answer)
 }
 
-async fn connect_in_place(server: &Arc<Server>, timeout: Duration) -> Result<Box<Connection>, ConnectError> {
+async fn connect_in_place(call: &Call<'_>, server: &Arc<Server>) -> Result<Box<Connection>, Failed> {
     let place = Place::take(server);
-    Ok(Connection::new(connect(server, timeout).await?, place))
+    let connected = connect(server, call.timeouts.connect).await;
+    let stream = connected.map_err(|error| not_connected(call, server, error))?;
+    Ok(Connection::new(stream, place))
 }
 
 /// Tells the server's health of a failure that is the server's.
@@ -334,7 +418,7 @@ mod tests {
             worker: WorkerId(0),
             pool: &Rc::default(),
             upstream,
-            timeouts: *upstream.timeouts(),
+            timeouts: upstream.timeouts(),
             by: ANYONE,
             priority: Priority::Normal,
             method: &Method::GET,

@@ -181,25 +181,38 @@ impl Upstream {
         }
     }
 
-    /// A slot of a server for one attempt, at once or as soon as there is one; preferably of a server that has not been
-    /// tried.
+    /// A slot of a server for one attempt, preferably of a server that has not been tried; `None`: it must be waited for.
     ///
     /// # Errors
-    /// `NoHealthyServer`, or `UpstreamUnresolved` while no name has an address; `QueueFull`, `QueueTimeout` or
-    /// `Overloaded` when there is no slot in time.
-    pub async fn seat(self: &Arc<Self>, asking: Asking<'_>) -> Result<Lease, Cause> {
-        let Asking { worker, by, tried, priority, journey } = asking;
-        let wanted = |hash| Wanted { hash, tried, priority, worker, waited: journey.queued() };
-        let hash = balance::hash_of(&self.settings.balance, by);
+    /// `NoHealthyServer`, or `UpstreamUnresolved` while no name has an address.
+    fn seat_at_once(&self, asking: &Asking<'_>) -> Result<Option<Lease>, Cause> {
         // Nobody passes those who wait.
-        if self.queue.is_empty()
-            && let Some(lease) = self.try_seat(hash, tried)?
-        {
-            return Ok(lease);
+        if !self.queue.is_empty() {
+            return Ok(None);
         }
-        // On the heap: most requests do not wait.
-        let waited = Box::pin(self.queue.wait(self, wanted(hash), |time| journey.waited(time))).await;
+        self.try_seat(balance::hash_of(&self.settings.balance, asking.by), asking.tried)
+    }
+
+    /// The same as soon as there is one.
+    ///
+    /// # Errors
+    /// Those of [`seat_at_once`](Self::seat_at_once); `QueueFull`, `QueueTimeout` or `Overloaded` when there is no slot
+    /// in time.
+    async fn wait_for_seat(self: &Arc<Self>, asking: Asking<'_>) -> Result<Lease, Cause> {
+        let Asking { worker, by, tried, priority, journey } = asking;
+        let hash = balance::hash_of(&self.settings.balance, by);
+        let wanted = Wanted { hash, tried, priority, worker, waited: journey.queued() };
+        let waited = self.queue.wait(self, wanted, |time| journey.waited(time)).await;
         waited.map_err(|cause| self.of_missing(cause))
+    }
+
+    /// The two in one, for tests.
+    #[cfg(test)]
+    pub(crate) async fn seat(self: &Arc<Self>, asking: Asking<'_>) -> Result<Lease, Cause> {
+        match self.seat_at_once(&asking)? {
+            Some(lease) => Ok(lease),
+            None => self.wait_for_seat(asking).await,
+        }
     }
 
     /// Who waited in vain for workers that were still to come lacks no slot, but the app.
@@ -216,7 +229,7 @@ impl Upstream {
     /// A slot for a request that the gateway makes for itself, behind those of clients.
     ///
     /// # Errors
-    /// As for [`seat`](Self::seat).
+    /// As for [`wait_for_seat`](Self::wait_for_seat).
     async fn seat_own(self: &Arc<Self>) -> Result<Lease, Cause> {
         if self.queue.is_empty()
             && let Some(lease) = self.try_seat(None, &[])?

@@ -20,6 +20,7 @@ pub mod table;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -140,16 +141,20 @@ impl Limit {
     }
 
     async fn ask(&self, by: CountedBy<'_>, worker: &Worker) -> Result<Got, Uncounted> {
-        let Some(shared) = &self.shared else { return Ok(self.counts.count(by, clock::recent())) };
-        // On the heap: most limits are counted here.
-        match Box::pin(shared.ask(&self.name, by, worker)).await {
+        let Some(shared) = &self.shared else { return Ok(self.count(by)) };
+        match shared.ask(&self.name, by, worker).await {
             Some(got) => Ok(got),
             None => match shared.store.when_unreachable() {
-                WhenUnreachable::Local => Ok(self.counts.count(by, clock::recent())),
+                WhenUnreachable::Local => Ok(self.count(by)),
                 WhenUnreachable::Allow => Err(Uncounted::Allowed),
                 WhenUnreachable::Deny => Err(Uncounted::Denied),
             },
         }
+    }
+
+    /// Counts in this process.
+    fn count(&self, by: CountedBy<'_>) -> Got {
+        self.counts.count(by, clock::recent())
     }
 }
 
@@ -202,6 +207,32 @@ pub struct Limits {
 struct Applied {
     limit: Arc<Limit>,
     denied: Arc<RuleMetrics>,
+}
+
+/// A store is asked.
+pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<(), Rejection>> + 'a>>;
+
+impl Applied {
+    /// # Errors
+    /// Why a request that was counted like this, or was not, may not go on.
+    fn heard(&self, got: Result<Got, Uncounted>, counting: &Counting<'_>, held: &mut Held) -> Result<(), Rejection> {
+        let limit = &*self.limit;
+        let got = match got {
+            Ok(got) => got,
+            Err(Uncounted::Allowed) => return Ok(()),
+            Err(Uncounted::Denied) => {
+                self.denied.denied(counting.worker.id);
+                return Err(refusal(Cause::LimitStoreUnavailable, &limit.name, 1));
+            }
+        };
+        held.tell(&limit.name, &got);
+        if let Err(rejection) = limit.allows(got.verdict) {
+            self.denied.denied(counting.worker.id);
+            return Err(rejection);
+        }
+        held.permits.extend(got.permit);
+        Ok(())
+    }
 }
 
 /// What of a request is counted by.
@@ -264,54 +295,72 @@ impl Limits {
         }
     }
 
-    /// Those that need not know who is calling.
+    /// Asks those that need not know who is calling. What it yields has to be waited for: a store is to be asked.
     ///
     /// # Errors
     /// The first limit that is passed.
-    pub async fn before_identity(&self, counting: &Counting<'_>, held: &mut Held) -> Result<(), Rejection> {
+    pub fn before_identity<'a>(
+        &'a self,
+        counting: &'a Counting<'a>,
+        held: &'a mut Held,
+    ) -> Result<Option<Asked<'a>>, Rejection> {
         held.policy.clone_from(&self.policy);
-        for applied in &self.before_identity {
-            self.ask(applied, counting, &Caller::Anonymous, held).await?;
-        }
-        Ok(())
+        self.ask(&self.before_identity, counting, &Caller::Anonymous, held)
     }
 
-    /// Those by caller.
+    /// Those by caller, in the same way.
     ///
     /// # Errors
     /// The first limit that is passed.
-    pub async fn by_caller(&self, counting: &Counting<'_>, caller: &Caller, held: &mut Held) -> Result<(), Rejection> {
-        for applied in &self.by_caller {
-            self.ask(applied, counting, caller, held).await?;
-        }
-        Ok(())
+    pub fn by_caller<'a>(
+        &'a self,
+        counting: &'a Counting<'a>,
+        caller: &'a Caller,
+        held: &'a mut Held,
+    ) -> Result<Option<Asked<'a>>, Rejection> {
+        self.ask(&self.by_caller, counting, caller, held)
     }
 
-    async fn ask(
+    fn ask<'a>(
+        &'a self,
+        limits: &'a [Applied],
+        counting: &'a Counting<'a>,
+        caller: &'a Caller,
+        held: &'a mut Held,
+    ) -> Result<Option<Asked<'a>>, Rejection> {
+        if limits.iter().any(|applied| applied.limit.shared.is_some()) {
+            return Ok(Some(Box::pin(self.ask_in_turn(limits, counting, caller, held))));
+        }
+        for applied in limits {
+            if let Some(by) = self.counted_by(applied, counting, caller) {
+                applied.heard(Ok(applied.limit.count(by)), counting, held)?;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn ask_in_turn(
         &self,
-        applied: &Applied,
+        limits: &[Applied],
         counting: &Counting<'_>,
         caller: &Caller,
         held: &mut Held,
     ) -> Result<(), Rejection> {
-        let limit = &*applied.limit;
-        let by = CountedBy::new(&limit.settings.key, counting.client, counting.headers, &self.route, caller);
-        let Some(by) = by else { return Ok(()) };
-        let got = match limit.ask(by, counting.worker).await {
-            Ok(got) => got,
-            Err(Uncounted::Allowed) => return Ok(()),
-            Err(Uncounted::Denied) => {
-                applied.denied.denied(counting.worker.id);
-                return Err(refusal(Cause::LimitStoreUnavailable, &limit.name, 1));
+        for applied in limits {
+            if let Some(by) = self.counted_by(applied, counting, caller) {
+                applied.heard(applied.limit.ask(by, counting.worker).await, counting, held)?;
             }
-        };
-        held.tell(&limit.name, &got);
-        if let Err(rejection) = limit.allows(got.verdict) {
-            applied.denied.denied(counting.worker.id);
-            return Err(rejection);
         }
-        held.permits.extend(got.permit);
         Ok(())
+    }
+
+    fn counted_by<'a>(
+        &'a self,
+        applied: &'a Applied,
+        counting: &'a Counting<'a>,
+        caller: &'a Caller,
+    ) -> Option<CountedBy<'a>> {
+        CountedBy::new(&applied.limit.settings.key, counting.client, counting.headers, &self.route, caller)
     }
 
     /// What each limit would say to one more such request: those that need not know who is calling, or those by caller.

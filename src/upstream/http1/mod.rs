@@ -7,6 +7,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -142,12 +143,44 @@ pub struct Exchange {
     is_stream: bool,
 }
 
-/// An exchange whose answer is waited for.
-struct Wanted(Option<Exchange>);
+/// An exchange whose answer is waited for: sends the request and reads the head of its answer.
+///
+/// Ready with [`Failed`] when there is none, which tells what is needed to decide whether the request may be replayed.
+/// Dropped before, nobody wants the answer any more.
+pub struct Answering<'a> {
+    /// Taken when it is ready.
+    exchange: Option<Exchange>,
+    scan: HeadScan,
+    /// Informational responses that may still come.
+    left: u32,
+    body: &'a mut Replay,
+    interim: &'a dyn Interim,
+}
 
-impl Drop for Wanted {
+impl Future for Answering<'_> {
+    type Output = Result<Answer, Failed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Answer, Failed>> {
+        let this = self.get_mut();
+        let Some(exchange) = &mut this.exchange else { return Poll::Pending };
+        let head = ready!(exchange.poll_answer(cx, &mut this.scan, &mut this.left, this.body, this.interim));
+        let Some(exchange) = this.exchange.take() else { return Poll::Pending };
+        Poll::Ready(match head {
+            Ok(head) => Ok(Answer { head, exchange }),
+            Err(failed) => {
+                // The client has left in the middle of its request, of which the server has a part.
+                if failed.cause.row().blame == Blame::Client {
+                    exchange.abandon();
+                }
+                Err(failed)
+            }
+        })
+    }
+}
+
+impl Drop for Answering<'_> {
     fn drop(&mut self) {
-        if let Some(exchange) = self.0.take() {
+        if let Some(exchange) = self.exchange.take() {
             exchange.abandon();
         }
     }
@@ -187,27 +220,8 @@ impl Exchange {
     }
 
     /// Sends the request and reads the head of its answer.
-    ///
-    /// # Errors
-    /// [`Failed`], which tells what is needed to decide whether the request may be replayed.
-    pub async fn answer(self, body: &mut Replay, interim: &dyn Interim) -> Result<Answer, Failed> {
-        let (mut scan, mut left) = (HeadScan::default(), MOST_INTERIM);
-        let mut wanted = Wanted(Some(self));
-        let head = std::future::poll_fn(|cx| match &mut wanted.0 {
-            Some(exchange) => exchange.poll_answer(cx, &mut scan, &mut left, body, interim),
-            None => Poll::Pending,
-        })
-        .await;
-        match (wanted.0.take(), head) {
-            (Some(exchange), Ok(head)) => Ok(Answer { head, exchange }),
-            // The client has left in the middle of its request, of which the server has a part.
-            (Some(exchange), Err(failed)) if failed.cause.row().blame == Blame::Client => {
-                exchange.abandon();
-                Err(failed)
-            }
-            (_, Err(failed)) => Err(failed),
-            (None, Ok(_)) => Err(Failed::unsent(Cause::Internal)),
-        }
+    pub fn answer<'a>(self, body: &'a mut Replay, interim: &'a dyn Interim) -> Answering<'a> {
+        Answering { exchange: Some(self), scan: HeadScan::default(), left: MOST_INTERIM, body, interim }
     }
 
     /// Passes informational responses on until the final one is here.
