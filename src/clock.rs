@@ -2,7 +2,8 @@
 //!
 //! A request sets some ten deadlines, and reading the clock for each costs more than setting it. Deadlines do not need
 //! to be exact to the microsecond, so a worker keeps what it read until it goes to sleep, or for a bounded number of
-//! uses where it never does. Durations that are told to anybody are measured with the clock itself.
+//! uses where it never does. Durations that are told to anybody end with a look at the clock itself, by whoever calls
+//! [`fresh`]; that reading is then kept for what follows.
 
 use std::cell::Cell;
 use std::time::SystemTime;
@@ -29,17 +30,22 @@ pub fn forget() {
     WALL.set(None);
 }
 
+/// Now, by the clock itself.
+pub fn fresh() -> Instant {
+    let now = Instant::now();
+    if KEEPS.get() {
+        READING.set(Some((now, 0)));
+    }
+    now
+}
+
 /// Now, or a moment ago on a thread that keeps readings.
 pub fn recent() -> Instant {
     if let Some((reading, uses)) = READING.get().filter(|(_, uses)| *uses < USES) {
         READING.set(Some((reading, uses.saturating_add(1))));
         return reading;
     }
-    let now = Instant::now();
-    if KEEPS.get() {
-        READING.set(Some((now, 0)));
-    }
-    now
+    fresh()
 }
 
 /// The same by the clock on the wall, which may be set at any time: for what was agreed on with others, such as when
@@ -72,11 +78,14 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(recent(), kept);
         forget();
-        let fresh = recent();
-        assert!(fresh > kept);
+        let later = recent();
+        assert!(later > kept);
         tokio::time::advance(Duration::from_secs(1)).await;
         let used: Vec<_> = (0..=USES).map(|_| recent()).collect();
-        assert!(used.first() == Some(&fresh) && used.last() > Some(&fresh));
+        assert!(used.first() == Some(&later) && used.last() > Some(&later));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let last = fresh();
+        assert!(used.last() < Some(&last) && recent() == last);
         KEEPS.set(false);
         forget();
     }

@@ -1,6 +1,5 @@
 //! The body: its bounds, what must be in it, and whether it is taken in before a server is chosen.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use http::HeaderValue;
@@ -58,7 +57,7 @@ impl<'g> Walk<'g> {
             None => format!("of a length that is not stated, at most {}", size(most)),
         };
         let reserved = self.gateway.routes.reserved_trailers.as_ref();
-        let body = match limit(body, most, &Rc::new(Cell::new(0)), reserved, None) {
+        let body = match limit(body, most, &Rc::default(), reserved, None) {
             Ok(body) => body,
             Err(cause) => return Err(self.refuse("body", &said, place, cause.into())),
         };

@@ -344,7 +344,7 @@ impl<'a> Passage<'a> {
     fn limit(&self, body: RequestBody, route: &Route) -> Result<RequestBody, Rejection> {
         let most = route.validation.as_ref().map_or(route.settings.max_body, Validation::hard_limit);
         let reserved = self.gateway.routes.reserved_trailers.as_ref();
-        let limited = limit(body, most, &self.record.received, reserved, route.settings.min_upload_rate);
+        let limited = limit(body, most, &self.record.journey, reserved, route.settings.min_upload_rate);
         Ok(limited.inspect_err(|_| {
             if let Some(validation) = &route.validation {
                 validation.refused_length(self.worker);

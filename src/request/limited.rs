@@ -1,6 +1,5 @@
 //! A request's body under the route's `max_body`, counted, and without trailers that only the gateway may send.
 
-use std::cell::Cell;
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,16 +13,17 @@ use http_body::{Body, Frame, SizeHint};
 use super::pace::Pace;
 use super::rejection::Cause;
 use crate::body::{RequestBody, Source};
+use crate::upstream::journey::Journey;
 
 struct Limited {
     source: Source,
     left: u64,
-    count: Rc<Cell<u64>>,
+    journey: Rc<Journey>,
     reserved: Option<Arc<[HeaderName]>>,
     pace: Option<Box<Pace>>,
 }
 
-/// Fails with `BodyTooLarge` past `limit` bytes and tells `count` of every byte. Trailers of `reserved` names, beside
+/// Fails with `BodyTooLarge` past `limit` bytes and tells `journey` of every byte. Trailers of `reserved` names, beside
 /// those that never pass, are left out: whoever receives them may merge them with the fields of the head. A body that
 /// comes slower than `min_rate`, in bytes a second, fails with `UploadTooSlow`.
 ///
@@ -32,7 +32,7 @@ struct Limited {
 pub fn limit(
     body: RequestBody,
     limit: u64,
-    count: &Rc<Cell<u64>>,
+    journey: &Rc<Journey>,
     reserved: Option<&Arc<[HeaderName]>>,
     min_rate: Option<NonZeroU64>,
 ) -> Result<RequestBody, Cause> {
@@ -42,9 +42,9 @@ pub fn limit(
             Err(Cause::BodyTooLarge)
         }
         RequestBody::Stream(source) => {
-            let (count, reserved) = (Rc::clone(count), reserved.cloned());
+            let (journey, reserved) = (Rc::clone(journey), reserved.cloned());
             let pace = min_rate.map(|rate| Box::new(Pace::new(rate)));
-            Ok(RequestBody::Stream(Box::pin(Limited { source, left: limit, count, reserved, pace })))
+            Ok(RequestBody::Stream(Box::pin(Limited { source, left: limit, journey, reserved, pace })))
         }
     }
 }
@@ -72,7 +72,8 @@ impl Body for Limited {
         }
         if let Some(Ok(frame)) = &frame {
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-            self.count.set(self.count.get().saturating_add(length));
+            let received = &self.journey.received;
+            received.set(received.get().saturating_add(length));
             if let Some(pace) = &mut self.pace {
                 pace.came(length);
             }

@@ -17,6 +17,7 @@ use super::target::{Host, NormalPath};
 use crate::admit::identity::Identity;
 use crate::admit::limit::Held;
 use crate::body::{OnEnd, Outcome};
+use crate::clock;
 use crate::headers::Value;
 use crate::observe::access::{self, AccessRecord};
 use crate::observe::metrics::Finished;
@@ -53,7 +54,6 @@ pub struct Record {
     user_agent: Option<HeaderValue>,
     traceparent: Option<HeaderValue>,
     pub journey: Rc<Journey>,
-    pub received: Rc<Cell<u64>>,
     pub sent: Cell<u64>,
     pub status: Option<StatusCode>,
     pub cause: Option<Cause>,
@@ -84,7 +84,7 @@ impl Record {
         Box::new(Record {
             worker: Rc::clone(worker),
             peer: Rc::clone(peer),
-            began: Instant::now(),
+            began: clock::recent(),
             request_id: request_id.unwrap_or_else(fresh_id),
             client: peer.remote.ip().to_canonical(),
             method: Method::default(),
@@ -98,7 +98,6 @@ impl Record {
             user_agent: None,
             traceparent: None,
             journey: Rc::default(),
-            received: Rc::default(),
             sent: Cell::default(),
             status: None,
             cause: None,
@@ -135,7 +134,8 @@ impl Record {
             Some(cause) if cause != Cause::ClientClosed => cause.row().status,
             Some(_) | None => client_closed(),
         });
-        let duration = self.began.elapsed();
+        // The clock was looked at when the last of a server's answer had come.
+        let duration = clock::recent().saturating_duration_since(self.began);
         let worker = self.worker.id;
         if let Some(cause) = cause {
             self.worker.metrics.rejected(worker, cause);
@@ -155,7 +155,7 @@ impl Record {
                 status,
                 duration,
                 upstream_duration: self.journey.took(),
-                received: self.received.get(),
+                received: self.journey.received.get(),
                 sent: self.sent.get(),
             },
         );
@@ -187,7 +187,7 @@ impl Record {
             duration,
             upstream_duration: self.journey.took(),
             queued: self.journey.queued(),
-            received: self.received.get(),
+            received: self.journey.received.get(),
             sent: self.sent.get(),
             attempts: self.journey.attempts(),
             traceparent: self.traceparent.as_ref().and_then(|value| value.to_str().ok()),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -27,6 +27,22 @@ pub enum ServerStream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+}
+
+impl ServerStream {
+    /// Whether nothing has come that nobody asked for, neither bytes nor the end, as far as the runtime knows.
+    pub fn is_silent(&mut self) -> bool {
+        let mut byte = [0];
+        let would_block = |read: io::Result<usize>| read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        match self {
+            ServerStream::Tcp(stream) => would_block(stream.try_read(&mut byte)),
+            ServerStream::Unix(stream) => would_block(stream.try_read(&mut byte)),
+            ServerStream::Tls(stream) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+        }
+    }
 }
 
 /// Why there is no connection.

@@ -7,10 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Server;
+use crate::clock;
 
 /// Filled in by the forwarder, read once the response has ended.
 #[derive(Default)]
 pub struct Journey {
+    /// Bytes of the request's body that have come from the client.
+    pub received: Cell<u64>,
     attempts: Cell<u32>,
     server: RefCell<Option<Arc<Server>>>,
     began: Cell<Option<Instant>>,
@@ -43,7 +46,7 @@ impl Journey {
 
     /// The first byte to the server.
     pub fn began(&self) {
-        self.began.set(Some(Instant::now()));
+        self.began.set(Some(clock::recent()));
     }
 
     /// How long ago that was.
@@ -54,7 +57,7 @@ impl Journey {
     /// The last byte from it.
     pub fn ended(&self) {
         if let Some(began) = self.began.get() {
-            self.took.set(Some(began.elapsed()));
+            self.took.set(Some(clock::fresh().saturating_duration_since(began)));
         }
     }
 

@@ -7,6 +7,7 @@ mod wire;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use self::wire::{Gone, Wire, WireInterim, request_body};
 use super::counted::Counted;
 use super::stream::ClientStream;
 use crate::config::settings::ListenerSettings;
+use crate::gateway::Gateway;
 use crate::http1::chunked::Decoder;
 use crate::http1::connection::persists;
 use crate::http1::encode;
@@ -59,12 +61,16 @@ const LAST_LOOK: Duration = Duration::from_millis(10);
 pub(super) async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Peer>, counted: Counted) {
     let drain = worker.drain.join();
     let wire = Rc::new(RefCell::new(Wire::new(stream)));
-    let mut connection = Connection { worker, peer, wire, drain, woken_by: None, timer: Timer::new(), served: 0 };
+    let (rules, seen) = (Rules::of(None), Weak::new());
+    let timer = Timer::new();
+    let mut connection =
+        Connection { worker, peer, wire, drain, woken_by: None, timer, served: 0, seen, rules, is_served: false };
     let mut next = Next::Request;
     while let Next::Request = next {
         next = connection.serve_one().await;
     }
-    connection.end(next, counted).await;
+    // On the heap, like all that happens once: a connection that waits for a request should not hold room for it.
+    Box::pin(connection.end(next, counted)).await;
 }
 
 /// What becomes of the connection.
@@ -92,6 +98,11 @@ struct Connection {
     timer: Timer,
     /// Requests so far.
     served: u64,
+    /// The snapshot that the rules are of; not held while nobody asks anything.
+    seen: Weak<Gateway>,
+    rules: Rules,
+    /// Whether that snapshot still has this connection's listener.
+    is_served: bool,
 }
 
 impl Drop for Connection {
@@ -109,46 +120,9 @@ struct Rules {
     body_timeout: Duration,
 }
 
-/// Why there is no head.
-enum NoHead {
-    /// Nothing came; the connection ends without a word.
-    Silence,
-    Refused(Cause),
-}
-
-impl Connection {
-    async fn serve_one(&mut self) -> Next {
-        let rules = self.rules();
-        let head = match self.read_head(&rules).await {
-            Ok(head) => head,
-            Err(NoHead::Silence) => return Next::Close,
-            Err(NoHead::Refused(cause)) => return self.refuse(cause).await,
-        };
-        self.served = self.served.saturating_add(1);
-        let Ok(framing) = framing::of_request(head.version, &head.headers, head.seen) else {
-            return self.refuse(Cause::AmbiguousFraming).await;
-        };
-        {
-            let mut wire = self.wire.borrow_mut();
-            wire.body = Decoder::new(framing);
-            wire.awaits_continue = head.version == Version::HTTP_11 && head.seen.has(Notable::Expect);
-            wire.body_timeout = rules.body_timeout;
-        }
-        let (method, version) = (head.method.clone(), head.version);
-        let keep = persists(head.version, &head.headers, head.seen);
-        match self.answer(head).await {
-            Err(Gone) => Next::Drop,
-            Ok(Answer::Upgrade { head, upgraded, record }) => self.switch(head, upgraded, record).await,
-            Ok(Answer::Response(response)) => {
-                let asked = Asked { method: &method, version, keep };
-                self.respond(response, asked).await
-            }
-        }
-    }
-
-    fn rules(&self) -> Rules {
-        let gateway = self.worker.gateway();
-        match gateway.listeners.get(&self.peer.listener).map(|listener| &listener.settings) {
+impl Rules {
+    fn of(settings: Option<&ListenerSettings>) -> Rules {
+        match settings {
             Some(settings) => Rules {
                 limits: limits(settings),
                 header_timeout: settings.header_timeout,
@@ -164,8 +138,58 @@ impl Connection {
             },
         }
     }
+}
 
-    async fn read_head(&mut self, rules: &Rules) -> Result<RequestHead, NoHead> {
+/// Why there is no head.
+enum NoHead {
+    /// Nothing came; the connection ends without a word.
+    Silence,
+    Refused(Cause),
+}
+
+impl Connection {
+    async fn serve_one(&mut self) -> Next {
+        self.look_up();
+        let head = match self.read_head().await {
+            Ok(head) => head,
+            Err(NoHead::Silence) => return Next::Close,
+            Err(NoHead::Refused(cause)) => return Box::pin(self.refuse(cause)).await,
+        };
+        self.served = self.served.saturating_add(1);
+        let Ok(framing) = framing::of_request(head.version, &head.headers, head.seen) else {
+            return Box::pin(self.refuse(Cause::AmbiguousFraming)).await;
+        };
+        {
+            let mut wire = self.wire.borrow_mut();
+            wire.body = Decoder::new(framing);
+            wire.awaits_continue = head.version == Version::HTTP_11 && head.seen.has(Notable::Expect);
+            wire.body_timeout = self.rules.body_timeout;
+        }
+        let (method, version) = (head.method.clone(), head.version);
+        let keep = persists(head.version, &head.headers, head.seen);
+        match self.answer(head).await {
+            Err(Gone) => Next::Drop,
+            Ok(Answer::Upgrade { head, upgraded, record }) => Box::pin(self.switch(head, upgraded, record)).await,
+            Ok(Answer::Response(response)) => {
+                let asked = Asked { method: &method, version, keep };
+                self.respond(response, asked).await
+            }
+        }
+    }
+
+    /// Looks whether there is a newer snapshot, and what its listener says.
+    fn look_up(&mut self) {
+        let newest = self.worker.gateway();
+        if !std::ptr::eq(Arc::as_ptr(&newest), self.seen.as_ptr()) {
+            let listener = newest.listeners.get(&self.peer.listener);
+            self.rules = Rules::of(listener.map(|listener| &listener.settings));
+            self.is_served = listener.is_some();
+            self.seen = Arc::downgrade(&newest);
+        }
+    }
+
+    async fn read_head(&mut self) -> Result<RequestHead, NoHead> {
+        let rules = self.rules;
         // The first request must come as fast as a head; the next ones may be waited for, at first with the memory of
         // the last.
         let patience = if self.served == 0 { rules.header_timeout } else { rules.idle_timeout };
@@ -264,7 +288,8 @@ impl Connection {
             wire.awaits_continue = false;
             if response.body().is_stream() { wire.body.is_end() } else { wire.skip_what_came() }
         };
-        let may_keep = !self.worker.drain.is_draining() && read_whole && self.is_served();
+        self.look_up();
+        let may_keep = !self.worker.drain.is_draining() && read_whole && self.is_served;
         let after = respond(&self.wire, response, asked, may_keep).await;
         let read_whole = self.wire.borrow().body.is_end();
         match after {
@@ -273,11 +298,6 @@ impl Connection {
             After::Close if read_whole => Next::Close,
             After::Keep | After::Close => Next::Linger,
         }
-    }
-
-    /// Whether the newest configuration still has this connection's listener.
-    fn is_served(&self) -> bool {
-        self.worker.gateway().listeners.contains_key(&self.peer.listener)
     }
 
     /// Refuses what is not a request. Where it ends is unknown, so the connection ends with it.
@@ -326,7 +346,7 @@ impl Connection {
             }
             Next::Tunnel(mut upgraded, record) => {
                 counted.becomes(Protocol::Upgraded);
-                let copied = Copied { from_client: &record.received, to_client: &record.sent };
+                let copied = Copied { from_client: &record.journey.received, to_client: &record.sent };
                 tunnel(&mut stream, read, &mut upgraded, copied).await;
             }
         }

@@ -1,7 +1,7 @@
 //! Writing a response: its head, its framing, its body as it comes.
 
 use std::cell::RefCell;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +11,7 @@ use http_body::Body;
 
 use super::wire::{Gone, Wire};
 use crate::body::ResponseBody;
+use crate::clock;
 use crate::http1::encode;
 use crate::http1::framing::has_no_content;
 use crate::http1::head::{Notable, Seen};
@@ -48,65 +49,86 @@ pub(super) enum After {
     Break,
 }
 
-/// Sends a response. `may_keep` is asked when the head is written: the gateway may have begun to drain by then.
-pub(super) async fn respond(wire: &RefCell<Wire>, response: Response, asked: Asked<'_>, may_keep: bool) -> After {
+/// A response on its way: its head is on the wire, its body is sent while it comes. Ready with what the connection can
+/// be used for afterwards.
+pub(super) struct Responding<'a> {
+    wire: &'a RefCell<Wire>,
+    body: ResponseBody,
+    framing: Framing,
+    keep: bool,
+    /// Whether all of the body is on the wire.
+    ended: bool,
+}
+
+/// Begins to send a response. `may_keep` is asked when the head is written: the gateway may have begun to drain by then.
+pub(super) fn respond<'a>(
+    wire: &'a RefCell<Wire>,
+    response: Response,
+    asked: Asked<'_>,
+    may_keep: bool,
+) -> Responding<'a> {
     let (head, body) = response.into_parts();
     let no_content = has_no_content(asked.method, head.status);
     let body = if no_content { body.discard() } else { body };
-    let (keep, framing) = {
-        let mut wire = wire.borrow_mut();
-        let out = wire.out.gather();
-        out.reserve(HEAD);
-        encode::status_line(out, head.status);
-        let mut seen = Seen::default();
-        encode::fields(out, &head.headers, |name| {
-            let notable = Notable::of(name.as_bytes());
-            seen.note(notable);
-            !matches!(notable, Some(Notable::Connection | Notable::TransferEncoding))
-        });
-        if !seen.has(Notable::Date) {
-            write_date(out);
-        }
-        let framing = match (no_content, seen.has(Notable::ContentLength), body.size_hint().exact(), asked.version) {
-            (true, ..) => Framing::None,
-            (false, true, ..) => Framing::Length,
-            (false, false, Some(length), _) => {
-                encode::content_length(out, length);
-                Framing::Length
-            }
-            (false, false, None, Version::HTTP_11) => {
-                encode::field(out, b"transfer-encoding", b"chunked");
-                Framing::Chunked
-            }
-            (false, false, None, _) => Framing::Close,
-        };
-        // Only the gateway's own answers still have a `Connection` here, to say that they are the last.
-        let closes = seen.has(Notable::Connection) || framing == Framing::Close;
-        let keep = asked.keep && may_keep && !closes;
-        match (keep, asked.version) {
-            (false, _) => encode::field(out, b"connection", b"close"),
-            (true, Version::HTTP_10) => encode::field(out, b"connection", b"keep-alive"),
-            (true, _) => {}
-        }
-        out.extend_from_slice(b"\r\n");
-        (keep, framing)
-    };
-    match send_body(wire, body, framing).await {
-        Ok(()) if keep => After::Keep,
-        Ok(()) => After::Close,
-        Err(Broken) => After::Break,
+    let mut on_wire = wire.borrow_mut();
+    let out = on_wire.out.gather();
+    out.reserve(HEAD);
+    encode::status_line(out, head.status);
+    let mut seen = Seen::default();
+    encode::fields(out, &head.headers, |name| {
+        let notable = Notable::of(name.as_bytes());
+        seen.note(notable);
+        !matches!(notable, Some(Notable::Connection | Notable::TransferEncoding))
+    });
+    if !seen.has(Notable::Date) {
+        write_date(out);
     }
+    let framing = match (no_content, seen.has(Notable::ContentLength), body.size_hint().exact(), asked.version) {
+        (true, ..) => Framing::None,
+        (false, true, ..) => Framing::Length,
+        (false, false, Some(length), _) => {
+            encode::content_length(out, length);
+            Framing::Length
+        }
+        (false, false, None, Version::HTTP_11) => {
+            encode::field(out, b"transfer-encoding", b"chunked");
+            Framing::Chunked
+        }
+        (false, false, None, _) => Framing::Close,
+    };
+    // Only the gateway's own answers still have a `Connection` here, to say that they are the last.
+    let closes = seen.has(Notable::Connection) || framing == Framing::Close;
+    let keep = asked.keep && may_keep && !closes;
+    match (keep, asked.version) {
+        (false, _) => encode::field(out, b"connection", b"close"),
+        (true, Version::HTTP_10) => encode::field(out, b"connection", b"keep-alive"),
+        (true, _) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    Responding { wire, body, framing, keep, ended: false }
 }
 
 struct Broken;
 
-/// Sends the body while it comes, and watches for the client to leave while it does not.
-async fn send_body(wire: &RefCell<Wire>, body: ResponseBody, framing: Framing) -> Result<(), Broken> {
-    let mut body = pin!(body);
-    let mut ended = false;
-    std::future::poll_fn(|cx| {
+impl Future for Responding<'_> {
+    type Output = After;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<After> {
+        let this = self.get_mut();
+        this.poll_send(cx).map(|sent| match sent {
+            Ok(()) if this.keep => After::Keep,
+            Ok(()) => After::Close,
+            Err(Broken) => After::Break,
+        })
+    }
+}
+
+impl Responding<'_> {
+    /// Sends the body while it comes, and watches for the client to leave while it does not.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let Responding { wire, body, framing, ended, .. } = self;
         loop {
-            let waits = ended || poll_gather(wire, body.as_mut(), framing, cx, &mut ended)?;
+            let waits = *ended || poll_gather(wire, Pin::new(body), *framing, cx, ended)?;
             let mut on_wire = wire.borrow_mut();
             match on_wire.poll_flush(cx) {
                 Poll::Ready(Err(Gone)) => {
@@ -115,7 +137,7 @@ async fn send_body(wire: &RefCell<Wire>, body: ResponseBody, framing: Framing) -
                     }
                     return Poll::Ready(Err(Broken));
                 }
-                Poll::Ready(Ok(())) if ended => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if *ended => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if waits => {
                     // One that breaks its own body off still gets the answer that has begun.
                     let gone = on_wire.body.is_end() && on_wire.poll_gone(cx).is_ready();
@@ -125,7 +147,7 @@ async fn send_body(wire: &RefCell<Wire>, body: ResponseBody, framing: Framing) -
                 Poll::Pending => {
                     let unsent = !on_wire.out.is_empty();
                     drop(on_wire);
-                    if !ended {
+                    if !*ended {
                         body.poll_ahead(cx);
                     }
                     // Reading the request's body writes, too: what came of that, nobody wakes this task for.
@@ -140,8 +162,7 @@ async fn send_body(wire: &RefCell<Wire>, body: ResponseBody, framing: Framing) -
                 }
             }
         }
-    })
-    .await
+    }
 }
 
 /// Takes frames into the queue while there is room; whether more must be waited for.
@@ -192,7 +213,7 @@ fn write_date(out: &mut BytesMut) {
     thread_local! {
         static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
-    let now = SystemTime::now();
+    let now = clock::recent_wall();
     let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     NOW.with_borrow_mut(|(formatted, text)| {
         if *formatted != second || text.is_empty() {

@@ -9,7 +9,7 @@ mod tests;
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -43,6 +43,9 @@ pub(super) const MOST_INTERIM: u32 = 16;
 /// Bytes of a response read at once.
 const READ: usize = 64 * 1024;
 
+/// The memory that a kept connection keeps for the next answer.
+const KEPT: usize = 4 * 1024;
+
 /// A server that closes a kept connection just as it is used again does so before it has seen the request. One that took
 /// longer to do it has begun to work on it.
 pub(super) const RACE: Duration = Duration::from_millis(250);
@@ -66,8 +69,7 @@ impl Connection {
 
     /// Whether nothing came since the last response: neither bytes, which nobody asked for, nor the end.
     pub fn is_silent(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        self.read.is_empty() && poll_read(&mut self.stream, &mut cx, &mut self.read, 1).is_pending()
+        self.read.is_empty() && self.stream.is_silent()
     }
 }
 
@@ -351,7 +353,9 @@ impl Exchange {
         let is_counted = self.connection.place.is_some() || self.lease.server().slots.limit().is_none();
         if keep && sent && is_counted && self.connection.read.is_empty() {
             self.connection.timer.clear();
-            self.connection.read = BytesMut::new();
+            if self.connection.read.capacity() > KEPT {
+                self.connection.read = BytesMut::new();
+            }
             self.pool.put(self.lease.server().id, self.connection, self.timeouts.keep_alive);
         }
     }

@@ -138,7 +138,7 @@ impl Asking {
             worker: WorkerId(0),
             pool: &self.pool,
             upstream: &self.upstream,
-            timeouts: self.timeouts,
+            timeouts: &self.timeouts,
             by: ANYONE,
             priority: Priority::Normal,
             method: &method,
