@@ -5,11 +5,11 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, ReadBuf};
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 /// Bytes taken from a socket at once.
 const SCRATCH: usize = 64 * 1024;
@@ -35,4 +35,45 @@ pub fn poll_read<S: AsyncRead + Unpin>(
         into.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(buffer.filled().len()))
     })
+}
+
+/// Reads once and appends to `into`, without a copy, as much as comes of `limit` bytes. Nothing is held while nothing
+/// comes. Zero means the end of the stream.
+///
+/// # Errors
+/// Those of the stream.
+pub fn poll_read_in_place<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    into: &mut BytesMut,
+    limit: usize,
+) -> Poll<io::Result<usize>> {
+    into.reserve(limit);
+    let read = pin!(stream.read_buf(&mut (&mut *into).limit(limit))).poll(cx);
+    if into.is_empty() {
+        *into = BytesMut::new();
+    }
+    read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_read_in_place_is_appended_and_nothing_is_held_meanwhile() {
+        use tokio::io::AsyncWriteExt;
+        let (mut near, mut far) = tokio::io::duplex(64);
+        let mut into = BytesMut::from("head");
+        far.write_all(b"0123456789").await.expect("a pipe does not fail");
+        let read = std::future::poll_fn(|cx| poll_read_in_place(&mut near, cx, &mut into, 6)).await;
+        assert_eq!((read.expect("bytes"), &into[..]), (6, &b"head012345"[..]));
+        into.clear();
+        let read = std::future::poll_fn(|cx| poll_read_in_place(&mut near, cx, &mut into, 1 << 16)).await;
+        assert_eq!((read.expect("bytes"), &into[..]), (4, &b"6789"[..]));
+        into.clear();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(poll_read_in_place(&mut near, &mut cx, &mut into, 1 << 16).is_pending());
+        assert_eq!(into.capacity(), 0);
+    }
 }

@@ -72,6 +72,19 @@ impl Decoder {
         }
     }
 
+    /// Bytes that are known to come next, without anything between them.
+    pub fn coming(&self) -> u64 {
+        match self.state {
+            State::Length(length) | State::Data(length) => length,
+            State::UntilClose
+            | State::Size
+            | State::DataEnd
+            | State::Trailers(_)
+            | State::End
+            | State::Broken => 0,
+        }
+    }
+
     /// The connection ended. Whether the body may end so.
     pub fn closed(&mut self) -> bool {
         let complete = matches!(self.state, State::UntilClose | State::End);

@@ -30,7 +30,7 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
         return http1::serve(worker, ClientStream::Plain(stream), Rc::new(peer), counted).await;
     };
     peer.tls = true;
-    match tls::handshake(config, stream, listener.settings.header_timeout).await {
+    match tls::handshake(config, stream, listener.settings.header_timeout, &worker.handshakes).await {
         Ok(stream) => {
             listener.metrics.handshake(worker.id);
             let session = stream.get_ref().1;

@@ -20,3 +20,4 @@ pub(crate) mod testing;
 mod tests;
 pub mod threads;
 pub mod tls;
+pub mod turns;

@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::certificates::{ByName, Certificate};
 use super::client_auth;
+use super::turns::Turns;
 use crate::config::problem::Problem;
 use crate::config::settings::{ListenerTlsSettings, TlsVersion};
 use crate::observe::metrics::HandshakeFailure;
@@ -133,14 +134,19 @@ pub(super) async fn handshake(
     config: &Arc<ServerConfig>,
     stream: TcpStream,
     header_timeout: Duration,
+    turns: &Turns,
 ) -> Result<Box<TlsStream<TcpStream>>, Failure> {
-    match timeout(header_timeout.min(HANDSHAKE_AT_MOST), shake(config, stream)).await {
+    match timeout(header_timeout.min(HANDSHAKE_AT_MOST), shake(config, stream, turns)).await {
         Ok(shaken) => shaken,
         Err(_) => Err(Failure::Timeout),
     }
 }
 
-async fn shake(config: &Arc<ServerConfig>, stream: TcpStream) -> Result<Box<TlsStream<TcpStream>>, Failure> {
+async fn shake(
+    config: &Arc<ServerConfig>,
+    stream: TcpStream,
+    turns: &Turns,
+) -> Result<Box<TlsStream<TcpStream>>, Failure> {
     // Nothing is set up for a connection on which nothing comes.
     let mut first = [0];
     match stream.peek(&mut first).await {
@@ -152,7 +158,7 @@ async fn shake(config: &Arc<ServerConfig>, stream: TcpStream) -> Result<Box<TlsS
     if first != HANDSHAKE_RECORD && first.is_ascii_uppercase() {
         return Err(Failure::PlainHttp(stream));
     }
-    let shaken = TlsAcceptor::from(Arc::clone(config)).accept(stream).await;
+    let shaken = turns.run(TlsAcceptor::from(Arc::clone(config)).accept(stream)).await;
     shaken.map(Box::new).map_err(|error| {
         // The client left in the middle: nothing to be learnt from it.
         if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset {
@@ -299,7 +305,7 @@ mod tests {
         let (listener, address) = listener().await;
         let serve = async {
             let (stream, _) = listener.accept().await.unwrap();
-            let mut stream = handshake(config, stream, Duration::from_secs(30)).await.unwrap();
+            let mut stream = handshake(config, stream, Duration::from_secs(30), &Turns::default()).await.unwrap();
             stream.write_all(b"hello").await.unwrap();
             stream.shutdown().await.unwrap();
             let _ = stream.read(&mut [0]).await;
@@ -443,7 +449,7 @@ mod tests {
             client.write_all(sent).await.unwrap();
             client.shutdown().await.unwrap();
             let (stream, _) = listener.accept().await.unwrap();
-            let failure = handshake(&config, stream, Duration::from_secs(30)).await.unwrap_err();
+            let failure = handshake(&config, stream, Duration::from_secs(30), &Turns::default()).await.unwrap_err();
             assert_eq!(failure.to_string(), expected);
         }
     }
@@ -456,7 +462,7 @@ mod tests {
         let _client = TcpStream::connect(address).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let start = tokio::time::Instant::now();
-        let failure = handshake(&config, stream, Duration::from_secs(30)).await.unwrap_err();
+        let failure = handshake(&config, stream, Duration::from_secs(30), &Turns::default()).await.unwrap_err();
         assert!(matches!(failure, Failure::Timeout));
         assert_eq!(start.elapsed().as_secs(), HANDSHAKE_AT_MOST.as_secs());
     }

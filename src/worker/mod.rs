@@ -15,6 +15,7 @@ use crate::coding::encoders::Encoders;
 use crate::files::Readers;
 use crate::gateway::Gateway;
 use crate::observe::metrics::{Metrics, WorkerId};
+use crate::server::turns::Turns;
 use crate::upstream::pool::Pool;
 
 /// What every connection of a worker shares. Lives on its thread.
@@ -30,6 +31,8 @@ pub struct Worker {
     pub readers: Readers,
     /// What codes its answers.
     pub encoders: Rc<Encoders>,
+    /// Of the handshakes with its clients.
+    pub handshakes: Turns,
     snapshot: RefCell<Snapshot>,
 }
 
@@ -52,6 +55,7 @@ impl Worker {
             admission: PerWorker::default(),
             readers: Readers::default(),
             encoders,
+            handshakes: Turns::default(),
             snapshot: RefCell::new(Snapshot { newest: Cache::new(newest), seen }),
         }
     }

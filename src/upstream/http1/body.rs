@@ -8,12 +8,16 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{Exchange, Failed, READ, Replay, Sending};
 use crate::body::{AnswerBody, Content};
-use crate::http1::buffer::poll_read;
+use crate::http1::buffer::{poll_read, poll_read_in_place};
 use crate::http1::chunked::{Decoded, Decoder};
 use crate::http1::encode;
 use crate::http1::framing::Framing;
 use crate::request::rejection::{Blame, Cause};
 use crate::upstream::health::Failure;
+
+/// What is known to come of a body from which on it is read into memory of its own, and how much of it at once.
+const LONG: u64 = 32 * 1024;
+const READ_IN_PLACE: usize = 128 * 1024;
 
 /// The body of a server's response; goes on sending the request's while it is read.
 pub(super) struct ServerBody {
@@ -144,7 +148,12 @@ impl Body for ServerBody {
                     return this.fail(Cause::UpstreamInvalidResponse, Some("its chunks are malformed".to_owned()));
                 }
             }
-            match poll_read(&mut connection.stream, cx, &mut connection.read, READ) {
+            let read = if this.decoder.coming() >= LONG {
+                poll_read_in_place(&mut connection.stream, cx, &mut connection.read, READ_IN_PLACE)
+            } else {
+                poll_read(&mut connection.stream, cx, &mut connection.read, READ)
+            };
+            match read {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) if !was_reset && this.decoder.closed() => {
                     this.finish();
