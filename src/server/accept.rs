@@ -108,13 +108,10 @@ impl Acceptor {
             connection::turn_away(&self.worker, &self.listener, stream);
             return;
         };
-        let serving = connection::serve(Rc::clone(&self.worker), Arc::clone(&self.listener), stream, from);
-        let open = self.open.enter();
+        let held = (self.open.enter(), place);
+        let (worker, listener) = (Rc::clone(&self.worker), Arc::clone(&self.listener));
         // A panic ends this task alone: the runtime catches it, and what the task held is dropped.
-        tokio::task::spawn_local(async move {
-            let _held = (open, place);
-            serving.await;
-        });
+        tokio::task::spawn_local(connection::serve(held, worker, listener, stream, from));
     }
 
     /// The newest snapshot's listener; the last one where no listener has the key any more and only the queue is left.

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use super::client_certificate;
 use super::counted::Counted;
 use super::farewell;
-use super::listener::Listener;
+use super::listener::{Listener, Place};
+use super::open::Open;
 use super::proxy_protocol::{self, Proxied, canonical};
 use super::stream::ClientStream;
 use super::tls;
@@ -22,28 +23,47 @@ use crate::request::peer::Peer;
 use crate::request::rejection::Cause;
 use crate::worker::Worker;
 
-/// Serves one accepted connection to its end.
-pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut stream: TcpStream, from: SocketAddr) {
-    let Some(mut peer) = introduce(&worker, &listener, &mut stream, from).await else { return };
-    let Some(config) = &listener.tls else {
+/// What a connection turned out to be.
+struct Begun {
+    stream: ClientStream,
+    peer: Peer,
+    http2: bool,
+}
+
+/// Serves one accepted connection to its end, and keeps `_held` until then. Whatever it needs for a time only is on the
+/// heap for that time: a future is as large as its largest part, and this one is what an idle connection takes.
+pub(super) async fn serve(
+    _held: (Open, Place),
+    worker: Rc<Worker>,
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    from: SocketAddr,
+) {
+    let Some(Begun { stream, peer, http2 }) = Box::pin(begin(&worker, &listener, stream, from)).await else { return };
+    let peer = Rc::new(peer);
+    if http2 {
+        let _counted = Counted::new(&listener.metrics, worker.id, Protocol::Http2);
+        Box::pin(http2::serve(worker, listener, stream, peer)).await;
+    } else {
         let counted = Counted::new(&listener.metrics, worker.id, Protocol::Http1);
-        return http1::serve(worker, ClientStream::Plain(stream), Rc::new(peer), counted).await;
+        http1::serve(worker, stream, peer, counted).await;
+    }
+}
+
+/// Hears who is there, and shakes hands where that is done.
+async fn begin(worker: &Worker, listener: &Listener, mut stream: TcpStream, from: SocketAddr) -> Option<Begun> {
+    let mut peer = introduce(worker, listener, &mut stream, from).await?;
+    let Some(config) = &listener.tls else {
+        return Some(Begun { stream: ClientStream::Plain(stream), peer, http2: false });
     };
     peer.tls = true;
     match tls::handshake(config, stream, listener.settings.header_timeout, &worker.handshakes).await {
         Ok(stream) => {
             listener.metrics.handshake(worker.id);
             let session = stream.get_ref().1;
-            let h2 = session.alpn_protocol() == Some(tls::H2);
+            let http2 = session.alpn_protocol() == Some(tls::H2);
             peer.certificate = client_certificate::shown(session.peer_certificates()).map(Rc::new);
-            let (stream, peer) = (ClientStream::Tls(stream), Rc::new(peer));
-            if h2 {
-                let _counted = Counted::new(&listener.metrics, worker.id, Protocol::Http2);
-                http2::serve(worker, listener, stream, peer).await;
-            } else {
-                let counted = Counted::new(&listener.metrics, worker.id, Protocol::Http1);
-                http1::serve(worker, stream, peer, counted).await;
-            }
+            Some(Begun { stream: ClientStream::Tls(stream), peer, http2 })
         }
         Err(failure) => {
             listener.metrics.handshake_failed(worker.id, failure.label());
@@ -53,8 +73,9 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, mut strea
                 trouble::certificate_refused(&listener.name, peer.remote, &failure);
             }
             if let tls::Failure::PlainHttp(stream) = failure {
-                farewell::say(&worker, stream, Cause::PlainHttp).await;
+                Box::pin(farewell::say(worker, stream, Cause::PlainHttp)).await;
             }
+            None
         }
     }
 }

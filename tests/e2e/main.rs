@@ -39,6 +39,7 @@ mod hostile;
 mod http2_frames;
 mod http2_upstreams;
 mod identity;
+mod idle;
 mod issuer;
 mod issuer_keys;
 mod jwt;

@@ -6,6 +6,7 @@ mod tests;
 mod wire;
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -42,7 +43,7 @@ use crate::worker::Worker;
 /// The longest target; `target_too_long` states it.
 pub(super) const TARGET: usize = 8 * 1024;
 
-/// A connection that has been silent for this long gives back the memory that it kept for the next request.
+/// A connection that has been silent for this long gives back all that it kept for the next request.
 const PARK: Duration = Duration::from_millis(500);
 
 /// How long an answer that was given before the request was read whole is protected from a reset: in all, and
@@ -57,7 +58,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// A request may also have arrived without the runtime having looked yet.
 const LAST_LOOK: Duration = Duration::from_millis(10);
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. What serving takes is on the heap, and given back while the connection is silent
+/// and once it does something else: this future holds what it takes to wait.
 pub(super) async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Peer>, counted: Counted) {
     let drain = worker.drain.join();
     let wire = Rc::new(RefCell::new(Wire::new(stream)));
@@ -66,16 +68,22 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: ClientStream, peer: Rc<Pee
     let mut connection =
         Connection { worker, peer, wire, drain, woken_by: None, timer, served: 0, seen, rules, is_served: false };
     let mut next = Next::Request;
-    while let Next::Request = next {
-        next = connection.serve_one().await;
+    loop {
+        next = match next {
+            Next::Request => Box::pin(connection.serve_while_busy()).await,
+            Next::Rest(patience) => connection.rest(patience).await,
+            Next::Close | Next::Linger | Next::Drop | Next::Break | Next::Tunnel(..) => break,
+        }
     }
-    // On the heap, like all that happens once: a connection that waits for a request should not hold room for it.
+    // On the heap, like all that happens once: a connection that rests should not hold room for it.
     Box::pin(connection.end(next, counted)).await;
 }
 
 /// What becomes of the connection.
 enum Next {
     Request,
+    /// Nothing has come for a while; the next request may take so long to come.
+    Rest(Duration),
     /// Everything was said: an orderly end.
     Close,
     /// The same, but the client may still be sending: what it sends is read and thrown away for a while.
@@ -144,15 +152,40 @@ impl Rules {
 enum NoHead {
     /// Nothing came; the connection ends without a word.
     Silence,
+    /// Nothing has come yet, and something may for so long.
+    NotYet(Duration),
     Refused(Cause),
 }
 
 impl Connection {
+    /// Serves one request after the other until something else is to be done.
+    async fn serve_while_busy(&mut self) -> Next {
+        let mut next = Next::Request;
+        while let Next::Request = next {
+            next = self.serve_one().await;
+        }
+        next
+    }
+
+    /// Waits for the next request, holding nothing.
+    async fn rest(&mut self, patience: Duration) -> Next {
+        self.timer.set(patience);
+        std::future::poll_fn(|cx| match self.wire.borrow_mut().poll_fill(cx) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Next::Request),
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Next::Close),
+            // It has this task's waker from when a request was waited for, and how to leave is decided there, too.
+            Poll::Pending if self.worker.drain.is_draining() => Poll::Ready(Next::Request),
+            Poll::Pending => self.timer.poll_expired(cx).map(|()| Next::Close),
+        })
+        .await
+    }
+
     async fn serve_one(&mut self) -> Next {
         self.look_up();
         let head = match self.read_head().await {
             Ok(head) => head,
             Err(NoHead::Silence) => return Next::Close,
+            Err(NoHead::NotYet(patience)) => return Next::Rest(patience),
             Err(NoHead::Refused(cause)) => return Box::pin(self.refuse(cause)).await,
         };
         self.served = self.served.saturating_add(1);
@@ -193,7 +226,7 @@ impl Connection {
         // The first request must come as fast as a head; the next ones may be waited for, at first with the memory of
         // the last.
         let patience = if self.served == 0 { rules.header_timeout } else { rules.idle_timeout };
-        let mut idle_left = patience.checked_sub(PARK).filter(|_| self.served > 0);
+        let idle_left = patience.checked_sub(PARK).filter(|_| self.served > 0);
         self.timer.set(if idle_left.is_some() { PARK } else { patience });
         let mut scan = HeadScan::default();
         let mut timed_as_head = self.served == 0;
@@ -237,11 +270,9 @@ impl Connection {
                         if !silent {
                             return Poll::Ready(Err(NoHead::Refused(Cause::HeaderTimeout)));
                         }
-                        let Some(left) = idle_left.take().filter(|_| !leaving) else {
-                            return Poll::Ready(Err(NoHead::Silence));
-                        };
                         wire.release();
-                        self.timer.set(left);
+                        let left = idle_left.filter(|_| !leaving);
+                        return Poll::Ready(Err(left.map_or(NoHead::Silence, NoHead::NotYet)));
                     }
                 }
             }
@@ -264,8 +295,7 @@ impl Connection {
             body: request_body(&self.wire),
             upgradable: true,
         };
-        // On the heap: an idle connection should not hold room for the largest of its futures.
-        let mut handling = Box::pin(handle(&self.worker, &self.peer, inbound, &interim));
+        let mut handling = pin!(handle(&self.worker, &self.peer, inbound, &interim));
         std::future::poll_fn(|cx: &mut Context<'_>| {
             if let Poll::Ready(answer) = handling.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
@@ -332,7 +362,7 @@ impl Connection {
         let Some(wire) = Rc::into_inner(wire).map(RefCell::into_inner) else { return };
         let Wire { mut stream, read, .. } = wire;
         match next {
-            Next::Request | Next::Drop => {}
+            Next::Request | Next::Rest(_) | Next::Drop => {}
             // Bytes that nobody read would turn the close into a reset.
             Next::Close if !read.is_empty() => linger(&mut stream).await,
             Next::Close => {
