@@ -13,6 +13,7 @@ mod lines;
 mod mask;
 mod node;
 mod outside;
+mod paths;
 pub mod problem;
 mod reader;
 pub mod render;

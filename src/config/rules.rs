@@ -1,5 +1,6 @@
 //! What holds between the sections: names that must exist, addresses and routes that must not meet.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -167,10 +168,10 @@ fn redirects_lead_somewhere(cx: &Context<'_>, settings: &Settings) {
 }
 
 fn unused_upstreams(cx: &Context<'_>, settings: &Settings) {
+    let routed = settings.routes.values().filter_map(|route| route.action.upstream());
+    let used: BTreeSet<&str> = routed.map(|upstream| upstream.value.as_str()).collect();
     for (name, upstream) in &settings.upstreams {
-        let used =
-            settings.routes.values().any(|route| route.action.upstream().is_some_and(|used| used.value == *name));
-        if !used {
+        if !used.contains(name.as_str()) {
             let kind = if upstream.workers.is_some() { "app" } else { "upstream" };
             cx.report_missing(Problem::warning(&upstream.span, format!("no route leads to {kind} `{name}`")));
         }
