@@ -2,6 +2,7 @@
 //!
 //! It runs on the main thread with a runtime of its own, so that nothing here can delay a request.
 
+mod aside;
 mod open_files;
 mod reload;
 mod shutdown;
@@ -32,6 +33,7 @@ use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 use crate::server::threads::{Ended, Workers};
 use crate::{admit, app, upstream, validate};
+use aside::Aside;
 use sockets::Sockets;
 use systemd::PassedSockets;
 
@@ -46,6 +48,8 @@ pub struct Control {
     reloading: Mutex<()>,
     /// Whoever holds it may change what runs. Not held while files are read, since the end waits for it.
     plane: Mutex<Plane>,
+    /// Where snapshots are compiled and taken apart.
+    aside: Aside,
     /// What to watch for changes.
     files: latest::Sender<Vec<PathBuf>>,
     log: Log,
@@ -143,7 +147,7 @@ impl fmt::Display for StartFailure {
             StartFailure::Bind(failure) => failure.fmt(f),
             StartFailure::Admin(unavailable) => unavailable.fmt(f),
             StartFailure::State(error) => write!(f, "state_directory of [server] cannot be made: {error}"),
-            StartFailure::Thread(error) => write!(f, "a worker thread could not be started: {error}"),
+            StartFailure::Thread(error) => write!(f, "a thread could not be started: {error}"),
             StartFailure::Signals(error) => write!(f, "signals cannot be handled: {error}"),
         }
     }
@@ -181,7 +185,8 @@ impl Control {
         let plane = Mutex::new(Plane { sockets, workers, endpoints, tasks });
         let files = latest::Sender::new(files);
         let reloading = Mutex::default();
-        let control = Control { source, metrics, newest, lifecycle, reloading, plane, files, log, apps };
+        let aside = Aside::start().map_err(StartFailure::Thread)?;
+        let control = Control { source, metrics, newest, lifecycle, reloading, plane, aside, files, log, apps };
         Ok((Arc::new(control), Events { ended, reloads }))
     }
 

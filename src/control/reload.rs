@@ -139,7 +139,7 @@ impl Control {
         // Reading files and compiling may take long; probes and /metrics go on meanwhile.
         let this = Arc::clone(self);
         let building = Arc::clone(&before);
-        let built = tokio::task::spawn_blocking(move || this.build(&building)).await;
+        let built = self.aside.run(move || this.build(&building)).await;
         let Built { file, gateway, mut problems, files } = built.map_err(|_| Failure::Internal)?;
         // A file that the broken configuration was made of may be the one that is mended next.
         self.watch(files, gateway.is_some());
@@ -164,6 +164,8 @@ impl Control {
         self.newest.store(Arc::clone(&gateway));
         plane.workers.look();
         plane.tasks.apps.swapped(&gateway, Arc::downgrade(&before));
+        // No request is the last to hold it: that one would have to take it apart.
+        tokio::spawn(self.aside.clone().retire(before));
         self.lifecycle.bound(plane.sockets.commit(opened, &gateway, &plane.workers));
         plane.endpoints.commit(endpoints);
         let superfluous = plane.sockets.superfluous(&gateway);

@@ -118,14 +118,20 @@ impl Routes {
             identity_fields: identity_fields(&settings.routes),
         };
         for (name, settings) in &settings.routes {
-            let before = before.and_then(|before| before.list.iter().find(|route| *route.name == **name));
-            let Some(route) = Route::build(name, settings, parts, before.map(Arc::as_ref), building) else { continue };
+            let before = before.and_then(|before| before.named(name));
+            let Some(route) = Route::build(name, settings, parts, before, building) else { continue };
             let hosts: Vec<HostPattern> = settings.hosts.iter().map(|host| host.value.clone()).collect();
             routes.name_hosts |= !hosts.is_empty();
             routes.table.add(&hosts, &settings.path.value, settings.methods.as_deref(), routes.list.len());
             routes.list.push(Arc::new(route));
         }
         routes
+    }
+
+    fn named(&self, name: &str) -> Option<&Route> {
+        // They are in the order of their names, as the settings have them.
+        let index = self.list.binary_search_by(|route| (*route.name).cmp(name)).ok()?;
+        self.list.get(index).map(Arc::as_ref)
     }
 
     /// Every route.

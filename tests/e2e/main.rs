@@ -54,6 +54,7 @@ mod overload;
 mod packaging;
 mod proxy_protocol;
 mod python;
+mod reloads;
 mod serve;
 mod slots;
 mod slow;

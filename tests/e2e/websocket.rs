@@ -57,8 +57,17 @@ impl WebSocket {
         self.client.send(frame);
     }
 
-    /// The next frame: its kind and payload.
+    /// The next frame but for pings, which are answered: its kind and payload.
     pub fn receive(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            match self.next() {
+                (9, payload) => self.frame(0x8a, &payload),
+                frame => return frame,
+            }
+        }
+    }
+
+    fn next(&mut self) -> (u8, Vec<u8>) {
         let head = self.client.read_exactly(2).unwrap();
         let length = match head[1] {
             126 => {
