@@ -27,7 +27,8 @@ use crate::observe::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 use crate::validate::Validation;
 
-/// One `[route.NAME]`, compiled.
+/// One `[route.NAME]`, compiled. Aligned as servers are, and for the same reason.
+#[repr(align(128))]
 pub struct Route {
     pub name: Arc<str>,
     pub settings: RouteSettings,
