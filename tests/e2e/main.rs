@@ -59,6 +59,7 @@ mod serve;
 mod slots;
 mod slow;
 mod slow_clients;
+mod soak;
 mod store;
 mod tls;
 mod upstream_tls;

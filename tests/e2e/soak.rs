@@ -1,0 +1,232 @@
+//! Nothing grows: memory and open files of a gateway under a mixed load, each time when the load has stopped.
+//!
+//! The long form is for whoever changes what is kept between requests: see CONTRIBUTING.md.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use rustls::ClientConfig;
+use rustls::version::TLS13;
+use serde_json::json;
+
+use crate::harness::http::{Client, head};
+use crate::harness::http2::Http2;
+use crate::harness::tls::{Certificate, client_config, connect};
+use crate::harness::{Fake, Gateway, backends, eventually};
+use crate::jwt::testing::{Signer, claims, jwks, with};
+use crate::websocket::WebSocket;
+
+/// What a gateway takes that serves nobody just now.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// KiB, with its part of what it shares.
+    memory: u64,
+    files: usize,
+    /// Steps of the load so far.
+    steps: u64,
+}
+
+struct Soak {
+    gateway: Gateway,
+    certificate: Certificate,
+    signer: Signer,
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    steps: AtomicU64,
+    over: AtomicBool,
+    _server: Fake,
+}
+
+impl Soak {
+    fn start() -> Soak {
+        let certificate = Certificate::new(&["localhost"]);
+        let signer = Signer::new("ES256", "a");
+        let server = Fake::echo();
+        let config = format!(
+            r#"
+            [log]
+            access = false
+            [listener.http]
+            address = "127.0.0.1:@http@"
+            [listener.https]
+            address = "127.0.0.1:@https@"
+            [listener.https.tls]
+            certificates = [{{ chain = "site.pem", key = "site.key" }}]
+            [upstream.app]
+            servers = [{:?}]
+            [upstream.chat]
+            servers = [{:?}]
+            [auth.staff]
+            kind = "jwt"
+            issuer = "https://idp.example"
+            audience = ["orders"]
+            jwks_file = "jwks.json"
+            [limit.keys]
+            rate = "1000000/s"
+            key = "header:x-key"
+            [route.open]
+            path = "/open/{{*rest}}"
+            upstream = "app"
+            auth = "public"
+            limits = ["keys"]
+            [route.chat]
+            path = "/ws"
+            upstream = "chat"
+            auth = "public"
+            [route.closed]
+            path = "/closed/{{*rest}}"
+            upstream = "app"
+            auth = ["staff"]
+            "#,
+            server.url(),
+            backends::chat().url(),
+        );
+        let gateway = Gateway::start_with(&config, |directory: &Path, _| {
+            certificate.write(directory, "site");
+            std::fs::write(directory.join("jwks.json"), jwks([&signer])).unwrap();
+        });
+        let http1 = client_config(&[&certificate], &["http/1.1"], &[&TLS13]);
+        let http2 = client_config(&[&certificate], &["h2"], &[&TLS13]);
+        let (steps, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        Soak { gateway, certificate, signer, http1, http2, steps, over, _server: server }
+    }
+
+    /// Everything at once for so long; then what the gateway takes when everybody has left.
+    fn load(&self, time: Duration) -> Reading {
+        self.over.store(false, Ordering::Relaxed);
+        let ends = Instant::now() + time;
+        std::thread::scope(|scope| {
+            let kinds: [fn(&Soak, u64); 7] = [
+                Soak::kept,
+                Soak::short,
+                Soak::secure,
+                Soak::multiplexed,
+                Soak::upgraded,
+                Soak::uploads,
+                Soak::callers,
+            ];
+            for kind in kinds {
+                scope.spawn(move || {
+                    while Instant::now() < ends {
+                        kind(self, self.steps.fetch_add(1, Ordering::Relaxed));
+                    }
+                });
+            }
+            scope.spawn(move || {
+                while Instant::now() < ends {
+                    std::thread::sleep(Duration::from_millis(700));
+                    self.certificate.write(self.gateway.directory(), "site");
+                    self.gateway.signal(Signal::HUP);
+                }
+            });
+        });
+        let open = || self.gateway.metric("passerelle_connections_open", &[]);
+        eventually("every connection is closed", || (open() == 0.0).then_some(()));
+        // What falls idle gives memory back a moment later.
+        std::thread::sleep(Duration::from_secs(2));
+        self.read()
+    }
+
+    fn read(&self) -> Reading {
+        let rollup = std::fs::read_to_string(self.gateway.proc("smaps_rollup")).unwrap();
+        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")).unwrap();
+        let files = std::fs::read_dir(self.gateway.proc("fd")).unwrap().count();
+        Reading { memory: pss.parse().unwrap(), files, steps: self.steps.load(Ordering::Relaxed) }
+    }
+
+    fn kept(&self, number: u64) {
+        let mut client = Client::connect(self.gateway.port("http"));
+        for _ in 0..20 {
+            let key = format!("{number}");
+            assert_eq!(client.ask("GET", "/open/kept", &[("X-Key", &key)]).status, 200);
+        }
+    }
+
+    /// What is refused, what is not there, and clients that leave at once or in mid-request.
+    fn short(&self, number: u64) {
+        let port = self.gateway.port("http");
+        match number % 4 {
+            0 => assert_eq!(Client::connect(port).ask("GET", "/none", &[]).status, 404),
+            1 => assert_eq!(Client::connect(port).ask("GET", "/closed/x", &[]).status, 401),
+            2 => {
+                let mut left = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                left.write_all(head("GET", "/open/left", &[]).as_bytes()).unwrap();
+            }
+            _ => {
+                let mut left = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                left.write_all(b"POST /open/half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n")
+                    .unwrap();
+                left.write_all(&[b'x'; 70_000]).unwrap();
+            }
+        }
+    }
+
+    fn secure(&self, _: u64) {
+        let mut client = connect(self.gateway.port("https"), "localhost", &self.http1).unwrap();
+        assert_eq!(client.ask("GET", "/open/secure", &[]).status, 200);
+    }
+
+    fn multiplexed(&self, _: u64) {
+        let port = self.gateway.port("https");
+        let mut client = Http2::connect(port, "localhost", &self.http2);
+        for _ in 0..5 {
+            assert_eq!(client.get(&format!("https://localhost:{port}/open/streams")).unwrap().status(), 200);
+        }
+    }
+
+    fn upgraded(&self, _: u64) {
+        WebSocket::open(self.gateway.port("http"), "/ws").echo("hello");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    fn uploads(&self, number: u64) {
+        let body = vec![b'x'; if number.is_multiple_of(10) { 3_000_000 } else { 30_000 }];
+        let mut client = Client::connect(self.gateway.port("http"));
+        assert_eq!(client.ask_with("POST", "/open/upload", &[], &body).status, 200);
+    }
+
+    /// Each with a token and a key of its own.
+    fn callers(&self, number: u64) {
+        let token = self.signer.sign(&with(claims(), json!({"sub": format!("caller-{number}")})));
+        let bearer = format!("Bearer {token}");
+        let mut client = Client::connect(self.gateway.port("http"));
+        for _ in 0..3 {
+            assert_eq!(client.ask("GET", "/closed/x", &[("Authorization", &bearer)]).status, 200);
+        }
+    }
+}
+
+/// Loads a gateway `phases` times and compares the last reading with the second: the first phase fills what has a bound,
+/// such as the caches of tokens and connections.
+fn nothing_grows(phases: usize, each: Duration, most_kib: u64) {
+    let soak = Soak::start();
+    let readings: Vec<Reading> = (0..phases)
+        .map(|_| {
+            let reading = soak.load(each);
+            println!("{reading:?}");
+            reading
+        })
+        .collect();
+    let (warm, last) = (readings[1], readings[phases - 1]);
+    assert!(last.steps > warm.steps + 20, "there was hardly any load: {readings:?}");
+    assert!(last.files <= warm.files + 8, "open files grow: {readings:?}");
+    assert!(last.memory <= warm.memory + most_kib, "memory grows: {readings:?}");
+}
+
+#[test]
+fn nothing_grows_in_seconds() {
+    nothing_grows(3, Duration::from_secs(5), 8 * 1024);
+}
+
+/// `PASSERELLE_SOAK` is the number of minutes, an hour if it is not set.
+#[test]
+#[ignore = "takes an hour"]
+fn nothing_grows_in_an_hour() {
+    let minutes = std::env::var("PASSERELLE_SOAK").map_or(60, |minutes| minutes.parse().expect("minutes"));
+    nothing_grows(12, Duration::from_secs(60 * minutes / 12), 8 * 1024);
+}
