@@ -131,6 +131,14 @@ fn ten_thousand_idle_connections_of_each_kind() {
         client.stream
     });
 
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deployment.md")).unwrap();
+    for row in [
+        format!("| plain HTTP/1.1 | {PLAIN} |"),
+        format!("| HTTP/1.1 over TLS | {TLS} |"),
+        format!("| WebSocket and others that were upgraded, plain | {UPGRADED} |"),
+    ] {
+        assert!(page.contains(&row), "the page states another amount than {row}");
+    }
     println!("KiB for each idle connection: plain {plain:.2}, TLS {tls:.2}, upgraded {upgraded:.2}");
     assert!(plain <= PLAIN, "a plain connection takes {plain:.2} KiB, not {PLAIN}");
     assert!(tls <= TLS, "one with TLS takes {tls:.2} KiB, not {TLS}");

@@ -68,6 +68,7 @@ impl Soak {
             jwks_file = "jwks.json"
             [limit.keys]
             rate = "1000000/s"
+            burst = 100_000_000
             key = "header:x-key"
             [route.open]
             path = "/open/{{*rest}}"
