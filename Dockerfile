@@ -8,6 +8,8 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
+# How the libraries are built, too.
+COPY .cargo ./.cargo
 # Cargo.toml names the benches, so cargo wants to see them.
 COPY benches ./benches
 COPY src ./src
