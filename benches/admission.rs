@@ -1,11 +1,13 @@
-//! What admission costs: each kind of credential, seen before and not, alone and as a route's whole gate with a role.
-#![allow(clippy::unwrap_used, clippy::panic)]
+//! What admission costs: each kind of credential, seen before and not, alone and as a route's whole gate with a role;
+//! and the cache of what was seen.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base64::Engine;
@@ -13,8 +15,10 @@ use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Method};
 use passerelle::admit::auth::Kind;
-use passerelle::admit::digest::Digested;
+use passerelle::admit::digest::{Digested, digest};
 use passerelle::admit::gate::Asking;
+use passerelle::admit::identity::{Identity, Method as How};
+use passerelle::admit::verified::{Holds, Prover, Verified};
 use passerelle::config::{Outside, load_text};
 use passerelle::gateway::Gateway;
 use passerelle::observe::metrics::{Metrics, WorkerId};
@@ -179,5 +183,42 @@ fn gate(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, jwt, introspection, gate);
+/// The cache of one worker, with few tokens in it and as full as it gets.
+fn token_cache(c: &mut Criterion) {
+    passerelle::clock::keep();
+    let prover = Prover::new();
+    let holds = Holds { until: None, at_most: Duration::from_secs(3600) };
+    let name: Arc<str> = Arc::from("idp");
+    let identity =
+        |subject: usize| Arc::new(Identity::new(&name, How::Jwt, &format!("user{subject}"), ["reader".to_owned()], []));
+    let of = |subject: usize| digest([subject.to_ne_bytes().as_slice()]);
+    for count in [100, 30_000] {
+        let verified = Verified::default();
+        for subject in 0..count {
+            verified.put(prover, 1, &of(subject), &identity(subject), holds);
+        }
+        let mut next = 0;
+        c.bench_function(&format!("token_cache/known of {count}"), |b| {
+            let digests: Vec<_> = (count - 100..count).map(of).collect();
+            b.iter(|| {
+                next = (next + 1) % digests.len();
+                assert!(verified.get(prover, 1, black_box(&digests[next])).is_some());
+            });
+        });
+        let unknown = of(count);
+        c.bench_function(&format!("token_cache/unknown of {count}"), |b| {
+            b.iter(|| assert!(verified.get(prover, 1, black_box(&unknown)).is_none()));
+        });
+    }
+    let (verified, identity) = (Verified::default(), identity(0));
+    let mut next = 0;
+    c.bench_function("token_cache/put", |b| {
+        b.iter(|| {
+            next += 1;
+            verified.put(prover, 1, &of(next), &identity, holds);
+        });
+    });
+}
+
+criterion_group!(benches, jwt, introspection, gate, token_cache);
 criterion_main!(benches);

@@ -1,13 +1,19 @@
-//! What each step costs that every request takes: its head, its target, its route.
-#![allow(clippy::unwrap_used)]
+//! What each step costs that every request takes: its head, its target, its route, the rules for its fields.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::hint::black_box;
+use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
-use criterion::{Criterion, criterion_group, criterion_main};
-use http::Method;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderValue, Method};
+use passerelle::admit::credential::Withheld;
 use passerelle::config::settings::{HostPattern, PathPattern, PatternSegment};
+use passerelle::config::{Outside, load_text};
+use passerelle::gateway::Gateway;
 use passerelle::http1::head::{HeadScan, Kind, Limits, take_request};
+use passerelle::observe::metrics::Metrics;
+use passerelle::request::outgoing::is_reserved;
 use passerelle::request::routes::RouteTable;
 use passerelle::request::target::Target;
 
@@ -56,5 +62,42 @@ fn routes(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, head, target, routes);
+/// A route without rules of its own beside one that sets and removes two fields on either way.
+const RULES: &str = "[listener.http]\naddress = \"127.0.0.1:0\"\n\
+    [route.none]\npath = \"/none\"\nrespond = { status = 204 }\n\
+    [route.some]\npath = \"/some\"\nrespond = { status = 204 }\n[route.some.headers]\n\
+    request = { set = { X-Tenant = \"shop\", X-Stage = \"live\" }, remove = [\"X-Debug\", \"X-Trace\"] }\n\
+    response = { set = { Cache-Control = \"no-store\", X-Stage = \"live\" }, remove = [\"Server\", \"X-Powered-By\"] }\n";
+
+/// Which of a browser's fields go on, and what an answer is given.
+fn header_rules(c: &mut Criterion) {
+    let metrics = Metrics::new(1);
+    let loaded = load_text("bench.toml", RULES, Path::new("/"), &Outside::new(&|_| None));
+    let (gateway, problems) = loaded.build(|settings, problems| Gateway::build(settings, None, &metrics, problems));
+    let routes = gateway.unwrap_or_else(|| panic!("{problems:?}")).routes;
+    let mut buffer = BytesMut::from(HEAD);
+    let length = HeadScan::default().advance(&buffer, &LIMITS, Kind::Request).unwrap().unwrap();
+    let request = take_request(&mut buffer, length, &LIMITS).unwrap().headers;
+    let mut answer = HeaderMap::new();
+    for (name, value) in [("content-type", "application/json"), ("content-length", "1024"), ("server", "gunicorn")] {
+        answer.insert(name, HeaderValue::from_static(value));
+    }
+    for name in ["none", "some"] {
+        let route = routes.find(None, &format!("/{name}"), &Method::GET).ok().unwrap();
+        let (changes, identity) = (&route.settings.request_headers, &routes.identity_fields);
+        c.bench_function(&format!("header_rules/request/{name}"), |b| {
+            let stays = |name| is_reserved(name, changes, identity, Withheld::Nothing);
+            b.iter(|| black_box(&request).keys().filter(|name| stays(name)).count());
+        });
+        c.bench_function(&format!("header_rules/response/{name}"), |b| {
+            b.iter_batched_ref(
+                || answer.clone(),
+                |answer| route.finish_headers(black_box(answer), true),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, head, target, routes, header_rules);
 criterion_main!(benches);

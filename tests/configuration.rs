@@ -183,6 +183,63 @@ fn shipped_configurations_are_valid() {
     }
 }
 
+/// A configuration of benches/ as the runs there fill it in: with a value for each `@NAME@`, and what stands between
+/// `>>> N times` and `<<<` as often as it says.
+fn filled(template: &Path, work: &Path) -> String {
+    let mut text = String::new();
+    let mut block: Option<(usize, String)> = None;
+    for line in std::fs::read_to_string(template).unwrap().lines() {
+        if let Some((_, times)) = line.split_once(">>> ") {
+            block = Some((times.split(' ').next().unwrap().parse().unwrap(), String::new()));
+        } else if line.contains("<<<") {
+            let (times, block) = block.take().unwrap();
+            text.extend((0..times).map(|index| block.replace("@I@", &index.to_string())));
+        } else {
+            let into = block.as_mut().map_or(&mut text, |(_, block)| block);
+            into.push_str(line);
+            into.push('\n');
+        }
+    }
+    let places =
+        [("WORK", work.to_path_buf()), ("PROJECT", directory("")), ("CONF", directory("benches/compare/conf"))];
+    for (name, place) in places {
+        text = text.replace(&format!("@{name}@"), place.to_str().unwrap().trim_end_matches('/'));
+    }
+    let numbers = ["WORKERS", "GENERATION", "PORT", "PLAIN_PORT", "TLS_PORT", "ADMIN_PORT", "ORIGIN_PORT"];
+    for (name, number) in numbers.iter().zip(1_u16..) {
+        text = text.replace(&format!("@{name}@"), &number.to_string());
+    }
+    text
+}
+
+#[test]
+fn configurations_of_the_benches_are_valid() {
+    let conf = std::fs::read_dir(directory("benches/compare/conf")).unwrap().map(|entry| entry.unwrap().path());
+    let is_ours = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+    let templates: Vec<PathBuf> =
+        conf.filter(is_ours).chain([directory("benches/instructions/passerelle.toml")]).collect();
+    assert_eq!(templates.len(), 6);
+    let home = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(home.path().join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(home.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    // The public key of RFC 7515 appendix A.2.
+    let modulus = "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SF\
+        d2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2\
+        R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9g\
+        b54h4FRWyuXpoQ";
+    let keys = format!(r#"{{"keys": [{{"kty": "RSA", "alg": "RS256", "e": "AQAB", "n": "{modulus}"}}]}}"#);
+    std::fs::write(home.path().join("jwks.json"), keys).unwrap();
+    for template in templates {
+        let name = template.file_name().unwrap().to_str().unwrap();
+        let text = filled(&template, home.path());
+        std::fs::write(home.path().join(name), &text).unwrap();
+        let output = passerelle(&["check", "--config", name], home.path());
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", stderr(&output));
+        assert!(stdout(&output).starts_with(&format!("{name}: ok, ")), "{}", stdout(&output));
+    }
+}
+
 /// What full.toml calls a default is one: with such keys taken out, the settings are the same.
 #[test]
 fn defaults_are_as_documented() {
@@ -294,6 +351,27 @@ fn usage() {
     for wrong in [&["chekc"][..], &[], &["check", "--confg", "x"], &["check", "--format", "xml"]] {
         assert_eq!(passerelle(wrong, here).status.code(), Some(2), "{wrong:?}");
     }
+}
+
+#[test]
+fn usage_of_the_benches() {
+    for (program, words) in [
+        ("compare", &["SCENARIO", "--gateway", "--json", "nginx", "guarded", "tails"][..]),
+        ("instructions", &["--update", "h2"]),
+    ] {
+        let run = |arguments: &[&str]| {
+            Command::new(directory("benches").join(program).join("run")).args(arguments).output().unwrap()
+        };
+        let output = run(&["--help"]);
+        assert_eq!(output.status.code(), Some(0), "{program}: {}", stderr(&output));
+        for word in words {
+            assert!(stdout(&output).contains(word), "{program}: {word}");
+        }
+        assert_eq!(run(&["--no-such-option"]).status.code(), Some(2), "{program}");
+    }
+    let unknown = Command::new(directory("benches/compare/run")).arg("htpp1").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("no scenario is called htpp1; there are http1, tls"), "{}", stderr(&unknown));
 }
 
 proptest! {

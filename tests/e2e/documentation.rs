@@ -20,7 +20,7 @@ fn read(page: impl AsRef<Path>) -> String {
 /// Every page of the project.
 fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<PathBuf> =
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(PathBuf::from).into();
+        ["README.md", "ARCHITECTURE.md", "BENCHMARKS.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(PathBuf::from).into();
     let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
     pages.extend(docs.map(|name| Path::new("docs").join(name)));
     pages
