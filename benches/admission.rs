@@ -141,7 +141,13 @@ fn gate(c: &mut Criterion) {
          keys = [{{ name = \"acme\", hash = \"sha256:{digest}\", roles = [\"reader\"] }}]\n"
     );
     let basic = format!("kind = \"basic\"\nhtpasswd = \"{users}\"\nroles = {{ alice = [\"reader\"] }}\n");
-    let machines = "kind = \"client_certificate\"\nroles = { \"CN=batch\" = [\"reader\"] }\n".to_owned();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (chain, private) = (write("cert.pem", &made.cert.pem()), write("key.pem", &made.signing_key.serialize_pem()));
+    let machines = format!(
+        "kind = \"client_certificate\"\nroles = {{ \"CN=batch\" = [\"reader\"] }}\n\
+         [listener.machines]\naddress = \"127.0.0.2:0\"\n[listener.machines.tls]\n\
+         certificates = [{{ chain = \"{chain}\", key = \"{private}\" }}]\nclient_ca = \"{chain}\"\n"
+    );
     let password = format!("Basic {}", STANDARD.encode("alice:open sesame"));
     let cases = [
         ("jwt", jwt, Some(("authorization", format!("Bearer {token}")))),
