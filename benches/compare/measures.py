@@ -20,7 +20,8 @@ SHARE_OF_CAPACITY = 0.4  # that `tails` asks for
 STARTS = 5  # of a round
 RELOADS = 5  # of a round
 RELOAD_RATE = 2000  # requests a second while configurations are reloaded
-AFTERMATH = 0.1  # seconds after a reload whose requests count as its
+# Seconds after a reload whose requests count as its: the file's watcher may read the same change once more.
+AFTERMATH = 1.0
 
 
 # ---- as fast as they can ------------------------------------------------------------------------------------------
