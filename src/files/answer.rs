@@ -14,7 +14,7 @@ use super::range::{Wanted, wanted};
 use super::validators::{Validators, Verdict};
 use crate::body::{Content, ResponseBody};
 use crate::coding::accept::vary;
-use crate::headers::Headers;
+use crate::headers::{Headers, Value};
 use crate::request::rejection::{Cause, Rejection};
 use crate::response::Response;
 
@@ -96,7 +96,7 @@ fn content_range(part: &Range<u64>, length: u64) -> String {
 fn multipart(parts: &[Range<u64>], length: u64, headers: &mut Headers) -> VecDeque<Piece> {
     let boundary = format!("{:032x}", fastrand::u128(..));
     let whole = HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}"));
-    let of_each = headers.take(CONTENT_TYPE);
+    let of_each = headers.get(CONTENT_TYPE).map(Value::owned);
     if let Ok(whole) = whole {
         headers.insert(CONTENT_TYPE, whole);
     }
