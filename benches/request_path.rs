@@ -6,11 +6,13 @@ use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, HeaderValue, Method};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, SERVER};
+use http::{HeaderValue, Method};
 use passerelle::admit::credential::Withheld;
 use passerelle::config::settings::{HostPattern, PathPattern, PatternSegment};
 use passerelle::config::{Outside, load_text};
 use passerelle::gateway::Gateway;
+use passerelle::headers::{Headers, Name};
 use passerelle::http1::head::{HeadScan, Kind, Limits, take_request};
 use passerelle::observe::metrics::Metrics;
 use passerelle::request::outgoing::is_reserved;
@@ -78,16 +80,14 @@ fn header_rules(c: &mut Criterion) {
     let mut buffer = BytesMut::from(HEAD);
     let length = HeadScan::default().advance(&buffer, &LIMITS, Kind::Request).unwrap().unwrap();
     let request = take_request(&mut buffer, length, &LIMITS).unwrap().headers;
-    let mut answer = HeaderMap::new();
-    for (name, value) in [("content-type", "application/json"), ("content-length", "1024"), ("server", "gunicorn")] {
-        answer.insert(name, HeaderValue::from_static(value));
-    }
+    let fields = [(CONTENT_TYPE, "application/json"), (CONTENT_LENGTH, "1024"), (SERVER, "gunicorn")];
+    let answer: Headers = fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
     for name in ["none", "some"] {
         let route = routes.find(None, &format!("/{name}"), &Method::GET).ok().unwrap();
         let (changes, identity) = (&route.settings.request_headers, &routes.identity_fields);
         c.bench_function(&format!("header_rules/request/{name}"), |b| {
-            let stays = |name| is_reserved(name, changes, identity, Withheld::Nothing);
-            b.iter(|| black_box(&request).keys().filter(|name| stays(name)).count());
+            let stays = |name: &Name<'_>| is_reserved(*name, changes, identity, Withheld::Nothing);
+            b.iter(|| black_box(&request).keys().filter(stays).count());
         });
         c.bench_function(&format!("header_rules/response/{name}"), |b| {
             b.iter_batched_ref(

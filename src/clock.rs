@@ -14,52 +14,74 @@ use tokio::time::Instant;
 const USES: u32 = 64;
 
 thread_local! {
-    static KEEPS: Cell<bool> = const { Cell::new(false) };
-    static READING: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
-    static WALL: Cell<Option<(SystemTime, u32)>> = const { Cell::new(None) };
+    static KEPT: Kept = const { Kept { keeps: Cell::new(false), now: Cell::new(None), wall: Cell::new(None), uses: Cell::new(0) } };
+}
+
+/// What a thread has read.
+struct Kept {
+    keeps: Cell<bool>,
+    now: Cell<Option<Instant>>,
+    wall: Cell<Option<SystemTime>>,
+    /// How often the readings may still be used.
+    uses: Cell<u32>,
+}
+
+impl Kept {
+    /// One more use of the readings, if they may be used.
+    fn use_up(&self) -> bool {
+        let left = self.uses.get();
+        self.uses.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    fn fresh(&self) -> Instant {
+        let now = Instant::now();
+        if self.keeps.get() {
+            self.now.set(Some(now));
+            self.wall.set(None);
+            self.uses.set(USES);
+        }
+        now
+    }
 }
 
 /// From now on this thread keeps readings; whoever runs it calls [`forget`] whenever it goes to sleep.
 pub fn keep() {
-    KEEPS.set(true);
+    KEPT.with(|kept| kept.keeps.set(true));
 }
 
 /// The next use reads the clock.
 pub fn forget() {
-    READING.set(None);
-    WALL.set(None);
+    KEPT.with(|kept| kept.uses.set(0));
 }
 
 /// Now, by the clock itself.
 pub fn fresh() -> Instant {
-    let now = Instant::now();
-    if KEEPS.get() {
-        READING.set(Some((now, 0)));
-    }
-    now
+    KEPT.with(Kept::fresh)
 }
 
 /// Now, or a moment ago on a thread that keeps readings.
+#[inline]
 pub fn recent() -> Instant {
-    if let Some((reading, uses)) = READING.get().filter(|(_, uses)| *uses < USES) {
-        READING.set(Some((reading, uses.saturating_add(1))));
-        return reading;
-    }
-    fresh()
+    KEPT.with(|kept| match kept.now.get() {
+        Some(now) if kept.use_up() => now,
+        Some(_) | None => kept.fresh(),
+    })
 }
 
 /// The same by the clock on the wall, which may be set at any time: for what was agreed on with others, such as when
 /// a token ends.
 pub fn recent_wall() -> SystemTime {
-    if let Some((reading, uses)) = WALL.get().filter(|(_, uses)| *uses < USES) {
-        WALL.set(Some((reading, uses.saturating_add(1))));
-        return reading;
-    }
-    let now = SystemTime::now();
-    if KEEPS.get() {
-        WALL.set(Some((now, 0)));
-    }
-    now
+    KEPT.with(|kept| {
+        if let Some(wall) = kept.wall.get().filter(|_| kept.use_up()) {
+            return wall;
+        }
+        let wall = SystemTime::now();
+        if kept.keeps.get() && kept.uses.get() > 0 {
+            kept.wall.set(Some(wall));
+        }
+        wall
+    })
 }
 
 #[cfg(test)]
@@ -86,7 +108,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         let last = fresh();
         assert!(used.last() < Some(&last) && recent() == last);
-        KEEPS.set(false);
+        KEPT.with(|kept| kept.keeps.set(false));
         forget();
     }
 }

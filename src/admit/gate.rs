@@ -144,11 +144,7 @@ impl Gate {
     /// be asked.
     ///
     /// [`admit`]: Gate::admit
-    pub fn admit_at_once<'p>(
-        &'p self,
-        asking: &Asking<'_>,
-        worker: &Worker,
-    ) -> Option<Result<Admitted<'p>, Refused>> {
+    pub fn admit_at_once<'p>(&'p self, asking: &Asking<'_>, worker: &Worker) -> Option<Result<Admitted<'p>, Refused>> {
         match self {
             Gate::Open => Some(Ok(Admitted { caller: Caller::Anonymous, withheld: Withheld::Nothing })),
             Gate::Guarded(guard) => {

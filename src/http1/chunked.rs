@@ -76,12 +76,7 @@ impl Decoder {
     pub fn coming(&self) -> u64 {
         match self.state {
             State::Length(length) | State::Data(length) => length,
-            State::UntilClose
-            | State::Size
-            | State::DataEnd
-            | State::Trailers(_)
-            | State::End
-            | State::Broken => 0,
+            State::UntilClose | State::Size | State::DataEnd | State::Trailers(_) | State::End | State::Broken => 0,
         }
     }
 

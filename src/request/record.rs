@@ -217,12 +217,23 @@ impl OnEnd for Record {
 
 /// 128 random bits in hexadecimal.
 pub fn fresh_id() -> HeaderValue {
-    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) };
     let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(fastrand::u128(..).to_ne_bytes()) {
-        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+    for (eight, bits) in text.chunks_exact_mut(8).zip(fastrand::u128(..).to_ne_bytes().chunks_exact(4)) {
+        let bits = bits.first_chunk().map_or(0, |bits| u32::from_be_bytes(*bits));
+        eight.copy_from_slice(&hexadecimal(bits));
     }
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+}
+
+/// The eight digits at once: a nibble is spread to each byte, and those of ten and more are lifted to the letters.
+fn hexadecimal(bits: u32) -> [u8; 8] {
+    let mut nibbles = u64::from(bits);
+    nibbles = (nibbles | (nibbles << 16)) & 0x0000_ffff_0000_ffff;
+    nibbles = (nibbles | (nibbles << 8)) & 0x00ff_00ff_00ff_00ff;
+    nibbles = (nibbles | (nibbles << 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = (nibbles.wrapping_add(0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    let lift = letters.wrapping_mul(u64::from(b'a' - b'0' - 10));
+    nibbles.wrapping_add(0x3030_3030_3030_3030).wrapping_add(lift).to_be_bytes()
 }
 
 /// Short, and of characters that no log and no shell takes for anything else.
@@ -244,6 +255,13 @@ fn is_traceparent(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_hexadecimal() {
+        for bits in [0, 1, 0x0123_4567, 0x89ab_cdef, 0x9a9a_a9a9, u32::MAX] {
+            assert_eq!(hexadecimal(bits), *format!("{bits:08x}").as_bytes());
+        }
+    }
 
     #[test]
     fn ids_are_plain_and_differ() {

@@ -2,23 +2,24 @@
 //!
 //! A step of a handshake may take a worker a hundred times as long as a request does, and a worker runs what is ready in the
 //! order in which it became so: behind a thousand clients that connect at once, every other would wait for a thousand
-//! steps. So one step is taken at a time, and where others wait for theirs, the worker looks for events in between: what
-//! has come on an established connection is then served before the next step.
+//! steps. So after each step the worker looks for events before it takes the next: what has come on an established
+//! connection meanwhile is served in between.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 
 /// The turns of one worker.
 #[derive(Debug)]
-pub struct Turns(Semaphore);
+pub struct Turns(Arc<Semaphore>);
 
 impl Default for Turns {
     fn default() -> Turns {
-        Turns(Semaphore::new(1))
+        Turns(Arc::new(Semaphore::new(1)))
     }
 }
 
@@ -27,26 +28,20 @@ impl Turns {
     pub(super) async fn run<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         loop {
-            let turn = self.next().await;
+            // The semaphore is never closed.
+            let turn = Arc::clone(&self.0).acquire_owned().await;
             // The future has the task's waker from here.
             let step = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
-            drop(turn);
+            tokio::spawn(async move {
+                // The runtime takes up those who yield only after it has looked for events.
+                yield_now().await;
+                drop(turn);
+            });
             if let Poll::Ready(output) = step {
                 return output;
             }
             woken().await;
         }
-    }
-
-    /// `None`: the turns are over, and nobody waits.
-    async fn next(&self) -> Option<SemaphorePermit<'_>> {
-        if let Ok(turn) = self.0.try_acquire() {
-            return Some(turn);
-        }
-        let turn = self.0.acquire().await.ok();
-        // The runtime takes up those who yield only after it has looked for events.
-        yield_now().await;
-        turn
     }
 }
 

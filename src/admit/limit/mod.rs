@@ -152,9 +152,14 @@ impl Limit {
         }
     }
 
-    /// Counts in this process.
+    /// Counts in this process. Before anybody is refused the clock itself is looked at: a worker that stood still knows an
+    /// old time, and others may have counted by newer ones meanwhile.
     fn count(&self, by: CountedBy<'_>) -> Got {
-        self.counts.count(by, clock::recent())
+        let got = self.counts.count(by, clock::recent());
+        match got.verdict {
+            Verdict::Admitted | Verdict::TooManyAtOnce => got,
+            Verdict::TooFast(_) => self.counts.count(by, clock::fresh()),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! HTTP/1.1 towards clients: heads in, answers out, one request after the other.
 
+#[cfg(test)]
+mod allocations;
 mod respond;
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use crate::upstream::testing::{Certificates, build, settings};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a test on one thread, as a worker does.
-fn on_a_worker(test: impl Future<Output = ()>) {
+pub(super) fn on_a_worker(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async { timeout(PATIENCE, test).await.expect("it ends") });
 }
@@ -48,7 +48,7 @@ async fn connected(upstream: SocketAddr) -> TcpStream {
 }
 
 /// The upstream sees of a request what has come of it.
-fn before(upstream: SocketAddr) -> Rc<Worker> {
+pub(super) fn before(upstream: SocketAddr) -> Rc<Worker> {
     Rc::new(testing::worker(&format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n\
          [upstream.app]\nservers = [\"http://{upstream}\"]\n\
@@ -61,6 +61,13 @@ async fn connected_to(worker: &Rc<Worker>) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, remote) = listener.accept().await.unwrap();
+    let (peer, counted) = introduced(worker, &stream, remote);
+    spawn_local(serve(Rc::clone(worker), ClientStream::Plain(stream), peer, counted));
+    client
+}
+
+/// What is known of a client that was accepted on the listener of [`before`].
+pub(super) fn introduced(worker: &Rc<Worker>, stream: &TcpStream, remote: SocketAddr) -> (Rc<Peer>, Counted) {
     let local = stream.local_addr().unwrap();
     let peer = Peer {
         listener: Arc::from("http"),
@@ -72,8 +79,7 @@ async fn connected_to(worker: &Rc<Worker>) -> TcpStream {
         written: Default::default(),
     };
     let counted = Counted::new(&worker.gateway().listeners["http"].metrics, worker.id, Protocol::Http1);
-    spawn_local(serve(Rc::clone(worker), ClientStream::Plain(stream), Rc::new(peer), counted));
-    client
+    (Rc::new(peer), counted)
 }
 
 /// All that is answered to `request` until the gateway closes.

@@ -211,7 +211,6 @@ impl Exchange {
     ) -> Result<Exchange, Cause> {
         write_head(connection.out.gather())?;
         journey.began();
-        connection.timer.set(timeouts.between_bytes);
         let sending = match framing {
             SentFraming::None => Sending::Done,
             SentFraming::Length(_) => Sending::Body { chunked: false },
@@ -267,9 +266,12 @@ impl Exchange {
         if let Poll::Ready(Err(cause)) = self.poll_send(cx, body) {
             return Poll::Ready(Err(self.failed(cause)));
         }
+        let mut has_begun = false;
         loop {
             match scan.advance(&self.connection.read, &HEAD_LIMITS, Kind::Response) {
                 Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                // A head is no body: once begun it must come whole, not byte by byte.
+                Ok(None) if std::mem::take(&mut has_begun) => self.connection.timer.set(self.timeouts.between_bytes),
                 Ok(None) => {}
                 Err(error) => {
                     let detail = begin_of_other(&self.connection.read);
@@ -281,10 +283,7 @@ impl Exchange {
             match poll_read(&mut connection.stream, cx, &mut connection.read, READ) {
                 Poll::Ready(Ok(1..)) => {
                     self.answered = true;
-                    // A head is no body: once begun it must come whole, not byte by byte.
-                    if !begun {
-                        connection.timer.set(self.timeouts.between_bytes);
-                    }
+                    has_begun = !begun;
                 }
                 Poll::Ready(Ok(0)) => {
                     let detail = match self.sending {

@@ -66,7 +66,9 @@ impl Exchange {
             match connection.out.poll_write(&mut connection.stream, cx) {
                 Poll::Ready(Ok(_)) => {
                     self.wrote = true;
-                    connection.timer.set(self.timeouts.between_bytes);
+                    if !connection.out.is_empty() {
+                        connection.timer.set(self.timeouts.between_bytes);
+                    }
                 }
                 Poll::Ready(Err(error)) => {
                     connection.out.clear();
