@@ -31,13 +31,19 @@ impl Accepted {
                 None => 1000,
                 Some(parameter) => quality(parameter).unwrap_or(0),
             };
-            let place = match name.to_ascii_lowercase().as_slice() {
-                b"zstd" => &mut zstd,
-                b"br" => &mut brotli,
-                b"gzip" | b"x-gzip" => &mut gzip,
-                b"identity" => &mut identity,
-                b"*" => &mut any,
-                _ => continue,
+            let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+            let place = if is("gzip") || is("x-gzip") {
+                &mut gzip
+            } else if is("br") {
+                &mut brotli
+            } else if is("zstd") {
+                &mut zstd
+            } else if is("identity") {
+                &mut identity
+            } else if is("*") {
+                &mut any
+            } else {
+                continue;
             };
             *place = Some(quality);
         }

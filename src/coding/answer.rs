@@ -2,9 +2,7 @@
 
 use std::rc::Rc;
 
-use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-};
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::Coding;
@@ -14,7 +12,7 @@ use super::encoder::Encoder;
 use super::encoders::Encoders;
 use super::types::is_text;
 use crate::body::{Content, ResponseBody};
-use crate::headers::{Headers, Value};
+use crate::headers::{Headers, Name, Value};
 use crate::http1::connection::tokens;
 use crate::http1::tags::tags;
 use crate::response::Response;
@@ -126,18 +124,21 @@ fn gains(method: &Method, status: StatusCode, headers: &Headers, body: &Response
         status,
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
     );
-    let is_coded = headers.get_all(CONTENT_ENCODING).any(|value| value.as_bytes() != b"identity");
-    let no_transform =
-        |value: Value<'_>| tokens(value.as_bytes()).any(|directive| directive.eq_ignore_ascii_case(b"no-transform"));
     let ranges = length.is_some_and(|length| length > RANGES_MATTER)
         && headers.get(ACCEPT_RANGES).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"bytes"));
-    !status.is_informational()
-        && !without
-        && !is_coded
-        && !headers.contains_key(CONTENT_RANGE)
-        && !ranges
-        && !headers.get_all(CACHE_CONTROL).any(no_transform)
-        && !DIGESTS.iter().any(|name| headers.contains_key(name))
+    !status.is_informational() && !without && !ranges && !headers.iter().any(|(name, value)| forbids(name, value))
+}
+
+/// Whether this field says that the bytes are to stay what they are. All are looked at, and hardly any is one of these:
+/// most are told by the length of their name.
+fn forbids(name: Name<'_>, value: Value<'_>) -> bool {
+    match name.as_bytes() {
+        b"content-encoding" => value.as_bytes() != b"identity",
+        b"content-range" => true,
+        b"cache-control" => tokens(value.as_bytes()).any(|directive| directive.eq_ignore_ascii_case(b"no-transform")),
+        b"content-digest" | b"repr-digest" | b"digest" | b"content-md5" => true,
+        _ => false,
+    }
 }
 
 /// A strong tag promises the same bytes, which coding does not.
@@ -157,5 +158,25 @@ fn confirm_weak(request: &Headers, headers: &mut Headers) {
     if holds {
         vary(headers);
         weaken(headers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_stay_as_it_is_is_told_by_its_fields() {
+        let forbids = |name: &'static str, value: &'static str| {
+            let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
+            forbids((&name).into(), (&value).into())
+        };
+        for name in &DIGESTS {
+            assert!(super::forbids(name.into(), (&HeaderValue::from_static("x")).into()), "{name}");
+        }
+        assert!(forbids("content-encoding", "br") && forbids("content-range", "bytes 0-1/2"));
+        assert!(forbids("cache-control", "max-age=1, No-Transform"));
+        assert!(!forbids("content-encoding", "identity") && !forbids("cache-control", "no-store"));
+        assert!(!forbids("content-type", "text/html"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::headers::Value;
 
-/// What is text, though `text/` does not stand in front of it, or shrinks like it. In order.
+/// What is text, though `text/` does not stand in front of it, or shrinks like it.
 const LIKE_TEXT: &[&str] = &[
     "application/dash+xml",
     "application/ecmascript",
@@ -31,23 +31,27 @@ const LIKE_TEXT: &[&str] = &[
     "image/x-icon",
 ];
 
+/// Longer than any that is known.
+const LONGEST: usize = 64;
+
 /// Whether content of this type is worth coding. Events are not: each is small, and must leave at once.
 pub(super) fn is_text(content_type: Value<'_>) -> bool {
-    let Ok(text) = content_type.to_str() else { return false };
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    // Longer than any that is known.
-    let mut lowered = [0; 64];
-    let Some(lowered) = lowered.get_mut(..essence.len()) else { return false };
-    lowered.copy_from_slice(essence.as_bytes());
-    lowered.make_ascii_lowercase();
-    let Ok(essence) = std::str::from_utf8(lowered) else { return false };
-    match essence {
-        "text/event-stream" => false,
-        // Frames of messages, whatever these are written in.
-        essence if essence.starts_with("application/grpc") => false,
-        essence if essence.starts_with("text/") || essence.ends_with("+json") || essence.ends_with("+xml") => true,
-        essence => LIKE_TEXT.binary_search(&essence).is_ok(),
+    let essence = content_type.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let begins_with = |start: &[u8]| essence.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+    let ends_with = |end: &[u8]| {
+        let start = essence.len().checked_sub(end.len());
+        start.and_then(|start| essence.get(start..)).is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+    };
+    let is = |known: &str| essence.eq_ignore_ascii_case(known.as_bytes());
+    if essence.len() > LONGEST {
+        return false;
     }
+    if begins_with(b"text/") {
+        return !is("text/event-stream");
+    }
+    // Frames of messages, whatever these are written in.
+    !begins_with(b"application/grpc")
+        && (ends_with(b"+json") || ends_with(b"+xml") || LIKE_TEXT.iter().any(|known| is(known)))
 }
 
 #[cfg(test)]

@@ -28,6 +28,10 @@ pub fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
 pub struct Lines<'a>(pub &'a mut BytesMut);
 
 impl Fields for Lines<'_> {
+    fn lines(&mut self) -> Option<&mut BytesMut> {
+        Some(self.0)
+    }
+
     fn put<'n>(&mut self, name: impl Into<Name<'n>>, parts: &[&[u8]]) {
         let name = name.into().as_bytes();
         self.0.reserve(parts.iter().fold(name.len() + 4, |sum, part| sum + part.len()));

@@ -3,9 +3,10 @@
 //! Only a peer in `trusted_proxies` may speak for another client. From anyone else these fields are dropped and
 //! written anew.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderName;
 use http::header::FORWARDED;
 use ipnet::IpNet;
@@ -14,6 +15,7 @@ use super::names;
 use super::target::Host;
 use crate::fields::Fields;
 use crate::headers::Headers;
+use crate::http1::encode::Lines;
 use crate::request::peer::Peer;
 
 /// The client's address: the connection's peer, or behind trusted peers the rightmost address that is not trusted.
@@ -81,12 +83,34 @@ pub struct Written {
     port: String,
     /// `for=…`
     node: String,
+    lines: RefCell<Ready>,
+}
+
+/// The lines of the last request, for the next one to the same host.
+#[derive(Clone, Debug, Default)]
+struct Ready {
+    host: Option<Vec<u8>>,
+    prefix: Option<String>,
+    text: BytesMut,
 }
 
 impl Written {
     fn of(peer: &Peer) -> Written {
         let address = peer.remote.ip().to_canonical();
-        Written { address: address.to_string(), port: peer.local.port().to_string(), node: forwarded_node(address) }
+        Written {
+            address: address.to_string(),
+            port: peer.local.port().to_string(),
+            node: forwarded_node(address),
+            lines: RefCell::default(),
+        }
+    }
+}
+
+impl Ready {
+    fn are_for(&self, host: Option<&Host>, prefix: Option<&str>) -> bool {
+        !self.text.is_empty()
+            && self.host.as_deref() == host.map(|host| &host.bytes()[..])
+            && self.prefix.as_deref() == prefix
     }
 }
 
@@ -99,8 +123,26 @@ fn forwarded_node(address: IpAddr) -> String {
 }
 
 impl Told<'_> {
-    /// Writes every forwarding field.
+    /// Writes every forwarding field. What a stranger is told of is the same for all its requests to one host.
     pub fn write(&self, out: &mut impl Fields) {
+        match out.lines() {
+            Some(lines) if !self.peer.trusted => self.write_ready(lines),
+            Some(_) | None => self.write_each(out),
+        }
+    }
+
+    fn write_ready(&self, out: &mut BytesMut) {
+        let mut ready = self.written().lines.borrow_mut();
+        if !ready.are_for(self.host, self.prefix) {
+            let mut text = BytesMut::new();
+            self.write_each(&mut Lines(&mut text));
+            let host = self.host.map(|host| host.bytes().to_vec());
+            *ready = Ready { host, prefix: self.prefix.map(str::to_owned), text };
+        }
+        out.extend_from_slice(&ready.text);
+    }
+
+    fn write_each(&self, out: &mut impl Fields) {
         let written = self.written();
         let earlier = self.earlier(&names::X_FORWARDED_FOR);
         out.put(&names::X_FORWARDED_FOR, &[earlier.as_bytes(), written.address.as_bytes()]);
@@ -178,10 +220,7 @@ impl Told<'_> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-
     use super::*;
-    use crate::http1::encode::Lines;
 
     fn peer(trusted: bool, remote: &str) -> Peer {
         Peer {
@@ -225,6 +264,26 @@ mod tests {
         let mut out = BytesMut::new();
         Told { peer: &peer, host: Some(&host), prefix, headers: &headers }.write(&mut Lines(&mut out));
         String::from_utf8(out.to_vec()).expect("ASCII")
+    }
+
+    #[test]
+    fn what_is_ready_is_for_the_same_host_and_prefix() {
+        let (peer, headers) = (peer(false, "10.0.0.1:9"), Headers::new());
+        let told = |host: Option<&'static str>, prefix: Option<&str>| {
+            let host = host.map(|host| Host::parse(host.into()).expect("a host"));
+            let told = Told { peer: &peer, host: host.as_ref(), prefix, headers: &headers };
+            let (mut ready, mut anew) = (BytesMut::new(), BytesMut::new());
+            told.write(&mut Lines(&mut ready));
+            told.write_each(&mut Lines(&mut anew));
+            assert_eq!(ready, anew, "{prefix:?}");
+        };
+        for (host, prefix) in [(Some("a"), None), (Some("a"), None), (Some("b"), None), (None, None), (None, None)] {
+            told(host, prefix);
+        }
+        for (host, prefix) in [(None, Some("/p")), (Some("b"), Some("/p")), (Some("b"), Some("/q")), (Some("b"), None)]
+        {
+            told(host, prefix);
+        }
     }
 
     #[test]
