@@ -1,8 +1,11 @@
 //! Where the fields of a head lie in it.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
-use super::{Field, Headers, Part};
+use super::{Field, Headers, Name, Part};
+use crate::http1::encode;
 
 /// A place in a head.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,6 +30,10 @@ impl Span {
         self.length as usize
     }
 
+    fn end(self) -> usize {
+        (self.from as usize).saturating_add(self.length())
+    }
+
     pub(super) fn of(self, whole: &[u8]) -> &[u8] {
         let from = self.from as usize;
         whole.get(from..from.saturating_add(self.length())).unwrap_or_default()
@@ -46,9 +53,45 @@ impl Span {
 }
 
 impl Headers {
+    /// Writes those whose names `stay` as lines of HTTP/1.1, in their order. Lines that came in the one form that is
+    /// written, and lie one behind the other, are written with one copy.
+    pub fn write_lines(&self, out: &mut BytesMut, mut stay: impl FnMut(Name<'_>) -> bool) {
+        let mut run = 0..0;
+        for field in &self.fields {
+            let name = field.name(&self.head);
+            if !stay(name) {
+                continue;
+            }
+            match field.line(&self.head) {
+                Some(line) if line.start == run.end => run.end = line.end,
+                Some(line) => out.extend_from_slice(of(std::mem::replace(&mut run, line), &self.head)),
+                None => {
+                    out.extend_from_slice(of(std::mem::take(&mut run), &self.head));
+                    encode::field(out, name.as_bytes(), field.value(&self.head).as_bytes());
+                }
+            }
+        }
+        out.extend_from_slice(of(run, &self.head));
+    }
+
     /// Another part of the head that they came in.
     pub fn of_head(&self, span: Span) -> Bytes {
         span.slice(&self.head)
+    }
+}
+
+fn of(range: Range<usize>, head: &[u8]) -> &[u8] {
+    head.get(range).unwrap_or_default()
+}
+
+impl Field {
+    /// Where its line lies in the head, if it came as `name: value` and CRLF without another blank.
+    fn line(&self, head: &[u8]) -> Option<Range<usize>> {
+        let (Part::Came(name), Part::Came(value)) = (&self.name, &self.value) else { return None };
+        let (start, colon, first) = (name.from as usize, name.end(), value.from as usize);
+        let end = value.end().saturating_add(2);
+        let is_plain = head.get(colon..first) == Some(b": ") && head.get(value.end()..end) == Some(b"\r\n");
+        is_plain.then_some(start..end)
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::fields::Fields;
-use crate::headers::{Headers, Name};
+use crate::headers::Name;
 
 /// `HTTP/1.1 200 OK`
 pub fn status_line(out: &mut BytesMut, status: StatusCode) {
@@ -41,15 +41,6 @@ impl Fields for Lines<'_> {
             self.0.extend_from_slice(part);
         }
         self.0.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Every field that `keep` lets through.
-pub fn fields(out: &mut BytesMut, headers: &Headers, mut keep: impl FnMut(Name<'_>) -> bool) {
-    for (name, value) in headers {
-        if keep(name) {
-            field(out, name.as_bytes(), value.as_bytes());
-        }
     }
 }
 

@@ -238,15 +238,22 @@ impl Outgoing<'_> {
         out.put(&HOST, &[self.host(server)]);
         let listed: Vec<&[u8]> =
             if self.seen.has(Notable::Connection) { options(self.headers).collect() } else { Vec::new() };
-        let pass = |(name, value)| {
-            if self.goes_on(name, &listed) {
-                self.pass_on(name, value, out);
+        match out.lines() {
+            Some(lines) if !self.changes_some() => {
+                self.headers.write_lines(lines, |name| self.goes_on(name, &listed));
             }
-        };
-        if F::SORTED {
-            self.headers.sorted().into_iter().for_each(pass)
-        } else {
-            self.headers.iter().for_each(pass)
+            Some(_) | None => {
+                let pass = |(name, value)| {
+                    if self.goes_on(name, &listed) {
+                        self.pass_on(name, value, out);
+                    }
+                };
+                if F::SORTED {
+                    self.headers.sorted().into_iter().for_each(pass)
+                } else {
+                    self.headers.iter().for_each(pass)
+                }
+            }
         }
         if let Some((identity, names)) = self.identity {
             identity.write(names, out);
@@ -261,6 +268,15 @@ impl Outgoing<'_> {
             out.put(&CONNECTION, &[b"upgrade"]);
             out.add(&UPGRADE, upgrade);
         }
+    }
+
+    /// Whether a field that goes on may go on with another value.
+    fn changes_some(&self) -> bool {
+        let cuts_cookie = match self.withheld {
+            Withheld::Cookie(_) => true,
+            Withheld::Nothing | Withheld::Authorization | Withheld::Header(_) => false,
+        };
+        cuts_cookie || (self.route.settings.compress && self.headers.contains_key(IF_MATCH))
     }
 
     fn pass_on(&self, name: Name<'_>, value: Value<'_>, out: &mut impl Fields) {

@@ -348,7 +348,7 @@ impl Connection {
             let mut wire = self.wire.borrow_mut();
             let out = wire.out.gather();
             encode::status_line(out, head.status());
-            encode::fields(out, head.headers(), |_| true);
+            head.headers().write_lines(out, |_| true);
             out.extend_from_slice(b"\r\n");
         }
         match std::future::poll_fn(|cx| self.wire.borrow_mut().poll_flush(cx)).await {

@@ -75,7 +75,7 @@ pub(super) fn respond<'a>(
     out.reserve(HEAD);
     encode::status_line(out, head.status);
     let mut seen = Seen::default();
-    encode::fields(out, &head.headers, |name| {
+    head.headers.write_lines(out, |name| {
         let notable = Notable::of(name.as_bytes());
         seen.note(notable);
         !matches!(notable, Some(Notable::Connection | Notable::TransferEncoding))

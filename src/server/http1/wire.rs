@@ -249,7 +249,7 @@ impl Interim for WireInterim {
         let mut wire = self.wire.borrow_mut();
         let out = wire.out.gather();
         encode::status_line(out, status);
-        encode::fields(out, &headers, |name| name != http::header::CONTENT_LENGTH);
+        headers.write_lines(out, |name| name != http::header::CONTENT_LENGTH);
         out.extend_from_slice(b"\r\n");
     }
 }
