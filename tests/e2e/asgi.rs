@@ -88,7 +88,7 @@ const UNOPTIMISED: f64 = 4.0 * 1024.0;
 #[test]
 fn websockets_at_rest_take_the_memory_that_is_stated() {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/deployment.md")).unwrap();
-    assert!(page.contains("| WebSocket and others that were upgraded, plain | 6 |"), "the page states another amount");
+    assert!(page.contains("| WebSocket and others that were upgraded, plain | 8 |"), "the page states another amount");
     let gateway = Setup::before([backends::chat().url()]).start();
     let open = |count: usize| -> Vec<WebSocket> {
         (0..count)

@@ -152,13 +152,18 @@ impl Limit {
         }
     }
 
-    /// Counts in this process. Before anybody is refused the clock itself is looked at: a worker that stood still knows an
-    /// old time, and others may have counted by newer ones meanwhile.
+    /// Counts in this process. Whom an old reading of the clock refuses is counted once more by the clock itself: a worker
+    /// that stood still knows an old time, and others may have counted by newer ones meanwhile.
     fn count(&self, by: CountedBy<'_>) -> Got {
-        let got = self.counts.count(by, clock::recent());
+        let now = clock::recent();
+        let got = self.counts.count(by, now);
         match got.verdict {
+            Verdict::TooFast(wait) => {
+                let fresh = clock::fresh();
+                let is_over = fresh.saturating_duration_since(now).as_nanos() >= u128::from(wait);
+                if is_over { self.counts.count(by, fresh) } else { got }
+            }
             Verdict::Admitted | Verdict::TooManyAtOnce => got,
-            Verdict::TooFast(_) => self.counts.count(by, clock::fresh()),
         }
     }
 }
