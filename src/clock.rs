@@ -14,7 +14,7 @@ use tokio::time::Instant;
 const USES: u32 = 64;
 
 thread_local! {
-    static KEPT: Kept = const { Kept { keeps: Cell::new(false), now: Cell::new(None), wall: Cell::new(None), uses: Cell::new(0) } };
+    static KEPT: Kept = const { Kept::new() };
 }
 
 /// What a thread has read.
@@ -27,6 +27,10 @@ struct Kept {
 }
 
 impl Kept {
+    const fn new() -> Kept {
+        Kept { keeps: Cell::new(false), now: Cell::new(None), wall: Cell::new(None), uses: Cell::new(0) }
+    }
+
     /// One more use of the readings, if they may be used.
     fn use_up(&self) -> bool {
         let left = self.uses.get();
