@@ -1,6 +1,6 @@
 //! Which line of the file each key stands in, for whoever explains what the configuration decides.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use super::source::SourceFile;
 #[derive(Clone)]
 pub struct Lines {
     file: Arc<SourceFile>,
-    lines: Arc<BTreeMap<String, usize>>,
+    lines: Arc<HashMap<String, usize>>,
 }
 
 impl Lines {
     pub(super) fn of(file: &Arc<SourceFile>, root: &DeTable<'_>) -> Lines {
-        let mut lines = BTreeMap::new();
+        let mut lines = HashMap::new();
         note(file, "", root, &mut lines);
         Lines { file: Arc::clone(file), lines: Arc::new(lines) }
     }
@@ -45,14 +45,14 @@ impl fmt::Debug for Lines {
     }
 }
 
-fn note(file: &SourceFile, above: &str, table: &DeTable<'_>, lines: &mut BTreeMap<String, usize>) {
+fn note(file: &SourceFile, above: &str, table: &DeTable<'_>, lines: &mut HashMap<String, usize>) {
     for (key, value) in table {
         let name = key.get_ref();
-        let path = if above.is_empty() { name.to_string() } else { format!("{above}.{name}") };
-        lines.insert(path.clone(), file.line_at(key.span().start).0);
+        let path = if above.is_empty() { name.to_string() } else { [above, ".", name].concat() };
         if let DeValue::Table(table) = value.get_ref() {
             note(file, &path, table, lines);
         }
+        lines.insert(path, file.line_at(key.span().start).0);
     }
 }
 

@@ -5,6 +5,7 @@
 //! `${file:/run/secrets/db}` is what the operator has to see. Masking replaces byte for byte, so that every place in
 //! the file stays where it is. When the file does not parse, lines are judged by their look.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -28,8 +29,9 @@ const NOT_SECRET: [&str; 3] = ["htpasswd", "token_from", "token_type"];
 
 /// `text` with its secrets replaced by asterisks.
 pub(super) fn masked(text: &str, table: &DeTable<'_>, incomplete: bool) -> String {
-    let mut hidden = Vec::new();
-    walk_table(text, &mut Vec::new(), table, false, &mut hidden);
+    let mut search = Search { text, path: Vec::new(), looks: HashMap::new(), hidden: Vec::new() };
+    search.table(table, false);
+    let mut hidden = search.hidden;
     if incomplete {
         by_look(text, &mut hidden);
     }
@@ -44,50 +46,50 @@ pub(super) fn masked(text: &str, table: &DeTable<'_>, incomplete: bool) -> Strin
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn walk_table<'t>(
-    text: &str,
-    path: &mut Vec<&'t str>,
-    table: &'t DeTable<'_>,
-    secret: bool,
-    hidden: &mut Vec<Range<usize>>,
-) {
-    for (key, value) in table {
-        path.push(key.get_ref());
-        // What stands in `[route.tokens]` is as open as in any other route.
-        let named = path.len() == 2 && value.get_ref().is_table();
-        walk(text, path, value, (secret || !named && is_secret_position(path)) && !is_open_position(path), hidden);
-        path.pop();
-    }
+/// The way through the parsed file.
+struct Search<'t> {
+    text: &'t str,
+    path: Vec<&'t str>,
+    /// Which keys look secret, of those that were met: a file of many routes has the same few in each.
+    looks: HashMap<&'t str, bool>,
+    hidden: Vec<Range<usize>>,
 }
 
-fn walk<'t>(
-    text: &str,
-    path: &mut Vec<&'t str>,
-    value: &'t Spanned<DeValue<'_>>,
-    secret: bool,
-    hidden: &mut Vec<Range<usize>>,
-) {
-    match value.get_ref() {
-        DeValue::Table(table) => walk_table(text, path, table, secret, hidden),
-        DeValue::Array(members) => members.iter().for_each(|member| walk(text, path, member, secret, hidden)),
-        DeValue::String(string) => {
-            if secret || draws_secret(string) || has_userinfo(string) || string.contains(KEY_PREFIX) {
-                hide_literal(text, value.span(), hidden);
-            }
+impl<'t> Search<'t> {
+    fn table(&mut self, table: &'t DeTable<'_>, secret: bool) {
+        for (key, value) in table {
+            self.path.push(key.get_ref());
+            // What stands in `[route.tokens]` is as open as in any other route.
+            let named = self.path.len() == 2 && value.get_ref().is_table();
+            let secret = (secret || !named && self.is_secret_position()) && !is_open_position(&self.path);
+            self.value(value, secret);
+            self.path.pop();
         }
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
-            if secret {
-                hidden.push(value.span());
+    }
+
+    fn value(&mut self, value: &'t Spanned<DeValue<'_>>, secret: bool) {
+        match value.get_ref() {
+            DeValue::Table(table) => self.table(table, secret),
+            DeValue::Array(members) => members.iter().for_each(|member| self.value(member, secret)),
+            DeValue::String(string) => {
+                if secret || draws_secret(string) || has_userinfo(string) || string.contains(KEY_PREFIX) {
+                    hide_literal(self.text, value.span(), &mut self.hidden);
+                }
+            }
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+                if secret {
+                    self.hidden.push(value.span());
+                }
             }
         }
     }
-}
 
-fn is_secret_position(path: &[&str]) -> bool {
-    match path {
-        ["store", _, "url"] | ["app", _, "env", ..] | ["auth", _, "keys" | "hash" | "key" | "users"] => true,
-        [.., key] => looks_secret(key),
-        [] => false,
+    fn is_secret_position(&mut self) -> bool {
+        match *self.path {
+            ["store", _, "url"] | ["app", _, "env", ..] | ["auth", _, "keys" | "hash" | "key" | "users"] => true,
+            [.., key] => *self.looks.entry(key).or_insert_with(|| looks_secret(key)),
+            [] => false,
+        }
     }
 }
 

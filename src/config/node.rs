@@ -48,6 +48,12 @@ impl Text {
     }
 }
 
+/// `text` as messages may show it. Nearly every key is shown as it is, so that is found out first.
+fn shown(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if text.bytes().all(plain) { Cow::Borrowed(text) } else { Cow::Owned(text.escape_debug().to_string()) }
+}
+
 impl<'a> Node<'a> {
     pub(super) fn of_key(
         cx: &'a Context<'a>,
@@ -58,8 +64,8 @@ impl<'a> Node<'a> {
     ) -> Self {
         Node {
             cx,
-            key: format!("`{}`", key.escape_debug()),
-            path: path.escape_debug().to_string(),
+            key: ["`", &shown(key), "`"].concat(),
+            path: shown(path).into_owned(),
             key_range,
             range: value.span(),
             value: value.get_ref(),

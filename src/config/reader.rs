@@ -1,6 +1,7 @@
 //! A collecting reader over the parsed file: it takes keys from tables, remembers which keys are known, and notes
 //! every problem where it is instead of stopping at the first.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -54,7 +55,7 @@ pub(super) struct Table<'a> {
     pub(super) path: String,
     pub(super) range: Range<usize>,
     entries: &'a DeTable<'a>,
-    known: RefCell<BTreeSet<&'static str>>,
+    known: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Table<'a> {
@@ -77,7 +78,7 @@ impl<'a> Table<'a> {
 
     /// The value of `key`, which is known from now on.
     pub(super) fn node(&self, key: &'static str) -> Option<Node<'a>> {
-        self.known.borrow_mut().insert(key);
+        self.known.borrow_mut().push(key);
         self.find(key)
     }
 
@@ -129,27 +130,27 @@ impl<'a> Table<'a> {
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
-        let known = self.known.borrow();
-        let available: Vec<&str> = known.iter().copied().collect();
-        for (key, node) in self.entries() {
-            if known.contains(key) {
-                continue;
-            }
+        let known = self.known.take();
+        let unknown = |key: &&toml::Spanned<_>| !known.iter().any(|known| *known == key.get_ref());
+        let available: BTreeSet<&str> = known.iter().copied().collect();
+        for key in self.entries.keys().filter(unknown) {
+            let (key, span) = (key.get_ref(), key.span());
             let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
-            let problem =
-                Problem::error(&self.cx.span(&node.key_range), format!("unknown key `{}`{place}", key.escape_debug()));
+            let problem = Problem::error(&self.cx.span(&span), format!("unknown key `{}`{place}", key.escape_debug()));
             let slip = suggest::closest(key, available.iter().copied());
             let hint = hints::of_key(&self.path, key).map(str::to_owned);
             let help = hint.or_else(|| slip.map(|slip| format!("did you mean `{slip}`?")));
-            self.cx.report(match help.or_else(|| suggest::help(key, &available, "keys")) {
-                Some(help) => problem.help(help),
-                None => problem,
-            });
+            self.cx.report(
+                match help.or_else(|| suggest::help(key, &available.iter().copied().collect::<Vec<_>>(), "keys")) {
+                    Some(help) => problem.help(help),
+                    None => problem,
+                },
+            );
         }
     }
 
     fn child(&self, key: &str, key_range: Range<usize>, value: &'a toml::Spanned<DeValue<'a>>) -> Node<'a> {
-        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        let path = if self.path.is_empty() { Cow::Borrowed(key) } else { [&self.path, ".", key].concat().into() };
         Node::of_key(self.cx, &path, key, key_range, value)
     }
 }
