@@ -15,6 +15,11 @@ pub struct Span {
 }
 
 impl Span {
+    /// `None` past what a head can have.
+    pub fn new(from: usize, length: usize) -> Option<Span> {
+        Some(Span { from: u32::try_from(from).ok()?, length: u32::try_from(length).ok()? })
+    }
+
     /// Where `part` lies in `whole`, of which it must be a slice, unless it is empty.
     pub fn find(part: &[u8], whole: &[u8]) -> Option<Span> {
         if part.is_empty() {
@@ -22,15 +27,14 @@ impl Span {
         }
         let from = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
         let is_within = from.checked_add(part.len())? <= whole.len();
-        let span = Span { from: u32::try_from(from).ok()?, length: u32::try_from(part.len()).ok()? };
-        is_within.then_some(span)
+        Span::new(from, part.len()).filter(|_| is_within)
     }
 
     pub(super) fn length(self) -> usize {
         self.length as usize
     }
 
-    fn end(self) -> usize {
+    pub fn end(self) -> usize {
         (self.from as usize).saturating_add(self.length())
     }
 
@@ -110,12 +114,21 @@ impl Places {
 
     /// Takes the next one, which must be valid. `None`: it does not lie in `head`, or its name is too long.
     pub fn take(&mut self, head: &[u8], name: &[u8], value: &[u8]) -> Option<()> {
-        if name.len() > LONGEST_NAME {
+        self.add(Span::find(name, head)?, Span::find(value, head)?)
+    }
+
+    /// The same by where it lies. `None`: its name is empty or too long.
+    pub fn add(&mut self, name: Span, value: Span) -> Option<()> {
+        if name.length() == 0 || name.length() > LONGEST_NAME {
             return None;
         }
-        let (name, value) = (Span::find(name, head)?, Span::find(value, head)?);
         self.fields.push(Field { name: Part::Came(name), value: Part::Came(value) });
         Some(())
+    }
+
+    /// Once the names are in lower case.
+    pub fn of(self, head: BytesMut) -> Headers {
+        Headers { head: head.freeze(), fields: self.fields }
     }
 
     /// Makes the names lower case where they lie, and shows each to `look`.

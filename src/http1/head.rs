@@ -1,7 +1,8 @@
 //! Heads: finding where one ends, and parsing it, strictly (RFC 9112 sections 2 to 5).
 //!
 //! The end is searched by a scan of our own that demands CRLF wherever a line ends; the lines are taken apart by
-//! `httparse`, which refuses control characters, blanks around names and obsolete folding.
+//! `httparse`, which refuses control characters, blanks around names and obsolete folding. Heads of the plainest form
+//! are read in one pass before they come here, see [`super::at_once`].
 
 use std::mem::MaybeUninit;
 
@@ -33,7 +34,7 @@ pub enum HeadError {
 const METHOD: usize = 32;
 
 /// Fields that the gateway adds to most responses.
-const ADDED: usize = 6;
+pub(super) const ADDED: usize = 6;
 
 /// Header fields up to which a head is parsed without an allocation.
 const FIELDS_ON_STACK: usize = 128;
@@ -51,6 +52,11 @@ pub struct HeadScan {
 }
 
 impl HeadScan {
+    /// Whether it has not begun.
+    pub fn is_fresh(&self) -> bool {
+        self.seen == 0
+    }
+
     /// The length of the head at the start of `buffer`, once it is complete.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::at_once;
 use super::chunked::{Broken, Decoded, Decoder};
 use super::encode;
 use super::framing::Framing;
@@ -101,6 +102,38 @@ fn headers(fields: &[(HeaderName, HeaderValue)]) -> Headers {
     fields.iter().cloned().collect()
 }
 
+const FIRST_LINES: &[&[u8]] =
+    &[b"GET /a HTTP/1.1\r\n", b"POST /b?c HTTP/1.1\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 099 \r\n"];
+
+/// Close to what is read at once, if it is not that.
+fn plain_heads() -> impl Strategy<Value = Vec<u8>> {
+    let first = select(FIRST_LINES);
+    let colon = select(&[": ", ":", ": ", ":\t", " :"][..]);
+    let line = ("[A-Za-z!#~_{-]{0,9}", colon, vec(prop_oneof![4 => b' '..=b'~', 1 => any::<u8>()], 0..12));
+    (first, vec(line, 0..6), soup(&["\r\n", "\r\n", "\r\nrest", "\n"], 3)).prop_map(|(first, lines, end)| {
+        let lines = lines
+            .into_iter()
+            .flat_map(|(name, colon, value)| [name.as_bytes(), colon.as_bytes(), value.trim_ascii(), b"\r\n"].concat());
+        first.iter().copied().chain(lines).chain(end).collect()
+    })
+}
+
+/// What `by` reads, and what it leaves.
+fn read<T>(text: &[u8], by: impl FnOnce(&mut BytesMut, &Limits) -> Option<T>) -> Option<(T, BytesMut)> {
+    let mut buffer = BytesMut::from(text);
+    by(&mut buffer, &LIMITS).map(|head| (head, buffer))
+}
+
+fn take<T>(
+    buffer: &mut BytesMut,
+    limits: &Limits,
+    kind: Kind,
+    by: impl FnOnce(&mut BytesMut, usize, &Limits) -> Result<T, HeadError>,
+) -> Option<T> {
+    let length = HeadScan::default().advance(buffer, limits, kind).ok()??;
+    by(buffer, length, limits).ok()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -130,6 +163,20 @@ proptest! {
                 }
                 prop_assert_eq!(&buffer[..], &text[length..]);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_read_at_once_is_what_is_read(text in prop_oneof![heads(), plain_heads()]) {
+        if let Some((one, left)) = read(&text, at_once::request) {
+            let (whole, rest) = read(&text, |buffer, limits| take(buffer, limits, Kind::Request, take_request)).unwrap();
+            prop_assert_eq!((one.method, one.target, one.version), (whole.method, whole.target, whole.version));
+            prop_assert_eq!((one.headers, one.seen, left), (whole.headers, whole.seen, rest));
+        }
+        if let Some((one, left)) = read(&text, at_once::response) {
+            let (whole, rest) = read(&text, |buffer, limits| take(buffer, limits, Kind::Response, take_response)).unwrap();
+            prop_assert_eq!((one.status, one.version), (whole.status, whole.version));
+            prop_assert_eq!((one.headers, one.seen, left), (whole.headers, whole.seen, rest));
         }
     }
 

@@ -26,6 +26,7 @@ use super::counted::Counted;
 use super::stream::ClientStream;
 use crate::config::settings::ListenerSettings;
 use crate::gateway::Gateway;
+use crate::http1::at_once;
 use crate::http1::chunked::Decoder;
 use crate::http1::connection::persists;
 use crate::http1::encode;
@@ -235,7 +236,7 @@ impl Connection {
         let promised = (self.served == 0).then(|| Instant::now() + FIRST_REQUEST);
         let mut leaving = false;
         let mut blank_lines = 1;
-        let length = std::future::poll_fn(|cx| {
+        let head = std::future::poll_fn(|cx| {
             loop {
                 let mut wire = self.wire.borrow_mut();
                 let wire = &mut *wire;
@@ -244,8 +245,16 @@ impl Connection {
                     blank_lines -= 1;
                     wire.read.advance(2);
                 }
+                if scan.is_fresh()
+                    && let Some(head) = at_once::request(&mut wire.read, &rules.limits)
+                {
+                    return Poll::Ready(Ok(head));
+                }
                 match scan.advance(&wire.read, &rules.limits, Kind::Request) {
-                    Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                    Ok(Some(length)) => {
+                        let head = take_request(&mut wire.read, length, &rules.limits);
+                        return Poll::Ready(head.map_err(|error| NoHead::Refused(cause_of(error))));
+                    }
                     Ok(None) if blank_lines > 0 && wire.read.as_ref() == b"\r" => scan = HeadScan::default(),
                     Ok(None) => {}
                     Err(error) => return Poll::Ready(Err(NoHead::Refused(cause_of(error)))),
@@ -281,7 +290,7 @@ impl Connection {
         })
         .await?;
         self.timer.clear();
-        take_request(&mut self.wire.borrow_mut().read, length, &rules.limits).map_err(|e| NoHead::Refused(cause_of(e)))
+        Ok(head)
     }
 
     /// Has the request answered, writing informational responses meanwhile and giving up when the client leaves.

@@ -25,6 +25,7 @@ use super::replay::Replay;
 use crate::body::Content;
 use crate::config::settings::Protocol;
 use crate::headers::Headers;
+use crate::http1::at_once;
 use crate::http1::buffer::poll_read;
 use crate::http1::connection::persists;
 use crate::http1::framing::{self, Framing};
@@ -235,8 +236,7 @@ impl Exchange {
         interim: &dyn Interim,
     ) -> Poll<Result<ResponseHead, Failed>> {
         loop {
-            let length = ready!(self.poll_head(cx, scan, body))?;
-            let head = take_response(&mut self.connection.read, length, &HEAD_LIMITS).map_err(|e| self.bad_head(e))?;
+            let head = ready!(self.poll_head(cx, scan, body))?;
             if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Ok(head));
             }
@@ -262,14 +262,22 @@ impl Exchange {
         cx: &mut Context<'_>,
         scan: &mut HeadScan,
         body: &mut Replay,
-    ) -> Poll<Result<usize, Failed>> {
+    ) -> Poll<Result<ResponseHead, Failed>> {
         if let Poll::Ready(Err(cause)) = self.poll_send(cx, body) {
             return Poll::Ready(Err(self.failed(cause)));
         }
         let mut has_begun = false;
         loop {
+            if scan.is_fresh()
+                && let Some(head) = at_once::response(&mut self.connection.read, &HEAD_LIMITS)
+            {
+                return Poll::Ready(Ok(head));
+            }
             match scan.advance(&self.connection.read, &HEAD_LIMITS, Kind::Response) {
-                Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                Ok(Some(length)) => {
+                    let head = take_response(&mut self.connection.read, length, &HEAD_LIMITS);
+                    return Poll::Ready(head.map_err(|error| self.bad_head(error)));
+                }
                 // A head is no body: once begun it must come whole, not byte by byte.
                 Ok(None) if std::mem::take(&mut has_begun) => self.connection.timer.set(self.timeouts.between_bytes),
                 Ok(None) => {}
