@@ -172,6 +172,7 @@ fn gate(c: &mut Criterion) {
             tls: true,
             certificate: Some(certificate.clone().into()),
             written: Default::default(),
+            host: Default::default(),
         };
         let asking = Asking {
             peer: &peer,

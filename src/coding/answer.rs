@@ -106,17 +106,17 @@ fn coded(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: Res
 
 /// Of what the body would be, or is.
 fn length(headers: &Headers, body: &ResponseBody) -> Option<u64> {
-    let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    told.or_else(|| http_body::Body::size_hint(body).exact())
+    http_body::Body::size_hint(body).exact().or_else(|| told_length(headers))
+}
+
+fn told_length(headers: &Headers) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whether an answer is worth coding, whoever asks.
 fn gains(method: &Method, status: StatusCode, headers: &Headers, body: &ResponseBody) -> bool {
-    let length = match (method, length(headers, body)) {
-        // Of HEAD the length is told or nobody knows it.
-        (&Method::HEAD, length) => headers.get(CONTENT_LENGTH).and(length),
-        (_, length) => length,
-    };
+    // Of HEAD the length is told or nobody knows it.
+    let length = if *method == Method::HEAD { told_length(headers) } else { length(headers, body) };
     if length.is_some_and(|length| length < LEAST) || !headers.get(CONTENT_TYPE).is_some_and(is_text) {
         return false;
     }

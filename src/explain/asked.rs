@@ -190,6 +190,7 @@ impl Asked {
             tls: settings.map_or(self.tls, |settings| settings.tls.is_some()),
             certificate: None,
             written: Default::default(),
+            host: Default::default(),
         }
     }
 

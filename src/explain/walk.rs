@@ -177,7 +177,7 @@ impl<'g> Walk<'g> {
             .map_err(|rejection| self.refuse("method", inbound.method.as_str(), None, rejection))?;
         let target = Target::parse(&inbound.method, &inbound.target)
             .map_err(|cause| self.refuse("target", "it could be read in two ways", None, cause.into()))?;
-        let host = authority(inbound, &target).map_err(|cause| {
+        let host = authority(inbound, &target, peer).map_err(|cause| {
             self.refuse("host", "there must be one, and it must be the same everywhere", None, cause.into())
         })?;
         if let Path::Normal(path) = &target.path {

@@ -26,6 +26,27 @@ pub struct Headers {
     /// The head that they came in; empty where all are ours.
     head: Bytes,
     fields: Vec<Field>,
+    /// Of the names that there are, and perhaps of some that were: most look-ups are for what is not there.
+    marks: Marks,
+}
+
+/// Which names there may be: a bit of 64 for each, chosen by its length and its last letter.
+#[derive(Clone, Copy, Default)]
+struct Marks(u64);
+
+impl Marks {
+    fn of(name: &[u8]) -> Marks {
+        let letter = name.last().copied().map_or(0, usize::from);
+        Marks(1 << (name.len().wrapping_mul(5).wrapping_add(letter) % 64))
+    }
+
+    fn note(&mut self, name: &[u8]) {
+        self.0 |= Marks::of(name).0;
+    }
+
+    fn may_have(self, name: &[u8]) -> bool {
+        self.0 & Marks::of(name).0 != 0
+    }
 }
 
 #[derive(Clone)]
@@ -106,13 +127,14 @@ impl Headers {
 
     /// The first of this name.
     pub fn get<N: Named>(&self, name: N) -> Option<Value<'_>> {
-        let name = name.text();
-        self.fields.iter().find(|field| field.is_named(&self.head, name)).map(|field| field.value(&self.head))
+        let field = self.position(name.text()).and_then(|at| self.fields.get(at));
+        field.map(|field| field.value(&self.head))
     }
 
     /// All of this name, in their order.
     pub fn get_all<N: Named>(&self, name: N) -> impl Iterator<Item = Value<'_>> {
-        let named = self.fields.iter().filter(move |field| field.is_named(&self.head, name.text()));
+        let fields = if self.marks.may_have(name.text()) { &*self.fields } else { &[] };
+        let named = fields.iter().filter(move |field| field.is_named(&self.head, name.text()));
         named.map(|field| field.value(&self.head))
     }
 
@@ -144,7 +166,9 @@ impl Headers {
 
     /// Adds one behind all others.
     pub fn append(&mut self, name: impl Into<HeaderName>, value: HeaderValue) {
-        self.fields.push(Field { name: Part::Ours(name.into()), value: Part::Ours(value) });
+        let name = name.into();
+        self.marks.note(name.text());
+        self.fields.push(Field { name: Part::Ours(name), value: Part::Ours(value) });
     }
 
     /// Puts it in the place of all of its name.
@@ -188,17 +212,20 @@ impl Headers {
 
     /// Takes away all but those whose names `stay`.
     pub fn retain(&mut self, mut stay: impl FnMut(Name<'_>) -> bool) {
-        let Headers { head, fields } = self;
+        let Headers { head, fields, .. } = self;
         fields.retain(|field| stay(field.name(head)));
     }
 
     fn position(&self, name: &[u8]) -> Option<usize> {
+        if !self.marks.may_have(name) {
+            return None;
+        }
         self.fields.iter().position(|field| field.is_named(&self.head, name))
     }
 
     /// Takes away those of this name from the line `first` on.
     fn remove_from(&mut self, first: usize, name: &[u8]) {
-        let Headers { head, fields } = self;
+        let Headers { head, fields, .. } = self;
         let mut line = 0_usize;
         fields.retain(|field| {
             let stays = line < first || !field.is_named(head, name);
@@ -211,8 +238,7 @@ impl Headers {
 impl Extend<(HeaderName, HeaderValue)> for Headers {
     /// Each goes behind all others.
     fn extend<I: IntoIterator<Item = (HeaderName, HeaderValue)>>(&mut self, fields: I) {
-        self.fields
-            .extend(fields.into_iter().map(|(name, value)| Field { name: Part::Ours(name), value: Part::Ours(value) }));
+        fields.into_iter().for_each(|(name, value)| self.append(name, value));
     }
 }
 
@@ -235,23 +261,23 @@ impl<'h> IntoIterator for &'h Headers {
 
 impl From<HeaderMap> for Headers {
     fn from(map: HeaderMap) -> Headers {
-        let mut fields: Vec<Field> = Vec::with_capacity(map.len());
+        let mut headers = Headers { fields: Vec::with_capacity(map.len()), ..Headers::default() };
         let mut last = None;
         for (name, value) in map {
             // Of several lines of one name only the first has it.
             last = name.or(last);
             if let Some(name) = &last {
-                fields.push(Field { name: Part::Ours(name.clone()), value: Part::Ours(value) });
+                headers.append(name, value);
             }
         }
-        Headers { head: Bytes::new(), fields }
+        headers
     }
 }
 
 impl From<Headers> for HeaderMap {
     /// Without what is past the bound that a map has, far beyond all that a head may hold.
     fn from(headers: Headers) -> HeaderMap {
-        let Headers { head, fields } = headers;
+        let Headers { head, fields, .. } = headers;
         let mut map = HeaderMap::with_capacity(fields.len());
         for Field { name, value } in fields {
             let name = match name {

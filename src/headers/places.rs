@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Field, Headers, Name, Part};
+use super::{Field, Headers, Marks, Name, Part};
 use crate::http1::encode;
 
 /// A place in a head.
@@ -102,6 +102,7 @@ impl Field {
 /// The fields of a head that is being parsed.
 pub struct Places {
     fields: Vec<Field>,
+    marks: Marks,
 }
 
 /// The longest name, as the `http` crate has it too.
@@ -109,7 +110,7 @@ const LONGEST_NAME: usize = u16::MAX as usize;
 
 impl Places {
     pub fn with_room_for(fields: usize) -> Places {
-        Places { fields: Vec::with_capacity(fields) }
+        Places { fields: Vec::with_capacity(fields), marks: Marks::default() }
     }
 
     /// Takes the next one, which must be valid. `None`: it does not lie in `head`, or its name is too long.
@@ -118,7 +119,7 @@ impl Places {
     }
 
     /// The same by where it lies. `None`: its name is empty or too long.
-    pub fn add(&mut self, name: Span, value: Span) -> Option<()> {
+    fn add(&mut self, name: Span, value: Span) -> Option<()> {
         if name.length() == 0 || name.length() > LONGEST_NAME {
             return None;
         }
@@ -126,20 +127,27 @@ impl Places {
         Some(())
     }
 
-    /// Once the names are in lower case.
+    /// The same, whose name is in lower case already: `text`.
+    pub fn add_lower(&mut self, name: Span, text: &[u8], value: Span) -> Option<()> {
+        self.marks.note(text);
+        self.add(name, value)
+    }
+
+    /// Once all names are in lower case.
     pub fn of(self, head: BytesMut) -> Headers {
-        Headers { head: head.freeze(), fields: self.fields }
+        Headers { head: head.freeze(), fields: self.fields, marks: self.marks }
     }
 
     /// Makes the names lower case where they lie, and shows each to `look`.
-    pub fn settle(self, mut head: BytesMut, mut look: impl FnMut(&[u8])) -> Headers {
+    pub fn settle(mut self, mut head: BytesMut, mut look: impl FnMut(&[u8])) -> Headers {
         for field in &self.fields {
             if let Part::Came(span) = &field.name {
                 let name = span.of_mut(&mut head);
                 name.make_ascii_lowercase();
+                self.marks.note(name);
                 look(name);
             }
         }
-        Headers { head: head.freeze(), fields: self.fields }
+        self.of(head)
     }
 }

@@ -79,9 +79,8 @@ impl Fields {
 
     /// Reads `name: value`, at most with the one blank; where the next line begins.
     fn line(&mut self, bytes: &mut [u8], at: usize) -> Option<usize> {
-        let name = lower_case(bytes.get_mut(at..)?);
-        self.seen.note(Notable::of(name));
-        let name = Span::new(at, name.len())?;
+        let length = lower_case(bytes.get_mut(at..)?);
+        let name = Span::new(at, length)?;
         let from = match bytes.get(name.end()..)? {
             [b':', b' ', ..] => name.end().checked_add(2)?,
             [b':', ..] => name.end().checked_add(1)?,
@@ -93,7 +92,9 @@ impl Fields {
             [] => Span::default(),
             value => Span::new(from, value.len())?,
         };
-        self.places.add(name, value)?;
+        let text = bytes.get(at..name.end())?;
+        self.seen.note(Notable::of(text));
+        self.places.add_lower(name, text, value)?;
         after_line_break(bytes, to)
     }
 }
@@ -104,8 +105,8 @@ fn after_line_break(bytes: &[u8], at: usize) -> Option<usize> {
     (bytes.get(at..next)? == b"\r\n").then_some(next)
 }
 
-/// Makes the name (RFC 9110 section 5.6.2) at the start of `bytes` lower case where it lies.
-fn lower_case(bytes: &mut [u8]) -> &[u8] {
+/// Makes the name (RFC 9110 section 5.6.2) at the start of `bytes` lower case where it lies; its length.
+fn lower_case(bytes: &mut [u8]) -> usize {
     let mut length = 0_usize;
     for byte in &mut *bytes {
         match LOWER.get(usize::from(*byte)) {
@@ -114,7 +115,7 @@ fn lower_case(bytes: &mut [u8]) -> &[u8] {
         }
         length = length.wrapping_add(1);
     }
-    bytes.get(..length).unwrap_or_default()
+    length
 }
 
 /// Characters of names, in lower case; nought for all others.

@@ -62,6 +62,9 @@ impl HeadScan {
     /// # Errors
     /// `Malformed` at a line that does not end with CRLF; `TooLarge`, `TargetTooLong` past the limits.
     pub fn advance(&mut self, buffer: &[u8], limits: &Limits, kind: Kind) -> Result<Option<usize>, HeadError> {
+        if buffer.is_empty() {
+            return Ok(None);
+        }
         if kind == Kind::Response && self.line == 0 && !buffer.iter().zip(BEGIN).all(|(came, wanted)| came == wanted) {
             return Err(HeadError::Malformed);
         }

@@ -12,7 +12,7 @@ use http::header::FORWARDED;
 use ipnet::IpNet;
 
 use super::names;
-use super::target::Host;
+use super::target::{Host, LONGEST_NAME};
 use crate::fields::Fields;
 use crate::headers::Headers;
 use crate::http1::encode::Lines;
@@ -126,9 +126,14 @@ impl Told<'_> {
     /// Writes every forwarding field. What a stranger is told of is the same for all its requests to one host.
     pub fn write(&self, out: &mut impl Fields) {
         match out.lines() {
-            Some(lines) if !self.peer.trusted => self.write_ready(lines),
+            Some(lines) if !self.peer.trusted && self.is_kept() => self.write_ready(lines),
             Some(_) | None => self.write_each(out),
         }
+    }
+
+    /// Whether it is short enough to be remembered for as long as the connection is kept.
+    fn is_kept(&self) -> bool {
+        self.host.is_none_or(|host| host.bytes().len() <= LONGEST_NAME)
     }
 
     fn write_ready(&self, out: &mut BytesMut) {
@@ -231,6 +236,7 @@ mod tests {
             tls: true,
             certificate: None,
             written: Default::default(),
+            host: Default::default(),
         }
     }
 

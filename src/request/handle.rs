@@ -217,7 +217,7 @@ impl<'a> Passage<'a> {
     fn normalise(&mut self, inbound: &Inbound) -> Result<Target, Rejection> {
         is_served(&inbound.method)?;
         let target = Target::parse(&inbound.method, &inbound.target)?;
-        self.record.host = authority(inbound, &target)?;
+        self.record.host = authority(inbound, &target, self.peer)?;
         let trusted = self.listener.map_or(&[][..], |listener| &listener.trusted_proxies);
         self.record.client = client::address(self.peer, trusted, &inbound.headers);
         is_expected(inbound)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::client::Written;
+use super::target::Host;
 use crate::admit::identity::Identity;
 use crate::admit::verified::Prover;
 
@@ -27,6 +28,8 @@ pub struct Peer {
     pub certificate: Option<Rc<ClientCertificate>>,
     /// What servers are told of this peer with every request, once it was needed.
     pub written: OnceCell<Written>,
+    /// The host that the last request named: most connections ask for one.
+    pub host: RefCell<Option<Host>>,
 }
 
 /// What a client's certificate says of its holder.

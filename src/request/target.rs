@@ -36,6 +36,9 @@ pub struct NormalPath {
     pub encoded_slash: bool,
 }
 
+/// No name of a host in DNS is longer, with a port.
+pub const LONGEST_NAME: usize = 255 + 6;
+
 /// A valid `Host`: `name`, `name:port`, `[v6]:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {

@@ -93,6 +93,7 @@ async fn introduce(worker: &Worker, listener: &Listener, stream: &mut TcpStream,
         tls: false,
         certificate: None,
         written: OnceCell::new(),
+        host: Default::default(),
     };
     if listener.settings.proxy_protocol {
         match proxied(listener, stream, remote).await {

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Method, Version};
 use http_body::Body;
 
@@ -14,7 +15,6 @@ use crate::body::ResponseBody;
 use crate::clock;
 use crate::http1::encode;
 use crate::http1::framing::has_no_content;
-use crate::http1::head::{Notable, Seen};
 use crate::request::rejection::Cause;
 use crate::response::Response;
 
@@ -74,16 +74,17 @@ pub(super) fn respond<'a>(
     let out = on_wire.out.gather();
     out.reserve(HEAD);
     encode::status_line(out, head.status);
-    let mut seen = Seen::default();
-    head.headers.write_lines(out, |name| {
-        let notable = Notable::of(name.as_bytes());
-        seen.note(notable);
-        !matches!(notable, Some(Notable::Connection | Notable::TransferEncoding))
-    });
-    if !seen.has(Notable::Date) {
+    let has = |name| head.headers.contains_key(name);
+    let (has_connection, has_coding) = (has(CONNECTION), has(TRANSFER_ENCODING));
+    if has_connection || has_coding {
+        head.headers.write_lines(out, |name| name != CONNECTION && name != TRANSFER_ENCODING);
+    } else {
+        head.headers.write_lines(out, |_| true);
+    }
+    if !has(DATE) {
         write_date(out);
     }
-    let framing = match (no_content, seen.has(Notable::ContentLength), body.size_hint().exact(), asked.version) {
+    let framing = match (no_content, has(CONTENT_LENGTH), body.size_hint().exact(), asked.version) {
         (true, ..) => Framing::None,
         (false, true, ..) => Framing::Length,
         (false, false, Some(length), _) => {
@@ -97,7 +98,7 @@ pub(super) fn respond<'a>(
         (false, false, None, _) => Framing::Close,
     };
     // Only the gateway's own answers still have a `Connection` here, to say that they are the last.
-    let closes = seen.has(Notable::Connection) || framing == Framing::Close;
+    let closes = has_connection || framing == Framing::Close;
     let keep = asked.keep && may_keep && !closes;
     match (keep, asked.version) {
         (false, _) => encode::field(out, b"connection", b"close"),

@@ -77,6 +77,7 @@ pub(super) fn introduced(worker: &Rc<Worker>, stream: &TcpStream, remote: Socket
         tls: false,
         certificate: None,
         written: Default::default(),
+        host: Default::default(),
     };
     let counted = Counted::new(&worker.gateway().listeners["http"].metrics, worker.id, Protocol::Http1);
     (Rc::new(peer), counted)

@@ -77,6 +77,7 @@ async fn connect_by_way_of(settings: &str, upstream: SocketAddr, rules: &str) ->
         tls: true,
         certificate: None,
         written: std::cell::OnceCell::new(),
+        host: Default::default(),
     };
     let listener = Arc::clone(&worker.gateway().listeners["http"]);
     let serving = serve(Rc::clone(&worker), listener, ClientStream::Plain(accepted), Rc::new(peer));
