@@ -64,6 +64,11 @@ impl Ahead {
         self.stream_after = None;
     }
 
+    /// Whether nothing waits here for the client, and no pause of the server's is to be timed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fifo.is_none() && self.ended.is_none() && self.stream_after.is_none()
+    }
+
     /// Reads on from the server while the client takes nothing; wakes the task when there is more to do. What may not be
     /// read yet still lets the request be sent: a client may want to read only after that.
     pub(super) fn poll(&mut self, source: &mut AnswerSource, cx: &mut Context<'_>) {

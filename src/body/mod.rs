@@ -11,12 +11,13 @@ mod fifo;
 mod file;
 mod held;
 mod pieces;
+mod pipe;
 mod spool;
 #[cfg(test)]
 mod tests;
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -24,6 +25,7 @@ use http_body::{Body, Frame, SizeHint};
 pub use self::ahead::Ahead;
 pub use self::held::{Held, hold};
 pub use self::pieces::Pieces;
+pub use self::pipe::{Pipe, WORTH_A_PIPE};
 pub use self::spool::{Bounds, Spool, SpoolError};
 use crate::request::rejection::Cause;
 
@@ -38,6 +40,17 @@ pub trait AnswerBody: Body<Data = Bytes, Error = Cause> {
     /// Goes on with the request's body alone and reads nothing of the response: its client does not take it, and may
     /// not do so before it has sent everything. Wakes the task when more of the request can be sent.
     fn poll_request(self: Pin<&mut Self>, _: &mut Context<'_>) {}
+
+    /// How much is known to come next that [`AnswerBody::poll_move`] would move.
+    fn movable(&self) -> u64 {
+        0
+    }
+
+    /// Moves what comes next into a pipe that is empty; how much. Only where there is something [`AnswerBody::movable`]:
+    /// everything else is read as frames.
+    fn poll_move(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut Pipe) -> Poll<Result<usize, Cause>> {
+        Poll::Pending
+    }
 }
 
 /// The body of a request: from the client, to an upstream.
@@ -190,6 +203,31 @@ impl ResponseBody {
             (Content::Stream(source), None) => source.as_mut().poll_request(cx),
             (Content::Empty | Content::Full(_), _) => {}
         }
+    }
+
+    /// How much is known to come next that can be moved through a pipe.
+    pub fn movable(&self) -> u64 {
+        match (&self.content, &self.ahead) {
+            (Content::Stream(source), None) => source.movable(),
+            (Content::Stream(source), Some(ahead)) if ahead.is_idle() => source.movable(),
+            (Content::Stream(_) | Content::Empty | Content::Full(_), _) => 0,
+        }
+    }
+
+    /// Moves it, or a part, into a pipe that is empty: in the place of the next frame, where something is movable.
+    pub fn poll_move(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Result<usize, Cause>> {
+        let Content::Stream(source) = &mut self.content else { return Poll::Pending };
+        let moved = ready!(source.as_mut().poll_move(cx, pipe));
+        match moved {
+            Ok(length) => {
+                self.sent = self.sent.wrapping_add(length as u64);
+                if self.is_end_stream() {
+                    self.outcome = Outcome::Complete;
+                }
+            }
+            Err(cause) => self.outcome = Outcome::Failed(cause),
+        }
+        Poll::Ready(moved)
     }
 
     /// It is dropped before its end for this cause.

@@ -80,6 +80,30 @@ impl Decoder {
         }
     }
 
+    /// What is left of a body that comes in one stretch, without anything before or behind it.
+    pub fn stretch(&self) -> u64 {
+        match self.state {
+            State::Length(length) => length,
+            State::Data(_)
+            | State::UntilClose
+            | State::Size
+            | State::DataEnd
+            | State::Trailers(_)
+            | State::End
+            | State::Broken => 0,
+        }
+    }
+
+    /// So much of that stretch has gone another way.
+    pub fn passed(&mut self, length: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(length);
+            if *left == 0 {
+                self.state = State::End;
+            }
+        }
+    }
+
     /// The connection ended. Whether the body may end so.
     pub fn closed(&mut self) -> bool {
         let complete = matches!(self.state, State::UntilClose | State::End);

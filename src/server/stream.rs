@@ -2,12 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::body::Pipe;
 
 /// How long a client may take nothing of an answer. The other end's kernel takes some megabytes for a program that reads
 /// slowly, and tells of more room only once it has plenty: what looks like a minute of silence may be steady reading.
@@ -27,6 +29,31 @@ impl ClientStream {
         match self {
             ClientStream::Plain(stream) => stream,
             ClientStream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether what is written is what the client gets, byte for byte.
+    pub fn is_plain(&self) -> bool {
+        match self {
+            ClientStream::Plain(_) => true,
+            ClientStream::Tls(_) => false,
+        }
+    }
+
+    /// Gives what is in the pipe to the client, or as much as it takes.
+    ///
+    /// # Errors
+    /// Those of the socket; `Unsupported` where it is not plain.
+    pub fn poll_give(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        let ClientStream::Plain(stream) = self else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_io(Interest::WRITABLE, || pipe.give(stream)) {
+                // It looked ready: the runtime knows better now.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                given => return Poll::Ready(given),
+            }
         }
     }
 

@@ -6,16 +6,17 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use super::health::Failure;
 use super::{Address, Server};
+use crate::body::Pipe;
 use crate::request::rejection::Cause;
 
 /// Between attempts at a Unix socket whose backlog is full.
@@ -30,6 +31,39 @@ pub enum ServerStream {
 }
 
 impl ServerStream {
+    /// Whether what comes is what the server sent, byte for byte.
+    pub fn is_plain(&self) -> bool {
+        match self {
+            ServerStream::Tcp(_) | ServerStream::Unix(_) => true,
+            ServerStream::Tls(_) => false,
+        }
+    }
+
+    /// Moves at most so many bytes into `pipe`; how many. Nought is the end of the stream.
+    ///
+    /// # Errors
+    /// Those of the socket; `Unsupported` where it is not plain.
+    pub fn poll_move(&self, cx: &mut Context<'_>, pipe: &mut Pipe, most: u64) -> Poll<io::Result<usize>> {
+        loop {
+            let moved = match self {
+                ServerStream::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || pipe.take(stream, most))
+                }
+                ServerStream::Unix(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || pipe.take(stream, most))
+                }
+                ServerStream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match moved {
+                // It looked ready: the runtime knows better now.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                moved => return Poll::Ready(moved),
+            }
+        }
+    }
+
     /// Whether nothing has come that nobody asked for, neither bytes nor the end, as far as the runtime knows.
     pub fn is_silent(&mut self) -> bool {
         let mut byte = [0];

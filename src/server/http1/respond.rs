@@ -146,7 +146,7 @@ impl Responding<'_> {
                 }
                 Poll::Ready(Ok(())) => {}
                 Poll::Pending => {
-                    let unsent = !on_wire.out.is_empty();
+                    let unsent = !on_wire.is_sent();
                     drop(on_wire);
                     if !*ended {
                         body.poll_ahead(cx);
@@ -157,7 +157,7 @@ impl Responding<'_> {
                         body.give_up(Cause::ClientStalled);
                         return Poll::Ready(Err(Broken));
                     }
-                    if !unsent || !wire.out.is_empty() {
+                    if !unsent || !wire.is_sent() {
                         return Poll::Pending;
                     }
                 }
@@ -174,14 +174,23 @@ fn poll_gather(
     cx: &mut Context<'_>,
     ended: &mut bool,
 ) -> Result<bool, Broken> {
-    while wire.borrow().out.has_room() {
+    while wire.borrow().has_room() {
+        if framing == Framing::Length && body.movable() > 0 {
+            let pipe = wire.borrow_mut().take_pipe(body.movable());
+            if let Some(mut pipe) = pipe {
+                let moved = body.poll_move(cx, &mut pipe);
+                wire.borrow_mut().push_pipe(pipe);
+                match moved {
+                    Poll::Pending => return Ok(true),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Ready(Err(cause)) => return Err(broke_off(cause)),
+                }
+            }
+        }
         // The wire is not borrowed here: a server's body may go on reading the request's from it.
         let frame = match body.as_mut().poll_frame(cx) {
             Poll::Pending => return Ok(true),
-            Poll::Ready(Some(Err(cause))) => {
-                tracing::debug!(cause = cause.row().cause, "the response's body broke off");
-                return Err(Broken);
-            }
+            Poll::Ready(Some(Err(cause))) => return Err(broke_off(cause)),
             Poll::Ready(Some(Ok(frame))) => Some(frame),
             Poll::Ready(None) => None,
         };
@@ -207,6 +216,11 @@ fn poll_gather(
         return Ok(false);
     }
     Ok(false)
+}
+
+fn broke_off(cause: Cause) -> Broken {
+    tracing::debug!(cause = cause.row().cause, "the response's body broke off");
+    Broken
 }
 
 /// `date: …` (RFC 9110 section 6.6.1), formatted once a second by each thread.

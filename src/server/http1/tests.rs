@@ -246,3 +246,95 @@ fn a_client_that_takes_nothing_over_tls_is_given_up() {
         assert_eq!(gone.await, Gone);
     });
 }
+
+/// Bytes that differ by place.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| (at % 251) as u8).collect()
+}
+
+/// One that answers each head with the first `sent` bytes of a pattern and says that `stated` come. It wants `asked`
+/// bytes of the request's body in the middle of that.
+async fn answering_at_length(stated: usize, sent: usize, asked: usize) -> SocketAddr {
+    backend(move |mut stream| async move {
+        while read_head(&mut stream).await.is_some() {
+            let body = pattern(sent);
+            let (first, rest) = body.split_at(sent / 2);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {stated}\r\n\r\n");
+            stream.write_all(&[head.as_bytes(), first].concat()).await.unwrap();
+            stream.read_exact(&mut vec![0; asked]).await.unwrap();
+            let _ = stream.write_all(rest).await;
+            if sent < stated {
+                return;
+            }
+        }
+    })
+    .await
+}
+
+/// The content of the next answer.
+async fn content(client: &mut TcpStream, length: usize) -> std::io::Result<Vec<u8>> {
+    assert!(read_head(client).await.unwrap().starts_with("HTTP/1.1 200 "));
+    let mut body = vec![0; length];
+    client.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+const LONG: usize = 3 * 1024 * 1024;
+
+#[test]
+fn long_bodies_go_through_a_pipe_and_come_whole() {
+    on_a_worker(async {
+        let worker = before(answering_at_length(LONG, LONG, 0).await);
+        let mut client = connected_to(&worker).await;
+        for _ in 0..3 {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            assert!(content(&mut client, LONG).await.unwrap() == pattern(LONG));
+            assert_eq!(crate::body::Pipe::count(), 1);
+        }
+        drop(client);
+        while crate::body::Pipe::count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn a_long_answer_that_breaks_off_is_seen_to_break_off() {
+    on_a_worker(async {
+        let mut client = connected(answering_at_length(LONG, LONG / 2, 0).await).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let error = content(&mut client, LONG).await.unwrap_err();
+        assert!(matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof));
+    });
+}
+
+#[test]
+fn a_request_goes_on_while_its_long_answer_comes() {
+    on_a_worker(async {
+        let mut client = connected(answering_at_length(LONG, LONG, 1000).await).await;
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n").await.unwrap();
+        assert!(content(&mut client, LONG / 2).await.unwrap() == pattern(LONG / 2));
+        client.write_all(&[b'x'; 1000]).await.unwrap();
+        let mut rest = vec![0; LONG - LONG / 2];
+        client.read_exact(&mut rest).await.unwrap();
+        assert!(rest == pattern(LONG)[LONG / 2..]);
+    });
+}
+
+#[test]
+fn a_server_is_done_with_a_long_answer_though_its_client_takes_nothing() {
+    on_a_worker(async {
+        let worker = before(answering_at_length(LONG * 4, LONG * 4, 0).await);
+        let mut client = connected_to(&worker).await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let servers = worker.gateway().upstreams["app"].servers();
+        while servers[0].in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+        // What the sockets and the pipe do not hold is read ahead.
+        while servers[0].in_flight() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(content(&mut client, LONG * 4).await.unwrap() == pattern(LONG * 4));
+    });
+}

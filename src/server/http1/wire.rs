@@ -13,7 +13,7 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 
-use crate::body::RequestBody;
+use crate::body::{Pipe, RequestBody, WORTH_A_PIPE};
 use crate::headers::Headers;
 use crate::http1::buffer::poll_read;
 use crate::http1::chunked::{Decoded, Decoder};
@@ -40,6 +40,8 @@ pub(super) struct Wire {
     pub(super) stream: ClientStream,
     pub(super) read: BytesMut,
     pub(super) out: Queue,
+    /// What goes out behind that, of a long body.
+    pipe: Option<Pipe>,
     pub(super) body: Decoder,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) awaits_continue: bool,
@@ -63,6 +65,7 @@ impl Wire {
             stream,
             read: BytesMut::new(),
             out: Queue::default(),
+            pipe: None,
             body: Decoder::new(Framing::None),
             awaits_continue: false,
             body_timeout: Duration::ZERO,
@@ -76,6 +79,7 @@ impl Wire {
     /// Gives back the memory that is kept for the next request.
     pub(super) fn release(&mut self) {
         self.out.release();
+        self.pipe = None;
         if self.read.is_empty() {
             self.read = BytesMut::new();
         }
@@ -86,6 +90,29 @@ impl Wire {
         poll_read(&mut self.stream, cx, &mut self.read, READ)
     }
 
+    /// Whether something is queued.
+    pub(super) fn is_sent(&self) -> bool {
+        self.out.is_empty() && self.pipe.as_ref().is_none_or(Pipe::is_empty)
+    }
+
+    /// Whether more may be queued before it is flushed.
+    pub(super) fn has_room(&self) -> bool {
+        self.out.has_room() && self.pipe.as_ref().is_none_or(Pipe::is_empty)
+    }
+
+    /// A pipe to the client, which is empty, for a body of which so much is to come. It goes into the queue when there is
+    /// something in it.
+    pub(super) fn take_pipe(&mut self, coming: u64) -> Option<Pipe> {
+        if coming < WORTH_A_PIPE || !self.stream.is_plain() {
+            return None;
+        }
+        self.pipe.take().or_else(Pipe::open)
+    }
+
+    pub(super) fn push_pipe(&mut self, pipe: Pipe) {
+        self.pipe = Some(pipe);
+    }
+
     /// Writes everything that is queued.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         let mut taken = Poll::Ready(Ok(()));
@@ -94,6 +121,17 @@ impl Wire {
                 Poll::Ready(Ok(_)) => self.writing.made(),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
                 Poll::Pending => taken = Poll::Pending,
+            }
+        }
+        if taken.is_ready()
+            && let Some(pipe) = &mut self.pipe
+        {
+            while taken.is_ready() && !pipe.is_empty() {
+                match self.stream.poll_give(cx, pipe) {
+                    Poll::Ready(Ok(_)) => self.writing.made(),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
+                    Poll::Pending => taken = Poll::Pending,
+                }
             }
         }
         if taken.is_ready() {

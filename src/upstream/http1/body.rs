@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Exchange, Failed, READ, Replay, Sending};
-use crate::body::{AnswerBody, Content};
+use crate::body::{AnswerBody, Content, Pipe};
 use crate::http1::buffer::{poll_read, poll_read_in_place};
 use crate::http1::chunked::{Decoded, Decoder};
 use crate::http1::encode;
@@ -67,6 +67,10 @@ impl ServerBody {
     }
 
     fn fail(&mut self, cause: Cause, detail: Option<String>) -> Poll<Option<Result<Frame<Bytes>, Cause>>> {
+        Poll::Ready(Some(Err(self.failed(cause, detail))))
+    }
+
+    fn failed(&mut self, cause: Cause, detail: Option<String>) -> Cause {
         self.body.let_go();
         if let Some(exchange) = self.exchange.take() {
             exchange.journey.ended();
@@ -77,7 +81,19 @@ impl ServerBody {
                 exchange.lease.server().health.failed(Failure::Broken);
             }
         }
-        Poll::Ready(Some(Err(cause)))
+        cause
+    }
+
+    /// Ready when the server has been waited for in vain.
+    fn poll_waited(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let timer = &mut exchange.connection.timer;
+        if std::mem::take(&mut self.taken) {
+            timer.set(exchange.timeouts.between_bytes);
+        }
+        ready!(timer.poll_expired(cx));
+        let both = exchange.waits_for_client();
+        Poll::Ready(self.failed(if both { Cause::StreamSilent } else { Cause::UpstreamBodyTimeout }, None))
     }
 }
 
@@ -109,6 +125,36 @@ impl AnswerBody for ServerBody {
         if let Some(exchange) = &mut this.exchange {
             exchange.send_on(cx, &mut this.body);
         }
+    }
+
+    fn movable(&self) -> u64 {
+        match &self.exchange {
+            Some(Exchange { connection, .. })
+                if self.first.is_none() && connection.read.is_empty() && connection.stream.is_plain() =>
+            {
+                self.decoder.stretch()
+            }
+            Some(_) | None => 0,
+        }
+    }
+
+    fn poll_move(self: Pin<&mut Self>, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Result<usize, Cause>> {
+        let this = self.get_mut();
+        let Some(exchange) = &mut this.exchange else { return Poll::Pending };
+        exchange.send_on(cx, &mut this.body);
+        Poll::Ready(match exchange.connection.stream.poll_move(cx, pipe, this.decoder.stretch()) {
+            Poll::Ready(Ok(length @ 1..)) => {
+                this.taken = true;
+                this.decoder.passed(length as u64);
+                if this.decoder.is_end() {
+                    this.finish();
+                }
+                Ok(length)
+            }
+            Poll::Ready(Ok(0)) => Err(this.failed(Cause::UpstreamCutShort, None)),
+            Poll::Ready(Err(error)) => Err(this.failed(Cause::UpstreamCutShort, Some(error.to_string()))),
+            Poll::Pending => Err(ready!(this.poll_waited(cx))),
+        })
     }
 }
 
@@ -165,14 +211,7 @@ impl Body for ServerBody {
                 }
                 Poll::Ready(Ok(0)) => return this.fail(Cause::UpstreamCutShort, None),
                 Poll::Ready(Err(error)) => return this.fail(Cause::UpstreamCutShort, Some(error.to_string())),
-                Poll::Pending => {
-                    if std::mem::take(&mut this.taken) {
-                        connection.timer.set(exchange.timeouts.between_bytes);
-                    }
-                    ready!(connection.timer.poll_expired(cx));
-                    let both = exchange.waits_for_client();
-                    return this.fail(if both { Cause::StreamSilent } else { Cause::UpstreamBodyTimeout }, None);
-                }
+                Poll::Pending => return this.poll_waited(cx).map(|cause| Some(Err(cause))),
             }
         }
     }
