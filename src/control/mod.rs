@@ -51,7 +51,7 @@ pub struct Control {
     /// Where snapshots are compiled and taken apart.
     aside: Aside,
     /// What to watch for changes.
-    files: latest::Sender<Vec<PathBuf>>,
+    files: latest::Sender<watch::MadeOf>,
     log: Log,
     /// The apps that run.
     pub apps: Apps,
@@ -183,7 +183,7 @@ impl Control {
         let (workers, ended) = Workers::start(workers, &newest, &metrics).map_err(StartFailure::Thread)?;
         lifecycle.bound(sockets.commit(opened, &gateway, &workers));
         let plane = Mutex::new(Plane { sockets, workers, endpoints, tasks });
-        let files = latest::Sender::new(files);
+        let files = latest::Sender::new(watch::MadeOf { files, ..Default::default() });
         let reloading = Mutex::default();
         let aside = Aside::start().map_err(StartFailure::Thread)?;
         let control = Control { source, metrics, newest, lifecycle, reloading, plane, aside, files, log, apps };

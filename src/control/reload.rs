@@ -1,13 +1,13 @@
 //! From one snapshot to the next: everything that can fail comes before the swap, nothing that is in use ends by it.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Control;
 use super::sockets::BindFailure;
 use super::systemd::{self, State};
+use super::watch::{self, MadeOf};
 use crate::admin::{Phase, ReloadOutcome, Unavailable};
 use crate::app;
 use crate::config::problem::{Problem, Severity};
@@ -82,7 +82,7 @@ struct Built {
     file: Arc<SourceFile>,
     gateway: Option<Gateway>,
     problems: Vec<Problem>,
-    files: Vec<PathBuf>,
+    made_of: MadeOf,
 }
 
 impl Control {
@@ -140,9 +140,9 @@ impl Control {
         let this = Arc::clone(self);
         let building = Arc::clone(&before);
         let built = self.aside.run(move || this.build(&building)).await;
-        let Built { file, gateway, mut problems, files } = built.map_err(|_| Failure::Internal)?;
+        let Built { file, gateway, mut problems, made_of } = built.map_err(|_| Failure::Internal)?;
         // A file that the broken configuration was made of may be the one that is mended next.
-        self.watch(files, gateway.is_some());
+        self.watch(made_of, gateway.is_some());
         let Some(gateway) = gateway else { return Err(Failure::Configuration(problems)) };
         let mut plane = self.plane.lock().await;
         match self.lifecycle.phase() {
@@ -180,25 +180,23 @@ impl Control {
     }
 
     fn build(&self, before: &Gateway) -> Built {
+        let looks = watch::looks(&self.files.borrow().files);
         let loaded = self.source.load();
         let (file, files) = (Arc::clone(&loaded.file), loaded.files());
         let (gateway, problems) =
             loaded.build(|settings, problems| Gateway::build(settings, Some(before), &self.metrics, problems));
-        Built { file, gateway, problems, files }
+        Built { file, gateway, problems, made_of: MadeOf { files, looks } }
     }
 
     /// Replaces what is watched; where the configuration could not be used, adds to it.
-    fn watch(&self, files: Vec<PathBuf>, replace: bool) {
-        self.files.send_if_modified(|watched| {
-            let mut wanted = files;
+    fn watch(&self, mut made_of: MadeOf, replace: bool) {
+        self.files.send_modify(|watched| {
             if !replace {
-                wanted.extend(watched.iter().cloned());
+                made_of.files.extend(watched.files.iter().cloned());
             }
-            wanted.sort();
-            wanted.dedup();
-            let changed = *watched != wanted;
-            *watched = wanted;
-            changed
+            made_of.files.sort();
+            made_of.files.dedup();
+            *watched = made_of;
         });
     }
 }

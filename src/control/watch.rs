@@ -44,30 +44,61 @@ pub(super) async fn run(control: Arc<Control>) {
             return;
         }
     };
-    let mut files = control.files.subscribe();
-    let mut seen = watching.follow(&files.borrow_and_update());
+    let mut made_of = control.files.subscribe();
+    let mut seen = {
+        let made_of = made_of.borrow_and_update();
+        made_of.seen(&watching.follow(&made_of.files))
+    };
     loop {
         tokio::select! {
-            changed = files.changed() => {
+            changed = made_of.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                seen = watching.follow(&files.borrow_and_update());
+                made_of.mark_changed();
             }
             hint = hints.recv() => {
                 if hint.is_none() {
                     return;
                 }
                 settle(&mut hints).await;
-                let watched = files.borrow_and_update().clone();
-                let now = watching.follow(&watched);
-                if now != seen {
-                    // What changes while the reload reads is seen afterwards as one more change.
-                    seen = now;
-                    let _ = control.reload(Trigger::FileChange).await;
-                }
             }
         }
+        let read_again = made_of.has_changed().unwrap_or(false);
+        let made_of = made_of.borrow_and_update().clone();
+        let now = watching.follow(&made_of.files);
+        if read_again {
+            // Whatever asked for it: a change that it has read is none any more, one behind its back still is.
+            seen = made_of.seen(&now);
+        }
+        if now != seen {
+            seen = now;
+            let _ = control.reload(Trigger::FileChange).await;
+        }
+    }
+}
+
+/// The files that the configuration was made of when it was last read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MadeOf {
+    pub(super) files: Vec<PathBuf>,
+    /// How those of before looked right before they were read.
+    pub(super) looks: Looks,
+}
+
+/// How files look.
+type Looks = BTreeMap<PathBuf, Option<Look>>;
+
+pub(super) fn looks(files: &[PathBuf]) -> Looks {
+    files.iter().map(|file| (file.clone(), Look::of(file))).collect()
+}
+
+impl MadeOf {
+    /// How the files looked that were read, where it is known, else how they look `now`.
+    fn seen(&self, now: &Looks) -> Looks {
+        let before =
+            |(file, look): (&PathBuf, &Option<Look>)| (file.clone(), self.looks.get(file).copied().unwrap_or(*look));
+        now.iter().map(before).collect()
     }
 }
 
@@ -88,7 +119,7 @@ struct Watching {
 
 impl Watching {
     /// Watches the directories of `files` and no others; returns how the files look now.
-    fn follow(&mut self, files: &[PathBuf]) -> BTreeMap<PathBuf, Option<Look>> {
+    fn follow(&mut self, files: &[PathBuf]) -> Looks {
         let wanted: BTreeSet<_> = files.iter().flat_map(|file| directories_of(file)).collect();
         for directory in self.directories.difference(&wanted) {
             let _ = self.watcher.unwatch(directory);
@@ -102,13 +133,13 @@ impl Watching {
             }
         }
         self.directories = wanted;
-        files.iter().map(|file| (file.clone(), Look::of(file))).collect()
+        looks(files)
     }
 }
 
 /// What differs when a file has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
+pub(super) struct Look {
     device: u64,
     inode: u64,
     size: u64,

@@ -89,6 +89,21 @@ fn the_file_is_watched_and_sighup_reloads_too() {
 }
 
 #[test]
+fn a_change_that_was_asked_for_is_not_noticed_once_more() {
+    let mut gateway = Gateway::start(&respond("one"));
+    let generation = |gateway: &Gateway| gateway.status()["configuration"]["generation"].as_u64();
+    gateway.write_config(&respond("two"));
+    let (status, output) = gateway.reload();
+    assert!(status.success(), "{output}");
+    // As long as files are left alone before they are read, and as long again for what must not happen.
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(generation(&gateway), Some(2));
+    gateway.write_config(&respond("three"));
+    eventually("the next one is", || (gateway.get("/").text() == "three").then_some(()));
+    assert_eq!(generation(&gateway), Some(3));
+}
+
+#[test]
 fn a_bad_file_changes_nothing_and_says_so() {
     let mut gateway = Gateway::start(&respond("good"));
     let bad = respond("bad").replace("respond", "upstram = \"nowhere\"\nrespond");
