@@ -37,7 +37,7 @@ struct Marks(u64);
 impl Marks {
     fn of(name: &[u8]) -> Marks {
         let letter = name.last().copied().map_or(0, usize::from);
-        Marks(1 << (name.len().wrapping_mul(5).wrapping_add(letter) % 64))
+        Marks(1 << (name.len().wrapping_mul(3).wrapping_add(letter) % 64))
     }
 
     fn note(&mut self, name: &[u8]) {

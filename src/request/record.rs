@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::USER_AGENT;
 use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
@@ -225,8 +225,11 @@ pub fn fresh_id() -> HeaderValue {
     }
     let id = READY.with_borrow_mut(|ready| {
         if ready.len() < LENGTH {
-            let digits = std::iter::repeat_with(|| hexadecimal(fastrand::u32(..)));
-            *ready = digits.take(AT_ONCE * LENGTH / 8).flatten().collect();
+            let mut block = BytesMut::with_capacity(AT_ONCE * LENGTH);
+            for _ in 0..AT_ONCE * LENGTH / 8 {
+                block.extend_from_slice(&hexadecimal(fastrand::u32(..)));
+            }
+            *ready = block.freeze();
         }
         ready.split_to(LENGTH.min(ready.len()))
     });

@@ -4,10 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustls::ServerConfig;
-
 use super::bind::SocketKey;
-use super::tls::{self, Tickets};
+use super::tls::{self, Tickets, Tls};
 use crate::config::problem::Problem;
 use crate::config::settings::ListenerSettings;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
@@ -18,7 +16,7 @@ pub struct Listener {
     pub settings: ListenerSettings,
     pub metrics: Arc<ListenerMetrics>,
     /// `None`: plain HTTP.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Tls>,
     /// Open connections over all workers, for `max_connections`; counted on from snapshot to snapshot.
     pub connections: Arc<AtomicUsize>,
 }

@@ -4,13 +4,15 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::crypto::aws_lc_rs;
+use rustls::CipherSuite;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets, ServerConfig};
+use rustls::server::{Acceptor, ClientHello, NoClientAuth, NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::version::{TLS12, TLS13};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::certificates::{ByName, Certificate};
@@ -48,13 +50,54 @@ impl Default for Tickets {
     }
 }
 
+/// What a listener's clients shake hands with.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// By the gateway's preferences.
+    usual: Arc<ServerConfig>,
+    /// By the client's.
+    as_the_client_likes: Arc<ServerConfig>,
+}
+
+/// AES with keys of 128 bits first: nobody can search through so many, and its hash, of 256 bits, is in the processors of
+/// today, while that of the larger keys makes the key schedule the most expensive part of a handshake.
+const SUITES: [rustls::SupportedCipherSuite; 9] = [
+    cipher_suite::TLS13_AES_128_GCM_SHA256,
+    cipher_suite::TLS13_AES_256_GCM_SHA384,
+    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
+impl Tls {
+    fn new(mut config: ServerConfig) -> Tls {
+        let as_the_client_likes = Arc::new(config.clone());
+        config.ignore_client_order = true;
+        Tls { usual: Arc::new(config), as_the_client_likes }
+    }
+
+    /// A client that likes ChaCha20 best has no AES in its processor, and a battery.
+    fn for_client(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let known = |suite: &&CipherSuite| SUITES.iter().any(|known| known.suite() == **suite);
+        let config = match hello.cipher_suites().iter().find(known) {
+            Some(
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ) => &self.as_the_client_likes,
+            Some(_) | None => &self.usual,
+        };
+        Arc::clone(config)
+    }
+}
+
 /// Compiles `[listener.NAME.tls]`. `None`: errors were added to `problems`.
-pub(super) fn compile(
-    settings: &ListenerTlsSettings,
-    tickets: &Tickets,
-    problems: &mut Vec<Problem>,
-) -> Option<Arc<ServerConfig>> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+pub(super) fn compile(settings: &ListenerTlsSettings, tickets: &Tickets, problems: &mut Vec<Problem>) -> Option<Tls> {
+    let provider = Arc::new(CryptoProvider { cipher_suites: SUITES.to_vec(), ..aws_lc_rs::default_provider() });
     let loaded = settings.certificates.iter().map(|files| Certificate::load(files, &provider, problems));
     // All are looked at before any is missed, for all problems to be told.
     let certificates: Vec<_> = loaded.collect();
@@ -87,7 +130,7 @@ pub(super) fn compile(
         config.ticketer = Arc::clone(ticketer);
     }
     config.send_tls13_tickets = 1;
-    Some(Arc::new(config))
+    Some(Tls::new(config))
 }
 
 /// Why a handshake came to nothing.
@@ -131,22 +174,18 @@ impl std::fmt::Display for Failure {
 
 /// Makes a TLS stream of `stream`, within `header_timeout` or ten seconds.
 pub(super) async fn handshake(
-    config: &Arc<ServerConfig>,
+    tls: &Tls,
     stream: TcpStream,
     header_timeout: Duration,
     turns: &Turns,
 ) -> Result<Box<TlsStream<TcpStream>>, Failure> {
-    match timeout(header_timeout.min(HANDSHAKE_AT_MOST), shake(config, stream, turns)).await {
+    match timeout(header_timeout.min(HANDSHAKE_AT_MOST), shake(tls, stream, turns)).await {
         Ok(shaken) => shaken,
         Err(_) => Err(Failure::Timeout),
     }
 }
 
-async fn shake(
-    config: &Arc<ServerConfig>,
-    stream: TcpStream,
-    turns: &Turns,
-) -> Result<Box<TlsStream<TcpStream>>, Failure> {
+async fn shake(tls: &Tls, stream: TcpStream, turns: &Turns) -> Result<Box<TlsStream<TcpStream>>, Failure> {
     // Nothing is set up for a connection on which nothing comes.
     let mut first = [0];
     match stream.peek(&mut first).await {
@@ -158,7 +197,12 @@ async fn shake(
     if first != HANDSHAKE_RECORD && first.is_ascii_uppercase() {
         return Err(Failure::PlainHttp(stream));
     }
-    let shaken = turns.run(TlsAcceptor::from(Arc::clone(config)).accept(stream)).await;
+    let shaken = turns.run(async {
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let config = tls.for_client(&begun.client_hello());
+        begun.into_stream(config).await
+    });
+    let shaken = shaken.await;
     shaken.map(Box::new).map_err(|error| {
         // The client left in the middle: nothing to be learnt from it.
         if error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset {
@@ -226,7 +270,15 @@ mod tests {
     }
 
     fn client(schemes: &[SignatureScheme], versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
-        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        client_of(aws_lc_rs::default_provider(), schemes, versions)
+    }
+
+    fn client_of(
+        provider: CryptoProvider,
+        schemes: &[SignatureScheme],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .dangerous()
@@ -284,13 +336,13 @@ mod tests {
         CertificateFiles { chain: at(chain), key: at(key) }
     }
 
-    fn compiled(certificates: Vec<CertificateFiles>, tickets: &Tickets) -> (Option<Arc<ServerConfig>>, Vec<Problem>) {
+    fn compiled(certificates: Vec<CertificateFiles>, tickets: &Tickets) -> (Option<Tls>, Vec<Problem>) {
         let mut problems = Vec::new();
         let settings = ListenerTlsSettings { certificates, min_version: TlsVersion::Tls12, client_auth: None };
         (compile(&settings, tickets, &mut problems), problems)
     }
 
-    fn good(certificates: Vec<CertificateFiles>) -> Arc<ServerConfig> {
+    fn good(certificates: Vec<CertificateFiles>) -> Tls {
         let (config, problems) = compiled(certificates, &Tickets::new());
         assert_eq!(problems, []);
         config.unwrap()
@@ -298,10 +350,23 @@ mod tests {
 
     /// The certificate that a client gets, and how the handshake went for it.
     async fn ask(
-        config: &Arc<ServerConfig>,
+        config: &Tls,
         name: &str,
         client: Arc<ClientConfig>,
     ) -> (CertificateDer<'static>, Option<HandshakeKind>) {
+        shaken(config, name, client, |connection| {
+            (connection.peer_certificates().unwrap()[0].clone().into_owned(), connection.handshake_kind())
+        })
+        .await
+    }
+
+    /// What a client knows when it has shaken hands.
+    async fn shaken<T>(
+        config: &Tls,
+        name: &str,
+        client: Arc<ClientConfig>,
+        look: impl FnOnce(&ClientConnection) -> T,
+    ) -> T {
         let (listener, address) = listener().await;
         let serve = async {
             let (stream, _) = listener.accept().await.unwrap();
@@ -317,8 +382,7 @@ mod tests {
             // The ticket comes after the handshake.
             let mut hello = Vec::new();
             stream.read_to_end(&mut hello).await.unwrap();
-            let connection: &ClientConnection = stream.get_ref().1;
-            (connection.peer_certificates().unwrap()[0].clone().into_owned(), connection.handshake_kind())
+            look(stream.get_ref().1)
         };
         tokio::join!(serve, connect).1
     }
@@ -368,6 +432,36 @@ mod tests {
                 let got = ask(&config, name, Arc::new(client(RSA, &[version]))).await.0;
                 assert_eq!(got, der(&rsa), "{name}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_cheaper_cipher_is_taken_unless_the_client_has_a_reason() {
+        use cipher_suite::*;
+        let files = Files::new();
+        let config = good(vec![files.ecdsa("a", &["a.test"])]);
+        for (offered, expected) in [
+            (
+                &[TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256][..],
+                TLS13_AES_128_GCM_SHA256,
+            ),
+            (&[TLS13_AES_256_GCM_SHA384], TLS13_AES_256_GCM_SHA384),
+            (&[TLS13_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256], TLS13_CHACHA20_POLY1305_SHA256),
+            (
+                &[TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256],
+                TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            ),
+            (
+                &[TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256],
+                TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            ),
+        ] {
+            let provider = CryptoProvider { cipher_suites: offered.to_vec(), ..aws_lc_rs::default_provider() };
+            let version = if offered[0].tls13().is_some() { &TLS13 } else { &TLS12 };
+            let client = client_of(provider, ECDSA, &[version]);
+            let taken =
+                shaken(&config, "a.test", Arc::new(client), |connection| connection.negotiated_cipher_suite()).await;
+            assert_eq!(taken, Some(expected));
         }
     }
 
