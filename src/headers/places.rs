@@ -26,11 +26,16 @@ impl Span {
         is_within.then_some(span)
     }
 
+    pub(super) fn new(from: usize, length: usize) -> Span {
+        let fits = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        Span { from: fits(from), length: fits(length) }
+    }
+
     pub(super) fn length(self) -> usize {
         self.length as usize
     }
 
-    fn end(self) -> usize {
+    pub(super) fn end(self) -> usize {
         (self.from as usize).saturating_add(self.length())
     }
 
@@ -101,7 +106,7 @@ pub struct Places {
 }
 
 /// The longest name, as the `http` crate has it too.
-const LONGEST_NAME: usize = u16::MAX as usize;
+pub(super) const LONGEST_NAME: usize = u16::MAX as usize;
 
 impl Places {
     pub fn with_room_for(fields: usize) -> Places {

@@ -3,15 +3,13 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
 use http::{Method, Version};
 use http_body::Body;
 
+use super::super::date;
 use super::wire::{Gone, Wire};
 use crate::body::ResponseBody;
-use crate::clock;
 use crate::http1::encode;
 use crate::http1::framing::has_no_content;
 use crate::http1::head::{Notable, Seen};
@@ -81,7 +79,7 @@ pub(super) fn respond<'a>(
         !matches!(notable, Some(Notable::Connection | Notable::TransferEncoding))
     });
     if !seen.has(Notable::Date) {
-        write_date(out);
+        date::with(|date| encode::field(out, b"date", date));
     }
     let framing = match (no_content, seen.has(Notable::ContentLength), body.size_hint().exact(), asked.version) {
         (true, ..) => Framing::None,
@@ -206,20 +204,4 @@ fn poll_gather(
         return Ok(false);
     }
     Ok(false)
-}
-
-/// `date: …` (RFC 9110 section 6.6.1), formatted once a second by each thread.
-fn write_date(out: &mut BytesMut) {
-    thread_local! {
-        static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = clock::recent_wall();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    NOW.with_borrow_mut(|(formatted, text)| {
-        if *formatted != second || text.is_empty() {
-            *formatted = second;
-            *text = httpdate::fmt_http_date(now);
-        }
-        encode::field(out, b"date", text.as_bytes());
-    });
 }

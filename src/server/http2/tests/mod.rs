@@ -1,5 +1,7 @@
 //! The bounds of a connection, tried with a client that does as it likes.
 
+mod by_hand;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,7 +20,7 @@ use tokio::time::timeout;
 
 use super::super::stream::ClientStream;
 use super::super::testing::{self, backend};
-use super::serve;
+use super::{STREAM_WINDOW, serve};
 use crate::request::peer::Peer;
 use crate::worker::Worker;
 
@@ -60,6 +62,13 @@ async fn connect(settings: &str, upstream: SocketAddr) -> Served {
 
 /// The same, with these settings of the upstream.
 async fn connect_by_way_of(settings: &str, upstream: SocketAddr, rules: &str) -> Served {
+    let (worker, stream, serving) = accepted(settings, upstream, rules).await;
+    let (client, connection): (_, Connection<_, Bytes>) = h2::client::handshake(stream).await.unwrap();
+    Served { worker, client, connection: spawn_local(connection), serving }
+}
+
+/// The client's side of a connection, and whoever serves it.
+async fn accepted(settings: &str, upstream: SocketAddr, rules: &str) -> (Rc<Worker>, TcpStream, JoinHandle<()>) {
     let worker = Rc::new(testing::worker(&format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n{settings}\n\
          [upstream.app]\nservers = [\"http://{upstream}\"]\n{rules}\n\
@@ -80,9 +89,7 @@ async fn connect_by_way_of(settings: &str, upstream: SocketAddr, rules: &str) ->
     };
     let listener = Arc::clone(&worker.gateway().listeners["http"]);
     let serving = serve(Rc::clone(&worker), listener, ClientStream::Plain(accepted), Rc::new(peer));
-    let serving = spawn_local(serving);
-    let (client, connection): (_, Connection<_, Bytes>) = h2::client::handshake(stream).await.unwrap();
-    Served { worker, client, connection: spawn_local(connection), serving }
+    (worker, stream, spawn_local(serving))
 }
 
 impl Served {
@@ -198,7 +205,8 @@ fn takes_back_too_often(whole: bool) {
         assert!(reset > 5, "{reset}");
         timeout(SOON, served.serving).await.unwrap().unwrap();
         // GOAWAY was sent before the end.
-        timeout(SOON, served.connection).await.unwrap().unwrap().unwrap();
+        let error = timeout(SOON, served.connection).await.unwrap().unwrap().unwrap_err();
+        assert_eq!((error.is_remote(), error.reason()), (true, Some(Reason::ENHANCE_YOUR_CALM)), "{error}");
         assert!(timeout(SOON, served.client.ready()).await.unwrap().is_err());
     });
 }
