@@ -4,5 +4,7 @@
 pub mod flow;
 pub mod frame;
 pub mod hpack;
+#[cfg(test)]
+mod properties;
 pub mod request;
 pub mod trailers;

@@ -16,9 +16,9 @@ const FIELD_EXTRA: usize = 4;
 /// What a request line takes beside method and target.
 const LINE_EXTRA: usize = 12;
 
-/// Room for a usual head, and for the places of its fields.
+/// Room for a usual head, and for the places of some fields: in what an allocator has at hand.
 const HEAD: usize = 512;
-const FIELDS: usize = 16;
+const FIELDS: usize = 10;
 
 /// A request's head.
 #[derive(Debug)]

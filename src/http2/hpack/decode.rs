@@ -100,11 +100,11 @@ impl Decoder {
         Some(())
     }
 
-    fn literal<'b>(
+    fn literal(
         &mut self,
         first: u8,
         prefix: u32,
-        rest: &mut &'b [u8],
+        rest: &mut &[u8],
         room: &mut Room,
         take: &mut impl Take,
         is_added: bool,

@@ -184,7 +184,9 @@ impl Course<'_> {
                 return Poll::Ready(end);
             }
             was_full |= self.shared.is_full();
-            match self.poll_send(cx) {
+            let sent = self.poll_send(cx);
+            self.shared.sent(sent.is_ready());
+            match sent {
                 Poll::Ready(Err(_)) => return Poll::Ready(End::ClientGone),
                 Poll::Ready(Ok(())) if was_full => continue,
                 Poll::Ready(Ok(())) | Poll::Pending => {}

@@ -335,7 +335,7 @@ impl Receiver {
         let (asked, length) = match reading.finish() {
             Ok(head) => {
                 let length = head.length;
-                (Asked::Request(Box::new(head)), length)
+                (Asked::Request(head), length)
             }
             Err(Refused::Malformed) => return Err(Fault::Stream(Code::Protocol)),
             Err(Refused::TooLarge) => (Asked::Refused(Cause::HeadersTooLarge), None),
@@ -349,7 +349,9 @@ impl Receiver {
         self.shared.earn(EARNED_BY_REQUEST);
         let stream = Rc::new(Stream::new(id, self.window, body));
         self.shared.open(&stream);
-        tokio::task::spawn_local(serve(Rc::clone(&self.shared), stream, asked));
+        // On the heap, so that the task itself is small: it is moved several times on its way to where it stays, and
+        // allocators are slow to find room for large ones, which start at a cache line.
+        tokio::task::spawn_local(Box::pin(serve(Rc::clone(&self.shared), stream, asked)));
         Ok(())
     }
 

@@ -121,6 +121,10 @@ impl Responding<'_> {
     /// others of its connection is not stuck: these have to be, too. Its server does not wait meanwhile.
     fn wait(&mut self, lacks: Lacks, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.wait(self.stream, lacks);
+        if lacks == Lacks::Room && !self.shared.is_blocked() {
+            // The client has not been sent yet what is in the way.
+            return Poll::Pending;
+        }
         self.body.poll_ahead(cx);
         let Stall { timer, written } = &mut self.stall;
         let patience = until_stalled(self.shared.listener.settings.body_timeout);

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     resets: RefCell<Resets>,
     /// What the client may send on all streams.
     granted: Cell<Granted>,
+    /// Whether the client takes nothing just now, so that what is in the output stays there.
+    is_blocked: Cell<bool>,
     /// Bytes that the client has taken.
     written: Cell<u64>,
     /// Frames that the client may send for those that it was sent.
@@ -102,6 +104,7 @@ impl Shared {
             idle: Cell::new(Idle::NoStreamYet),
             resets: RefCell::new(resets),
             granted: Cell::new(Granted::new(window)),
+            is_blocked: Cell::new(false),
             written: Cell::new(0),
             earned: Cell::new(0),
             task: RefCell::new(None),
@@ -220,6 +223,18 @@ impl Shared {
             // Its task is woken when the client grants it something.
             Lacks::Room | Lacks::Window | Lacks::OwnWindow => {}
         }
+    }
+
+    /// Sending has been tried. When the client begins to take nothing, those who wait for room are told so.
+    pub(super) fn sent(&self, all: bool) {
+        if self.is_blocked.replace(!all) || all {
+            return;
+        }
+        self.out.borrow().for_room.iter().for_each(|stream| stream.wake());
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_blocked.get()
     }
 
     /// Calls as many of those that wait for room as there is room for.

@@ -55,7 +55,7 @@ enum Turn {
 
 /// What a stream begins with.
 pub(super) enum Asked {
-    Request(Box<Head>),
+    Request(Head),
     /// What came is no request that could be served.
     Refused(Cause),
 }
@@ -186,7 +186,7 @@ async fn answer(shared: &Rc<Shared>, stream: &Rc<Stream>, asked: Asked) {
         Asked::Request(head) => {
             let method = head.method.clone();
             // On the heap: the task would have to hold it otherwise while the answer is sent, too.
-            (method, Box::pin(ask(shared, stream, *head)).await)
+            (method, Box::pin(ask(shared, stream, head)).await)
         }
         Asked::Refused(cause) => {
             let_go(shared, stream);

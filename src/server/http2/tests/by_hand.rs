@@ -308,7 +308,8 @@ fn what_means_nothing_is_ignored() {
 fn floods_end_the_connection() {
     on_a_worker(async {
         let post = |stream| frame(HEADERS, END_HEADERS, stream, POST);
-        let floods: Vec<(&str, Box<dyn Fn(u32) -> Vec<u8>>)> =
+        type Flood = Box<dyn Fn(u32) -> Vec<u8>>;
+        let floods: Vec<(&str, Flood)> =
             vec![
                 ("PING", Box::new(|_| frame(PING, 0, 0, b"12345678"))),
                 ("SETTINGS", Box::new(|_| frame(SETTINGS, 0, 0, b"\0\x04\0\0\0\x01"))),

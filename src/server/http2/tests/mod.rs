@@ -212,6 +212,27 @@ fn takes_back_too_often(whole: bool) {
 }
 
 #[test]
+fn early_hints_come_before_the_answer() {
+    on_a_worker(async {
+        let hinting = backend(|mut stream| async move {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let hints = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nConnection: x\r\n\r\n";
+            let _ = stream.write_all(hints.as_bytes()).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast").await;
+        })
+        .await;
+        let mut served = connect("", hinting).await;
+        let mut client = served.client.clone().ready().await.unwrap();
+        let (mut response, _) = client.send_request(get("/"), true).unwrap();
+        let hints = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+        assert_eq!((hints.status(), hints.headers().len()), (StatusCode::EARLY_HINTS, 1));
+        assert_eq!(hints.headers()["link"], "</style.css>");
+        assert_eq!(text(response.await.unwrap()).await, "last");
+        assert_eq!(served.ask(get("/fixed")).await.unwrap().status(), StatusCode::OK);
+    });
+}
+
+#[test]
 fn idle_connections_end() {
     on_a_worker(async {
         let mut served = connect("idle_timeout = \"300ms\"", silent().await).await;
