@@ -90,12 +90,12 @@ pub(super) async fn serve(worker: Rc<Worker>, listener: Arc<Listener>, stream: C
     course.timer.set(settings.header_timeout);
     let end = poll_fn(|cx| course.poll(cx)).await;
     shared.end();
-    // On the heap, like all that happens once.
-    Box::pin(course.part(end)).await;
     match end {
         End::Failed(Code::EnhanceYourCalm) => listener.metrics.flooded(worker.id),
         End::Closed | End::Failed(_) | End::ClientGone | End::NoRequest | End::NotTaken => {}
     }
+    // On the heap, like all that happens once.
+    Box::pin(course.part(end)).await;
     tracing::debug!(listener = &*peer.listener, client = %peer.remote, reason = %end, "HTTP/2 connection ended");
 }
 

@@ -24,6 +24,9 @@ use crate::server::stream::ClientStream;
 /// Bytes read at once.
 const READ: usize = 64 * 1024;
 
+/// Part of a frame that is copied, so that it does not keep what the others came in.
+const SMALL: usize = 4 * 1024;
+
 /// Streams that the gateway reset and still remembers: what the client had sent by then is no breach.
 const REMEMBERED: usize = 32;
 
@@ -169,9 +172,9 @@ impl Receiver {
         let left = rest.len();
         self.read = read;
         self.read.advance(self.read.len().saturating_sub(left));
-        if self.read.is_empty() {
-            // Nothing is held while nothing comes.
-            self.read = BytesMut::new();
+        if left < SMALL {
+            // What is held while nothing comes is no more than what has come.
+            self.read = BytesMut::from(&self.read[..]);
         }
         taken
     }

@@ -58,7 +58,11 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 impl Hand {
     /// A connection of which nothing has been said.
     async fn silent(settings: &str) -> Hand {
-        let (worker, stream, serving) = accepted(settings, super::silent().await, "slots = 1").await;
+        Hand::before(super::silent().await, settings).await
+    }
+
+    async fn before(upstream: SocketAddr, settings: &str) -> Hand {
+        let (worker, stream, serving) = accepted(settings, upstream, "slots = 1").await;
         let (reading, writing) = stream.into_split();
         Hand { worker, reading, writing, read: Vec::new(), serving }
     }
@@ -404,6 +408,21 @@ fn windows_are_kept_to() {
         hand.send(SETTINGS, 0, 0, b"\0\x04\0\0\0\x02").await;
         let came = hand.wait_for(DATA, 1).await;
         assert_eq!((&came.payload[..], came.flags), (&b"ed"[..], END_STREAM));
+    });
+}
+
+/// Its windows are as large as can be: all that holds the answer up is that nothing is read.
+#[test]
+fn who_reads_nothing_is_given_up() {
+    on_a_worker(async {
+        let settings = "body_timeout = \"200ms\"\nidle_timeout = \"200ms\"";
+        let mut hand = Hand::before(endless().await, settings).await;
+        hand.raw(PREFACE).await;
+        hand.send(SETTINGS, 0, 0, b"\0\x04\x7f\xff\xff\xff").await;
+        hand.send(WINDOW_UPDATE, 0, 0, &(i32::MAX as u32 - 65_535).to_be_bytes()).await;
+        hand.send(HEADERS, WHOLE, 1, POST).await;
+        timeout(SOON, hand.serving).await.unwrap().unwrap();
+        drop(hand.writing);
     });
 }
 

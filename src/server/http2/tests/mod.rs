@@ -1,5 +1,6 @@
 //! The bounds of a connection, tried with a client that does as it likes.
 
+mod bounds;
 mod by_hand;
 
 use std::future::Future;
@@ -78,18 +79,22 @@ async fn accepted(settings: &str, upstream: SocketAddr, rules: &str) -> (Rc<Work
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, remote) = listener.accept().await.unwrap();
-    let peer = Peer {
+    let peer = peer(remote, accepted.local_addr().unwrap());
+    let listener = Arc::clone(&worker.gateway().listeners["http"]);
+    let serving = serve(Rc::clone(&worker), listener, ClientStream::Plain(accepted), Rc::new(peer));
+    (worker, stream, spawn_local(serving))
+}
+
+fn peer(remote: SocketAddr, local: SocketAddr) -> Peer {
+    Peer {
         listener: Arc::from("http"),
         remote,
-        local: accepted.local_addr().unwrap(),
+        local,
         trusted: false,
         tls: true,
         certificate: None,
         written: std::cell::OnceCell::new(),
-    };
-    let listener = Arc::clone(&worker.gateway().listeners["http"]);
-    let serving = serve(Rc::clone(&worker), listener, ClientStream::Plain(accepted), Rc::new(peer));
-    (worker, stream, spawn_local(serving))
+    }
 }
 
 impl Served {
