@@ -23,6 +23,7 @@ pub mod files;
 pub mod gateway;
 pub mod headers;
 pub mod http1;
+pub mod http2;
 pub mod observe;
 pub mod request;
 pub mod response;

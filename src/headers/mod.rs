@@ -5,12 +5,13 @@
 //! came: the parser has found where its name and its value lie, and all of them share the head. A look-up compares
 //! lengths, then bytes. Fields keep the order in which they came, those of different names too.
 //!
-//! `http::HeaderMap` is what the libraries of HTTP/2 take and give; it is converted where they begin.
+//! `http::HeaderMap` is what the library of HTTP/2 towards servers takes and gives; it is converted where that begins.
 
 mod places;
 #[cfg(test)]
 mod tests;
 mod views;
+mod written;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub use self::places::{Places, Span};
 pub use self::views::{Iter, Name, NotText, Value};
+pub use self::written::Written;
 
 /// The fields of one message.
 #[derive(Clone, Default)]

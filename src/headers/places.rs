@@ -15,11 +15,6 @@ pub struct Span {
 }
 
 impl Span {
-    /// `None` past what a head can have.
-    pub fn new(from: usize, length: usize) -> Option<Span> {
-        Some(Span { from: u32::try_from(from).ok()?, length: u32::try_from(length).ok()? })
-    }
-
     /// Where `part` lies in `whole`, of which it must be a slice, unless it is empty.
     pub fn find(part: &[u8], whole: &[u8]) -> Option<Span> {
         if part.is_empty() {
@@ -27,7 +22,14 @@ impl Span {
         }
         let from = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
         let is_within = from.checked_add(part.len())? <= whole.len();
-        Span::new(from, part.len()).filter(|_| is_within)
+        let span = Span { from: u32::try_from(from).ok()?, length: u32::try_from(part.len()).ok()? };
+        is_within.then_some(span)
+    }
+
+    /// No head comes near to what a place can be.
+    pub fn new(from: usize, length: usize) -> Span {
+        let fits = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        Span { from: fits(from), length: fits(length) }
     }
 
     pub(super) fn length(self) -> usize {
@@ -106,7 +108,7 @@ pub struct Places {
 }
 
 /// The longest name, as the `http` crate has it too.
-const LONGEST_NAME: usize = u16::MAX as usize;
+pub(super) const LONGEST_NAME: usize = u16::MAX as usize;
 
 impl Places {
     pub fn with_room_for(fields: usize) -> Places {

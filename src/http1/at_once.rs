@@ -19,7 +19,7 @@ pub fn request(buffer: &mut BytesMut, limits: &Limits) -> Option<RequestHead> {
     let bytes = buffer.as_mut();
     let (method, from) = method(bytes)?;
     let to = first_beyond_text(bytes, from)?;
-    let target = Span::new(from, to.checked_sub(from)?)?;
+    let target = Span::new(from, to.checked_sub(from)?);
     if from == to || to.checked_sub(from)? > limits.target || !bytes.get(to..)?.starts_with(b" HTTP/1.1\r\n") {
         return None;
     }
@@ -80,7 +80,7 @@ impl Fields {
     /// Reads `name: value`, at most with the one blank; where the next line begins.
     fn line(&mut self, bytes: &mut [u8], at: usize) -> Option<usize> {
         let length = lower_case(bytes.get_mut(at..)?);
-        let name = Span::new(at, length)?;
+        let name = Span::new(at, length);
         let from = match bytes.get(name.end()..)? {
             [b':', b' ', ..] => name.end().checked_add(2)?,
             [b':', ..] => name.end().checked_add(1)?,
@@ -90,7 +90,7 @@ impl Fields {
         let value = match bytes.get(from..to)? {
             [b' ', ..] | [.., b' '] => return None,
             [] => Span::default(),
-            value => Span::new(from, value.len())?,
+            value => Span::new(from, value.len()),
         };
         let text = bytes.get(at..name.end())?;
         self.seen.note(Notable::of(text));

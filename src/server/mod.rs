@@ -7,6 +7,7 @@ mod client_auth;
 mod client_certificate;
 mod connection;
 mod counted;
+mod date;
 mod farewell;
 pub mod http1;
 mod http2;

@@ -3,16 +3,14 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{Method, Version};
 use http_body::Body;
 
+use super::super::date;
 use super::wire::{Gone, Wire};
 use crate::body::ResponseBody;
-use crate::clock;
 use crate::http1::encode;
 use crate::http1::framing::has_no_content;
 use crate::request::rejection::Cause;
@@ -82,7 +80,7 @@ pub(super) fn respond<'a>(
         head.headers.write_lines(out, |_| true);
     }
     if !has(DATE) {
-        write_date(out);
+        date::with(|date| encode::field(out, b"date", date));
     }
     let framing = match (no_content, has(CONTENT_LENGTH), body.size_hint().exact(), asked.version) {
         (true, ..) => Framing::None,
@@ -221,20 +219,4 @@ fn poll_gather(
 fn broke_off(cause: Cause) -> Broken {
     tracing::debug!(cause = cause.row().cause, "the response's body broke off");
     Broken
-}
-
-/// `date: …` (RFC 9110 section 6.6.1), formatted once a second by each thread.
-fn write_date(out: &mut BytesMut) {
-    thread_local! {
-        static NOW: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = clock::recent_wall();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    NOW.with_borrow_mut(|(formatted, text)| {
-        if *formatted != second || text.is_empty() {
-            *formatted = second;
-            *text = httpdate::fmt_http_date(now);
-        }
-        encode::field(out, b"date", text.as_bytes());
-    });
 }

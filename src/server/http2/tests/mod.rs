@@ -1,5 +1,8 @@
 //! The bounds of a connection, tried with a client that does as it likes.
 
+mod bounds;
+mod by_hand;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,7 +21,7 @@ use tokio::time::timeout;
 
 use super::super::stream::ClientStream;
 use super::super::testing::{self, backend};
-use super::serve;
+use super::{STREAM_WINDOW, serve};
 use crate::request::peer::Peer;
 use crate::worker::Worker;
 
@@ -60,6 +63,13 @@ async fn connect(settings: &str, upstream: SocketAddr) -> Served {
 
 /// The same, with these settings of the upstream.
 async fn connect_by_way_of(settings: &str, upstream: SocketAddr, rules: &str) -> Served {
+    let (worker, stream, serving) = accepted(settings, upstream, rules).await;
+    let (client, connection): (_, Connection<_, Bytes>) = h2::client::handshake(stream).await.unwrap();
+    Served { worker, client, connection: spawn_local(connection), serving }
+}
+
+/// The client's side of a connection, and whoever serves it.
+async fn accepted(settings: &str, upstream: SocketAddr, rules: &str) -> (Rc<Worker>, TcpStream, JoinHandle<()>) {
     let worker = Rc::new(testing::worker(&format!(
         "[listener.http]\naddress = \"127.0.0.1:0\"\n{settings}\n\
          [upstream.app]\nservers = [\"http://{upstream}\"]\n{rules}\n\
@@ -69,21 +79,23 @@ async fn connect_by_way_of(settings: &str, upstream: SocketAddr, rules: &str) ->
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, remote) = listener.accept().await.unwrap();
-    let peer = Peer {
+    let peer = peer(remote, accepted.local_addr().unwrap());
+    let listener = Arc::clone(&worker.gateway().listeners["http"]);
+    let serving = serve(Rc::clone(&worker), listener, ClientStream::Plain(accepted), Rc::new(peer));
+    (worker, stream, spawn_local(serving))
+}
+
+fn peer(remote: SocketAddr, local: SocketAddr) -> Peer {
+    Peer {
         listener: Arc::from("http"),
         remote,
-        local: accepted.local_addr().unwrap(),
+        local,
         trusted: false,
         tls: true,
         certificate: None,
         written: std::cell::OnceCell::new(),
         host: Default::default(),
-    };
-    let listener = Arc::clone(&worker.gateway().listeners["http"]);
-    let serving = serve(Rc::clone(&worker), listener, ClientStream::Plain(accepted), Rc::new(peer));
-    let serving = spawn_local(serving);
-    let (client, connection): (_, Connection<_, Bytes>) = h2::client::handshake(stream).await.unwrap();
-    Served { worker, client, connection: spawn_local(connection), serving }
+    }
 }
 
 impl Served {
@@ -199,8 +211,30 @@ fn takes_back_too_often(whole: bool) {
         assert!(reset > 5, "{reset}");
         timeout(SOON, served.serving).await.unwrap().unwrap();
         // GOAWAY was sent before the end.
-        timeout(SOON, served.connection).await.unwrap().unwrap().unwrap();
+        let error = timeout(SOON, served.connection).await.unwrap().unwrap().unwrap_err();
+        assert_eq!((error.is_remote(), error.reason()), (true, Some(Reason::ENHANCE_YOUR_CALM)), "{error}");
         assert!(timeout(SOON, served.client.ready()).await.unwrap().is_err());
+    });
+}
+
+#[test]
+fn early_hints_come_before_the_answer() {
+    on_a_worker(async {
+        let hinting = backend(|mut stream| async move {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let hints = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nConnection: x\r\n\r\n";
+            let _ = stream.write_all(hints.as_bytes()).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlast").await;
+        })
+        .await;
+        let mut served = connect("", hinting).await;
+        let mut client = served.client.clone().ready().await.unwrap();
+        let (mut response, _) = client.send_request(get("/"), true).unwrap();
+        let hints = std::future::poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+        assert_eq!((hints.status(), hints.headers().len()), (StatusCode::EARLY_HINTS, 1));
+        assert_eq!(hints.headers()["link"], "</style.css>");
+        assert_eq!(text(response.await.unwrap()).await, "last");
+        assert_eq!(served.ask(get("/fixed")).await.unwrap().status(), StatusCode::OK);
     });
 }
 
