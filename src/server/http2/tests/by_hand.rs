@@ -474,14 +474,18 @@ fn a_drain_serves_what_was_on_its_way() {
         assert_eq!(first.payload, [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
         let ping = hand.wait_for(PING, 0).await;
         hand.serves(3).await;
+        // It keeps the connection open.
+        hand.send(HEADERS, END_HEADERS, 5, POST).await;
         hand.send(PING, ACK, 0, &ping.payload).await;
-        // The last one that is served.
         let second = hand.wait_for(GOAWAY, 0).await;
-        assert_eq!(second.payload, [0, 0, 0, 3, 0, 0, 0, 0]);
-        hand.send(HEADERS, WHOLE, 5, GET).await;
+        assert_eq!(second.payload, [0, 0, 0, 5, 0, 0, 0, 0]);
+        hand.send(HEADERS, WHOLE, 7, GET).await;
+        hand.send(RST_STREAM, 0, 5, &[0, 0, 0, 8]).await;
+        // The last one that is served was the last.
         while let Some(came) = hand.next().await {
-            assert_ne!(came.stream, 5);
+            assert_ne!(came.stream, 7);
         }
+        timeout(SOON, hand.serving).await.unwrap().unwrap();
     });
 }
 
