@@ -1,6 +1,5 @@
 //! What comes from the client, frame by frame, and what it leads to (RFC 9113).
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -27,9 +26,6 @@ const READ: usize = 64 * 1024;
 /// Part of a frame that is copied, so that it does not keep what the others came in.
 const SMALL: usize = 4 * 1024;
 
-/// Streams that the gateway reset and still remembers: what the client had sent by then is no breach.
-const REMEMBERED: usize = 32;
-
 /// Frames that a head may come in beside those that it needs for its bytes.
 const SPARE_FRAMES: usize = 16;
 
@@ -52,8 +48,6 @@ pub(super) struct Receiver {
     /// What the windows of its streams begin with.
     window: u32,
     burden: Burden,
-    /// Those that were reset last.
-    reset: VecDeque<u32>,
     intake: Intake,
 }
 
@@ -112,7 +106,6 @@ impl Receiver {
             last: 0,
             window: INITIAL,
             burden: Burden::new(),
-            reset: VecDeque::new(),
             intake: Intake::Open,
         }
     }
@@ -194,6 +187,8 @@ impl Receiver {
         match self.frame(head, payload) {
             Ok(()) => Ok(true),
             Err(Fault::Connection(code)) => Err(code),
+            // Section 5.1: of what was never opened nothing can be closed. A priority may come before.
+            Err(Fault::Stream(Code::Protocol)) if self.is_idle(head.stream) => Err(Code::Protocol),
             Err(Fault::Stream(code)) => self.reset(head.stream, code).map(|()| true),
         }
     }
@@ -201,19 +196,11 @@ impl Receiver {
     /// A stream broke the protocol (section 5.4.2). A client that makes the gateway reset its streams costs as much as one
     /// that does so itself.
     fn reset(&mut self, id: u32, code: Code) -> Result<(), Code> {
-        self.remember(id);
         match self.shared.find(id) {
             Some(stream) => self.shared.reset(&stream, code),
-            None => self.shared.write_now(|out| frame::rst_stream(out, id, code)),
+            None => self.shared.refuse(id, code),
         }
         if self.shared.count_reset() { Err(Code::EnhanceYourCalm) } else { Ok(()) }
-    }
-
-    fn remember(&mut self, id: u32) {
-        if self.reset.len() >= REMEMBERED {
-            self.reset.pop_front();
-        }
-        self.reset.push_back(id);
     }
 
     fn burden(&mut self) -> Result<(), Fault> {
@@ -316,7 +303,7 @@ impl Receiver {
                 self.unpack(block, &mut Nobody)?;
                 self.burden()?;
                 // Section 5.1: what was on its way when the stream was reset is ignored.
-                if self.reset.contains(&id) { Ok(()) } else { Err(Fault::Connection(Code::StreamClosed)) }
+                if self.shared.has_reset(id) { Ok(()) } else { Err(Fault::Connection(Code::StreamClosed)) }
             }
         }
     }
@@ -329,8 +316,7 @@ impl Receiver {
         if self.shared.active() >= self.shared.listener.settings.http2.max_streams.get() as usize {
             // Section 5.1.2: it may ask again.
             self.unpack(block, &mut Nobody)?;
-            self.remember(id);
-            self.shared.write_now(|out| frame::rst_stream(out, id, Code::RefusedStream));
+            self.shared.refuse(id, Code::RefusedStream);
             return self.burden();
         }
         let mut reading = request::Reading::new(self.limits);
@@ -387,7 +373,7 @@ impl Receiver {
         let Some(stream) = self.shared.find(head.stream) else {
             self.shared.gave_back(flow);
             self.burden()?;
-            let is_known = self.reset.contains(&head.stream);
+            let is_known = self.shared.has_reset(head.stream);
             return if is_known { Ok(()) } else { Err(Fault::Stream(Code::StreamClosed)) };
         };
         let taken = stream.body.borrow_mut().data(data, flow, end_stream);

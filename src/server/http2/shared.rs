@@ -32,6 +32,9 @@ const FULL: usize = 2 * BOUND;
 /// Bytes of an answer that a stream writes before others have their turn.
 pub(super) const TURN: usize = frame::LONGEST;
 
+/// Streams that the gateway reset and still remembers: what the client had sent by then is no breach.
+const REMEMBERED: usize = 32;
+
 /// Room for the heads of some answers.
 const FIRST: usize = 4 * 1024;
 
@@ -44,6 +47,8 @@ pub(super) struct Shared {
     streams: RefCell<Vec<Rc<Stream>>>,
     idle: Cell<Idle>,
     resets: RefCell<Resets>,
+    /// Those that the gateway reset last.
+    reset: RefCell<VecDeque<u32>>,
     /// What the client may send on all streams.
     granted: Cell<Granted>,
     /// Whether the client takes nothing just now, so that what is in the output stays there.
@@ -103,6 +108,7 @@ impl Shared {
             streams: RefCell::default(),
             idle: Cell::new(Idle::NoStreamYet),
             resets: RefCell::new(resets),
+            reset: RefCell::default(),
             granted: Cell::new(Granted::new(window)),
             is_blocked: Cell::new(false),
             written: Cell::new(0),
@@ -350,8 +356,24 @@ impl Shared {
 
     /// Ends it before its time.
     pub(super) fn reset(&self, stream: &Stream, code: Code) {
-        self.write(|out| frame::rst_stream(out, stream.id, code));
+        self.refuse(stream.id, code);
         self.close(stream);
+    }
+
+    /// The same for one that was not opened, or is closed already.
+    pub(super) fn refuse(&self, id: u32, code: Code) {
+        let mut reset = self.reset.borrow_mut();
+        if reset.len() >= REMEMBERED {
+            reset.pop_front();
+        }
+        reset.push_back(id);
+        drop(reset);
+        self.write(|out| frame::rst_stream(out, id, code));
+    }
+
+    /// Whether the gateway reset it, and what the client sends of it may have been on its way by then (section 5.1).
+    pub(super) fn has_reset(&self, id: u32) -> bool {
+        self.reset.borrow().contains(&id)
     }
 
     /// One more stream that the client has taken back, or that it made the gateway reset; whether that is too many.

@@ -175,6 +175,7 @@ fn breaches_of_the_protocol_end_the_connection() {
             ("HEADERS on an even stream", frame(HEADERS, WHOLE, 2, GET), Code::Protocol),
             ("RST_STREAM of an idle stream", frame(RST_STREAM, 0, 1, &[0; 4]), Code::Protocol),
             ("WINDOW_UPDATE of an idle stream", frame(WINDOW_UPDATE, 0, 1, &window(1)), Code::Protocol),
+            ("WINDOW_UPDATE of nothing on an idle stream", frame(WINDOW_UPDATE, 0, 1, &window(0)), Code::Protocol),
             ("WINDOW_UPDATE of nothing", frame(WINDOW_UPDATE, 0, 0, &window(0)), Code::Protocol),
             ("too large a window", frame(WINDOW_UPDATE, 0, 0, &window(0x7fff_ffff)), Code::FlowControl),
             ("PUSH_PROMISE", frame(PUSH_PROMISE, END_HEADERS, 1, GET), Code::Protocol),
@@ -473,14 +474,18 @@ fn a_drain_serves_what_was_on_its_way() {
         assert_eq!(first.payload, [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
         let ping = hand.wait_for(PING, 0).await;
         hand.serves(3).await;
+        // It keeps the connection open.
+        hand.send(HEADERS, END_HEADERS, 5, POST).await;
         hand.send(PING, ACK, 0, &ping.payload).await;
-        // The last one that is served.
         let second = hand.wait_for(GOAWAY, 0).await;
-        assert_eq!(second.payload, [0, 0, 0, 3, 0, 0, 0, 0]);
-        hand.send(HEADERS, WHOLE, 5, GET).await;
+        assert_eq!(second.payload, [0, 0, 0, 5, 0, 0, 0, 0]);
+        hand.send(HEADERS, WHOLE, 7, GET).await;
+        hand.send(RST_STREAM, 0, 5, &[0, 0, 0, 8]).await;
+        // The last one that is served was the last.
         while let Some(came) = hand.next().await {
-            assert_ne!(came.stream, 5);
+            assert_ne!(came.stream, 7);
         }
+        timeout(SOON, hand.serving).await.unwrap().unwrap();
     });
 }
 
@@ -517,7 +522,16 @@ fn bodies_that_nobody_wants_are_let_come_for_a_while() {
             }
         }
         assert!(granted <= 1, "{granted}");
-        hand.send(DATA, END_STREAM, 1, b"late").await;
-        hand.serves(3).await;
+        // What was on its way is no breach, and nothing is said of it.
+        hand.send(DATA, 0, 1, b"late").await;
+        hand.send(HEADERS, WHOLE, 1, b"\0\x01x\x011").await;
+        hand.send(HEADERS, WHOLE, 3, GET).await;
+        while let Some(came) = hand.next().await {
+            assert_ne!((came.kind, came.stream), (RST_STREAM, 1));
+            if (came.kind, came.stream) == (DATA, 3) {
+                return;
+            }
+        }
+        panic!("the connection ended");
     });
 }
