@@ -4,6 +4,7 @@
 use bytes::BytesMut;
 use http::Version;
 use libfuzzer_sys::fuzz_target;
+use passerelle::http1::at_once;
 use passerelle::http1::framing::{self, Framing};
 use passerelle::http1::head::{HeadScan, Kind, Limits, take_request};
 
@@ -23,6 +24,11 @@ fuzz_target!(|input: (u16, &[u8])| {
     let mut buffer = BytesMut::from(text);
     let head = take_request(&mut buffer, length, &LIMITS);
     assert_eq!(&buffer[..], &text[length..]);
+    if let Some(at_once) = at_once::request(&mut BytesMut::from(text), &LIMITS) {
+        let head = head.as_ref().expect("what is read at once is a head");
+        assert_eq!((&at_once.method, &at_once.target), (&head.method, &head.target));
+        assert_eq!((&at_once.headers, at_once.seen), (&head.headers, head.seen));
+    }
     let Ok(head) = head else { return };
     assert!(head.target.len() <= LIMITS.target && head.headers.len() <= LIMITS.fields);
     for (name, value) in &head.headers {
