@@ -200,6 +200,8 @@ fn without_padding(head: Head, payload: &[u8]) -> Result<&[u8], Fault> {
 /// What a client says of itself, as far as it matters here. Of what it says twice the last holds (section 6.5.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// The least that was said on the way to the last: it must be heeded too (RFC 7541 section 4.2).
+    pub least_header_table_size: Option<u32>,
     pub header_table_size: Option<u32>,
     pub initial_window_size: Option<u32>,
 }
@@ -211,7 +213,11 @@ impl Settings {
             let &[i0, i1, v0, v1, v2, v3] = setting;
             let value = u32::from_be_bytes([v0, v1, v2, v3]);
             match u16::from_be_bytes([i0, i1]) {
-                0x1 => settings.header_table_size = Some(value),
+                0x1 => {
+                    let least = settings.least_header_table_size.map_or(value, |least| least.min(value));
+                    settings.least_header_table_size = Some(least);
+                    settings.header_table_size = Some(value);
+                }
                 // ENABLE_PUSH: nothing is pushed, whatever it says.
                 0x2 if value > 1 => return Err(Fault::Connection(Code::Protocol)),
                 // INITIAL_WINDOW_SIZE
@@ -401,6 +407,10 @@ mod tests {
         assert_eq!(parsed(&[one(4, 1), one(99, 5), one(4, 2)].concat()), Ok(Some(2)));
         assert_eq!(parsed(&[one(2, 1), one(5, 16_384), one(5, 16_777_215)].concat()), Ok(None));
         assert_eq!(parsed(&one(2, 2)), Err(Fault::Connection(Code::Protocol)));
+        let sizes = [one(1, 100), one(1, 5), one(1, 4096)].concat();
+        let expected =
+            Settings { least_header_table_size: Some(5), header_table_size: Some(4096), ..Settings::default() };
+        assert_eq!(parse(4, 0, 0, &sizes), Ok(Frame::Settings(expected)));
         assert_eq!(parsed(&one(4, 0x8000_0000)), Err(Fault::Connection(Code::FlowControl)));
         for size in [16_383, 16_777_216] {
             assert_eq!(parsed(&one(5, size)), Err(Fault::Connection(Code::Protocol)));

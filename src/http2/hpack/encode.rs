@@ -234,6 +234,20 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_was_smaller_meanwhile_is_empty() {
+        let mut encoder = Encoder::default();
+        let mut out = BytesMut::new();
+        encoder.block(&mut out).field(b"server", b"x");
+        assert_eq!(encoder.kept.len(), 1);
+        encoder.resize(0);
+        encoder.resize(4096);
+        out.clear();
+        encoder.block(&mut out).field(b"server", b"x");
+        assert_eq!(&out[..2], b"\x20\x3f");
+        assert_eq!(&out[4..], b"\x76\x01x");
+    }
+
+    #[test]
     fn what_may_be_secret_is_in_no_table() {
         let mut encoder = Encoder::default();
         let mut out = BytesMut::new();

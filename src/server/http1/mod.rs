@@ -337,7 +337,7 @@ impl Connection {
             After::Break => Next::Break,
             After::Keep if read_whole => Next::Request,
             After::Close if read_whole => Next::Close,
-            After::Keep | After::Close => Next::Linger,
+            After::Keep | After::Close | After::CutShort => Next::Linger,
         }
     }
 
@@ -348,7 +348,7 @@ impl Connection {
         self.wire.borrow_mut().body_timeout = LINGER_SILENCE;
         match respond(&self.wire, response, asked, false).await {
             After::Break => Next::Break,
-            After::Keep | After::Close => Next::Linger,
+            After::Keep | After::Close | After::CutShort => Next::Linger,
         }
     }
 

@@ -43,8 +43,20 @@ enum Framing {
 pub(super) enum After {
     Keep,
     Close,
-    /// The response could not be completed: the client must see a break, not an end.
+    /// The response could not be completed, and its framing tells so: what there was of it must still arrive.
+    CutShort,
+    /// It could not be completed: the client must see a break, not an end.
     Break,
+}
+
+/// How far the body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    Coming,
+    /// All of it is on the wire.
+    Whole,
+    /// All that there will be of it is.
+    CutShort,
 }
 
 /// A response on its way: its head is on the wire, its body is sent while it comes. Ready with what the connection can
@@ -54,8 +66,7 @@ pub(super) struct Responding<'a> {
     body: ResponseBody,
     framing: Framing,
     keep: bool,
-    /// Whether all of the body is on the wire.
-    ended: bool,
+    course: Course,
 }
 
 /// Begins to send a response. `may_keep` is asked when the head is written: the gateway may have begun to drain by then.
@@ -104,7 +115,7 @@ pub(super) fn respond<'a>(
         (true, _) => {}
     }
     out.extend_from_slice(b"\r\n");
-    Responding { wire, body, framing, keep, ended: false }
+    Responding { wire, body, framing, keep, course: Course::Coming }
 }
 
 struct Broken;
@@ -114,10 +125,11 @@ impl Future for Responding<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<After> {
         let this = self.get_mut();
-        this.poll_send(cx).map(|sent| match sent {
-            Ok(()) if this.keep => After::Keep,
-            Ok(()) => After::Close,
-            Err(Broken) => After::Break,
+        this.poll_send(cx).map(|sent| match (sent, this.course, this.framing) {
+            (Ok(()), Course::Coming | Course::Whole, _) if this.keep => After::Keep,
+            (Ok(()), Course::Coming | Course::Whole, _) => After::Close,
+            (Ok(()), Course::CutShort, Framing::None | Framing::Length | Framing::Chunked) => After::CutShort,
+            (Ok(()), Course::CutShort, Framing::Close) | (Err(Broken), ..) => After::Break,
         })
     }
 }
@@ -125,9 +137,11 @@ impl Future for Responding<'_> {
 impl Responding<'_> {
     /// Sends the body while it comes, and watches for the client to leave while it does not.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let Responding { wire, body, framing, ended, .. } = self;
+        let Responding { wire, body, framing, course, .. } = self;
         loop {
-            let waits = *ended || poll_gather(wire, Pin::new(body), *framing, cx, ended)?;
+            let has_ended = *course != Course::Coming;
+            let waits = has_ended || poll_gather(wire, Pin::new(body), *framing, cx, course);
+            let has_ended = *course != Course::Coming;
             let mut on_wire = wire.borrow_mut();
             match on_wire.poll_flush(cx) {
                 Poll::Ready(Err(Gone)) => {
@@ -136,7 +150,7 @@ impl Responding<'_> {
                     }
                     return Poll::Ready(Err(Broken));
                 }
-                Poll::Ready(Ok(())) if *ended => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if has_ended => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if waits => {
                     // One that breaks its own body off still gets the answer that has begun.
                     let gone = on_wire.body.is_end() && on_wire.poll_gone(cx).is_ready();
@@ -146,7 +160,7 @@ impl Responding<'_> {
                 Poll::Pending => {
                     let unsent = !on_wire.is_sent();
                     drop(on_wire);
-                    if !*ended {
+                    if !has_ended {
                         body.poll_ahead(cx);
                     }
                     // Reading the request's body writes, too: what came of that, nobody wakes this task for.
@@ -170,8 +184,8 @@ fn poll_gather(
     mut body: Pin<&mut ResponseBody>,
     framing: Framing,
     cx: &mut Context<'_>,
-    ended: &mut bool,
-) -> Result<bool, Broken> {
+    course: &mut Course,
+) -> bool {
     while wire.borrow().has_room() {
         if framing == Framing::Length && body.movable() > 0 {
             let pipe = wire.borrow_mut().take_pipe(body.movable());
@@ -179,16 +193,16 @@ fn poll_gather(
                 let moved = body.poll_move(cx, &mut pipe);
                 wire.borrow_mut().push_pipe(pipe);
                 match moved {
-                    Poll::Pending => return Ok(true),
+                    Poll::Pending => return true,
                     Poll::Ready(Ok(_)) => continue,
-                    Poll::Ready(Err(cause)) => return Err(broke_off(cause)),
+                    Poll::Ready(Err(cause)) => return broke_off(cause, course),
                 }
             }
         }
         // The wire is not borrowed here: a server's body may go on reading the request's from it.
         let frame = match body.as_mut().poll_frame(cx) {
-            Poll::Pending => return Ok(true),
-            Poll::Ready(Some(Err(cause))) => return Err(broke_off(cause)),
+            Poll::Pending => return true,
+            Poll::Ready(Some(Err(cause))) => return broke_off(cause, course),
             Poll::Ready(Some(Ok(frame))) => Some(frame),
             Poll::Ready(None) => None,
         };
@@ -202,21 +216,22 @@ fn poll_gather(
                     (Ok(data), Framing::Length | Framing::Close) => wire.out.push_data(data),
                     (Err(frame), Framing::Chunked) => {
                         encode::last_chunk(wire.out.gather(), frame.trailers_ref());
-                        *ended = true;
-                        return Ok(false);
+                        *course = Course::Whole;
+                        return false;
                     }
                     (Ok(_) | Err(_), Framing::None) | (Err(_), Framing::Length | Framing::Close) => {}
                 }
                 continue;
             }
         }
-        *ended = true;
-        return Ok(false);
+        *course = Course::Whole;
+        return false;
     }
-    Ok(false)
+    false
 }
 
-fn broke_off(cause: Cause) -> Broken {
+fn broke_off(cause: Cause, course: &mut Course) -> bool {
     tracing::debug!(cause = cause.row().cause, "the response's body broke off");
-    Broken
+    *course = Course::CutShort;
+    false
 }

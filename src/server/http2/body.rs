@@ -8,16 +8,15 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::timeout;
 
 use super::STREAM_WINDOW;
-use super::respond::interim;
+use super::respond::go_on;
 use super::shared::Shared;
 use super::stream::Stream;
 use crate::body::RequestBody;
-use crate::headers::Headers;
 use crate::http1::timer::Timer;
 use crate::http2::flow::Granted;
 use crate::http2::frame::{self, Code, Fault};
@@ -257,7 +256,7 @@ impl Body for FromClient {
             Course::Lost => Poll::Ready(Some(Err(Cause::ClientClosed))),
             Course::Coming => {
                 if std::mem::take(&mut this.awaits_continue) {
-                    interim(&this.shared, &this.stream, StatusCode::CONTINUE, &Headers::new());
+                    go_on(&this.shared, &this.stream);
                 }
                 if !this.timer.is_set() {
                     this.timer.set(this.shared.listener.settings.body_timeout);

@@ -409,7 +409,7 @@ impl Receiver {
             let resized = self.shared.try_each(|stream| stream.change_window(|own| own.resize(before, window)));
             resized.map_err(|_| Fault::Connection(Code::FlowControl))?;
         }
-        if let Some(most) = settings.header_table_size {
+        for most in [settings.least_header_table_size, settings.header_table_size].into_iter().flatten() {
             self.shared.resize_table(most);
         }
         self.shared.write_now(frame::settings_ack);

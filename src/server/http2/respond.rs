@@ -186,6 +186,15 @@ fn fields(block: &mut Block<'_>, headers: &Headers) -> Seen {
     seen
 }
 
+/// Tells a client that waits for it to send its body: once a stream, and whether there is room or not, since it would wait
+/// for ever.
+pub(super) fn go_on(shared: &Shared, stream: &Stream) {
+    match stream.stage() {
+        Stage::Asked => shared.write_fields(stream, false, |block| block.status(StatusCode::CONTINUE)),
+        Stage::Answering | Stage::Over => {}
+    }
+}
+
 /// Writes an informational response. It may always be left out (RFC 9110 section 15.2), and is where there is an answer
 /// already, or no room.
 pub(super) fn interim(shared: &Shared, stream: &Stream, status: StatusCode, headers: &Headers) {

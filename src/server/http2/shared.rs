@@ -255,11 +255,15 @@ impl Shared {
         }
     }
 
-    /// A stream that was called has had its turn; there may be room left.
-    pub(super) fn took_turn(&self) {
-        if !self.out.borrow().for_room.is_empty() {
+    /// Lets a stream act. When it was called, others are called behind it, whatever it made of its turn: it may lack what
+    /// they do not need.
+    pub(super) fn in_turn<T>(&self, stream: &Stream, act: impl FnOnce() -> T) -> T {
+        let was_called = stream.takes_turn();
+        let acted = act();
+        if was_called && !self.out.borrow().for_room.is_empty() {
             self.wake();
         }
+        acted
     }
 
     /// The client takes so much more of all streams.

@@ -139,8 +139,8 @@ impl Stream {
         self.stage.get() != Stage::Over
     }
 
-    /// Whether it was called and has had its turn now.
-    fn has_had_turn(&self) -> bool {
+    /// Whether it was called, and has its turn now.
+    pub(super) fn takes_turn(&self) -> bool {
         let was_called = self.turn.get() == Turn::Called;
         if was_called {
             self.turn.set(Turn::None);
@@ -158,11 +158,7 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: Rc<Stream>, asked: Asked) 
             return Poll::Ready(());
         }
         stream.is_run_by(cx.waker());
-        let served = serving.as_mut().poll(cx);
-        if stream.has_had_turn() {
-            shared.took_turn();
-        }
-        served
+        shared.in_turn(&stream, || serving.as_mut().poll(cx))
     })
     .await;
 }

@@ -49,6 +49,49 @@ fn answers_wait_for_room_before_the_output_is_large() {
     assert!(!streams[5].waits() && streams[6].waits());
 }
 
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Counting(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_lacks_something_else_holds_up_nobody_who_waits_for_room() {
+    let shared = shared();
+    let first = open(&shared, 1);
+    while shared.write_data(&first, &[0; LONGEST], false).is_ok() {
+        shared.send(|buffer| buffer.clear());
+    }
+    // All wait for room, and most will find that there is no window.
+    let streams: Vec<_> = (1..=80).map(|number| open(&shared, 2 * number + 1)).collect();
+    for stream in &streams {
+        shared.wait(stream, Lacks::Room);
+    }
+    let counting = Arc::new(Counting::default());
+    let mut turns = 0;
+    loop {
+        // As the connection's task does when it runs.
+        shared.attend(&Arc::clone(&counting).into());
+        let before = counting.0.load(std::sync::atomic::Ordering::Relaxed);
+        shared.call_waiting();
+        for stream in &streams[turns..streams.len().min(turns + 3)] {
+            shared.in_turn(stream, || {
+                assert_eq!(shared.write_data(stream, b"x", false), Err(Lacks::Window));
+                shared.wait(stream, Lacks::Window);
+            });
+        }
+        turns += 3;
+        if turns >= streams.len() {
+            return;
+        }
+        assert!(counting.0.load(std::sync::atomic::Ordering::Relaxed) > before, "nobody is called after {turns}");
+    }
+}
+
 #[test]
 fn streams_that_end_leave_the_lines() {
     let shared = shared();
