@@ -23,12 +23,14 @@ pub(super) fn is_slip(word: &str, known: &str) -> bool {
     while let (Some(letter), Some(other)) = (word.clone().next(), known.clone().next())
         && letter == other
     {
-        (word.next(), known.next());
+        word.next();
+        known.next();
     }
     while let (Some(letter), Some(other)) = (word.clone().next_back(), known.clone().next_back())
         && letter == other
     {
-        (word.next_back(), known.next_back());
+        word.next_back();
+        known.next_back();
     }
     match ([word.next(), word.next(), word.next()], [known.next(), known.next(), known.next()]) {
         ([_, None, _], [_, None, _]) => true,

@@ -119,7 +119,10 @@ fn lower_case(bytes: &mut [u8]) -> usize {
 }
 
 /// Characters of names, in lower case; nought for all others.
-const LOWER: [u8; 256] = {
+static LOWER: [u8; 256] = lower();
+
+#[expect(clippy::indexing_slicing, reason = "computed when the program is compiled")]
+const fn lower() -> [u8; 256] {
     let mut table = [0; 256];
     let mut byte = 0_u8;
     while byte < 128 {
@@ -131,7 +134,7 @@ const LOWER: [u8; 256] = {
         byte += 1;
     }
     table
-};
+}
 
 /// Each byte of a word.
 const EACH: u64 = u64::from_ne_bytes([1; 8]);

@@ -47,7 +47,7 @@ use crate::worker::Worker;
 pub(super) const TARGET: usize = 8 * 1024;
 
 /// A connection that has been silent for this long gives back all that it kept for the next request.
-const PARK: Duration = Duration::from_millis(200);
+const PARK: Duration = Duration::from_millis(100);
 
 /// How long an answer that was given before the request was read whole is protected from a reset: in all, and
 /// between two reads.
