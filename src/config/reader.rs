@@ -130,22 +130,21 @@ impl<'a> Table<'a> {
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
-        let known = self.known.take();
-        let unknown = |key: &&toml::Spanned<_>| !known.iter().any(|known| *known == key.get_ref());
-        let available: BTreeSet<&str> = known.iter().copied().collect();
+        let mut known = self.known.take();
+        known.sort_unstable();
+        known.dedup();
+        let unknown = |key: &&toml::Spanned<Cow<'_, str>>| known.binary_search(&key.get_ref().as_ref()).is_err();
         for key in self.entries.keys().filter(unknown) {
             let (key, span) = (key.get_ref(), key.span());
             let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
             let problem = Problem::error(&self.cx.span(&span), format!("unknown key `{}`{place}", key.escape_debug()));
-            let slip = suggest::closest(key, available.iter().copied());
+            let slip = suggest::closest(key, known.iter().copied());
             let hint = hints::of_key(&self.path, key).map(str::to_owned);
             let help = hint.or_else(|| slip.map(|slip| format!("did you mean `{slip}`?")));
-            self.cx.report(
-                match help.or_else(|| suggest::help(key, &available.iter().copied().collect::<Vec<_>>(), "keys")) {
-                    Some(help) => problem.help(help),
-                    None => problem,
-                },
-            );
+            self.cx.report(match help.or_else(|| suggest::help(key, &known, "keys")) {
+                Some(help) => problem.help(help),
+                None => problem,
+            });
         }
     }
 

@@ -50,21 +50,21 @@ pub(super) async fn run(control: Arc<Control>) {
         made_of.seen(&watching.follow(&made_of.files))
     };
     loop {
-        tokio::select! {
+        let read_again = tokio::select! {
             changed = made_of.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                made_of.mark_changed();
+                true
             }
             hint = hints.recv() => {
                 if hint.is_none() {
                     return;
                 }
                 settle(&mut hints).await;
+                made_of.has_changed().unwrap_or(false)
             }
-        }
-        let read_again = made_of.has_changed().unwrap_or(false);
+        };
         let made_of = made_of.borrow_and_update().clone();
         let now = watching.follow(&made_of.files);
         if read_again {

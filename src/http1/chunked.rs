@@ -80,21 +80,7 @@ impl Decoder {
         }
     }
 
-    /// What is left of a body that comes in one stretch, without anything before or behind it.
-    pub fn stretch(&self) -> u64 {
-        match self.state {
-            State::Length(length) => length,
-            State::Data(_)
-            | State::UntilClose
-            | State::Size
-            | State::DataEnd
-            | State::Trailers(_)
-            | State::End
-            | State::Broken => 0,
-        }
-    }
-
-    /// So much of that stretch has gone another way.
+    /// So much of what remains of a body of known length has gone another way.
     pub fn passed(&mut self, length: u64) {
         if let State::Length(left) = &mut self.state {
             *left = left.saturating_sub(length);

@@ -187,7 +187,7 @@ fn poll_gather(
     course: &mut Course,
 ) -> bool {
     while wire.borrow().has_room() {
-        if framing == Framing::Length && body.movable() > 0 {
+        if framing == Framing::Length {
             let pipe = wire.borrow_mut().take_pipe(body.movable());
             if let Some(mut pipe) = pipe {
                 let moved = body.poll_move(cx, &mut pipe);

@@ -132,7 +132,7 @@ impl AnswerBody for ServerBody {
             Some(Exchange { connection, .. })
                 if self.first.is_none() && connection.read.is_empty() && connection.stream.is_plain() =>
             {
-                self.decoder.stretch()
+                self.decoder.remaining().unwrap_or(0)
             }
             Some(_) | None => 0,
         }
@@ -142,7 +142,7 @@ impl AnswerBody for ServerBody {
         let this = self.get_mut();
         let Some(exchange) = &mut this.exchange else { return Poll::Pending };
         exchange.send_on(cx, &mut this.body);
-        Poll::Ready(match exchange.connection.stream.poll_move(cx, pipe, this.decoder.stretch()) {
+        Poll::Ready(match exchange.connection.stream.poll_move(cx, pipe, this.decoder.remaining().unwrap_or(0)) {
             Poll::Ready(Ok(length @ 1..)) => {
                 this.taken = true;
                 this.decoder.passed(length as u64);
