@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Method};
 use passerelle::admit::auth::Kind;
-use passerelle::admit::digest::{Digested, digest};
+use passerelle::admit::digest::{Digested, Mark};
 use passerelle::admit::gate::Asking;
 use passerelle::admit::identity::{Identity, Method as How};
 use passerelle::admit::verified::{Holds, Prover, Verified};
@@ -198,23 +198,23 @@ fn token_cache(c: &mut Criterion) {
     let name: Arc<str> = Arc::from("idp");
     let identity =
         |subject: usize| Arc::new(Identity::new(&name, How::Jwt, &format!("user{subject}"), ["reader".to_owned()], []));
-    let of = |subject: usize| digest([subject.to_ne_bytes().as_slice()]);
+    let of = |subject: usize| Mark::of(&subject.to_ne_bytes());
     for count in [100, 30_000] {
         let verified = Verified::default();
         for subject in 0..count {
-            verified.put(prover, 1, &of(subject), &identity(subject), holds);
+            verified.put(prover, 1, of(subject), &identity(subject), holds);
         }
         let mut next = 0;
         c.bench_function(&format!("token_cache/known of {count}"), |b| {
-            let digests: Vec<_> = (count - 100..count).map(of).collect();
+            let marks: Vec<_> = (count - 100..count).map(of).collect();
             b.iter(|| {
-                next = (next + 1) % digests.len();
-                assert!(verified.get(prover, 1, black_box(&digests[next])).is_some());
+                next = (next + 1) % marks.len();
+                assert!(verified.get(prover, 1, black_box(marks[next])).is_some());
             });
         });
         let unknown = of(count);
         c.bench_function(&format!("token_cache/unknown of {count}"), |b| {
-            b.iter(|| assert!(verified.get(prover, 1, black_box(&unknown)).is_none()));
+            b.iter(|| assert!(verified.get(prover, 1, black_box(unknown)).is_none()));
         });
     }
     let (verified, identity) = (Verified::default(), identity(0));
@@ -222,7 +222,7 @@ fn token_cache(c: &mut Criterion) {
     c.bench_function("token_cache/put", |b| {
         b.iter(|| {
             next += 1;
-            verified.put(prover, 1, &of(next), &identity, holds);
+            verified.put(prover, 1, of(next), &identity, holds);
         });
     });
 }

@@ -1,6 +1,6 @@
-//! Identities that a worker has seen proved: a repeat of the same credential costs a digest and a look-up.
+//! Identities that a worker has seen proved: a repeat of the same credential costs a mark and a look-up.
 //!
-//! What is kept is keyed by the credential's digest and by who proved it, so that neither another `[auth.NAME]` nor
+//! What is kept is keyed by the credential's mark and by who proved it, so that neither another `[auth.NAME]` nor
 //! other settings nor other keys ever answer for it. Only what was verified comes in, so nobody fills this with
 //! inventions; it is bounded all the same, and what was used longest ago leaves first.
 
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::digest::Digest;
+use super::digest::Mark;
 use super::generations::{Bounds, Generations};
 use super::identity::Identity;
 use crate::clock;
@@ -60,7 +60,7 @@ pub enum Seen {
 }
 
 /// The cache of one worker. Whatever is used stays.
-pub struct Verified(RefCell<Generations<Key, Entry, BuildHasherDefault<OfDigest>>>);
+pub struct Verified(RefCell<Generations<Key, Entry, BuildHasherDefault<OfMark>>>);
 
 impl Default for Verified {
     fn default() -> Self {
@@ -70,7 +70,7 @@ impl Default for Verified {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key {
-    digest: Digest,
+    mark: Mark,
     prover: Prover,
     /// Which of the prover's keys, where they change.
     generation: u64,
@@ -95,18 +95,17 @@ impl Entry {
     }
 }
 
-/// A digest is as good as random already.
+/// A mark is as good as random already.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let head = self.digest.first_chunk().copied().unwrap_or_default();
-        state.write_u64(u64::from_ne_bytes(head) ^ self.prover.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        state.write_u64(self.mark.half() ^ self.prover.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     }
 }
 
 #[derive(Default)]
-struct OfDigest(u64);
+struct OfMark(u64);
 
-impl Hasher for OfDigest {
+impl Hasher for OfMark {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -123,23 +122,23 @@ impl Hasher for OfDigest {
 }
 
 impl Verified {
-    /// What `prover` found behind the credential of this digest, while that holds. `generation` is that of the keys
+    /// What `prover` found behind the credential of this mark, while that holds. `generation` is that of the keys
     /// that it uses now; 0 where it has none.
-    pub fn get(&self, prover: Prover, generation: u64, digest: &Digest) -> Option<Seen> {
-        let key = Key { digest: *digest, prover, generation };
+    pub fn get(&self, prover: Prover, generation: u64, mark: Mark) -> Option<Seen> {
+        let key = Key { mark, prover, generation };
         let holding = |entry: &Entry| entry.holds().then(|| entry.seen.clone());
         self.0.borrow_mut().take_up(key, holding)
     }
 
     /// Remembers what was proved just now. `generation` is that of the keys that proved it.
-    pub fn put(&self, prover: Prover, generation: u64, digest: &Digest, identity: &Arc<Identity>, holds: Holds) {
-        self.keep(Key { digest: *digest, prover, generation }, Seen::Proved(Arc::clone(identity)), holds);
+    pub fn put(&self, prover: Prover, generation: u64, mark: Mark, identity: &Arc<Identity>, holds: Holds) {
+        self.keep(Key { mark, prover, generation }, Seen::Proved(Arc::clone(identity)), holds);
     }
 
     /// Remembers that to `prover` a credential is foreign that another took.
-    pub fn foreign(&self, prover: Prover, generation: u64, digest: &Digest, why: &'static str, at_most: Duration) {
+    pub fn foreign(&self, prover: Prover, generation: u64, mark: Mark, why: &'static str, at_most: Duration) {
         let holds = Holds { until: None, at_most };
-        self.keep(Key { digest: *digest, prover, generation }, Seen::Foreign(why), holds);
+        self.keep(Key { mark, prover, generation }, Seen::Foreign(why), holds);
     }
 
     fn keep(&self, key: Key, seen: Seen, holds: Holds) {
@@ -154,7 +153,7 @@ impl Verified {
 
 #[cfg(test)]
 mod tests {
-    use super::super::digest::digest;
+    use super::super::digest::Mark;
     use super::super::identity::Method;
     use super::*;
 
@@ -165,7 +164,7 @@ mod tests {
     }
 
     fn known(verified: &Verified, prover: Prover, generation: u64, credential: &str) -> Option<String> {
-        match verified.get(prover, generation, &digest([credential.as_bytes()]))? {
+        match verified.get(prover, generation, Mark::of(credential.as_bytes()))? {
             Seen::Proved(identity) => Some(identity.subject().to_owned()),
             Seen::Foreign(why) => Some(why.to_owned()),
         }
@@ -174,7 +173,7 @@ mod tests {
     #[test]
     fn nobody_else_answers_for_a_credential() {
         let (verified, prover) = (Verified::default(), Prover::new());
-        verified.put(prover, 3, &digest([b"token"]), &identity("alice"), LONG);
+        verified.put(prover, 3, Mark::of(b"token"), &identity("alice"), LONG);
         assert_eq!(known(&verified, prover, 3, "token").as_deref(), Some("alice"));
         assert_eq!(known(&verified, Prover::new(), 3, "token"), None, "another auth, or other settings");
         assert_eq!(known(&verified, prover, 4, "token"), None, "other keys");
@@ -184,7 +183,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_foreign_is_remembered_in_its_own_words_for_a_while() {
         let (verified, prover) = (Verified::default(), Prover::new());
-        verified.foreign(prover, 1, &digest([b"token"]), "of another issuer", Duration::from_secs(60));
+        verified.foreign(prover, 1, Mark::of(b"token"), "of another issuer", Duration::from_secs(60));
         assert_eq!(known(&verified, prover, 1, "token").as_deref(), Some("of another issuer"));
         assert_eq!(known(&verified, prover, 2, "token"), None, "other keys");
         tokio::time::advance(Duration::from_secs(61)).await;
@@ -195,18 +194,18 @@ mod tests {
     async fn nothing_holds_longer_than_it_should() {
         let (verified, prover) = (Verified::default(), Prover::new());
         let until = |seconds| Holds { until: Some(SystemTime::now() + Duration::from_secs(seconds)), ..LONG };
-        verified.put(prover, 0, &digest([b"long"]), &identity("alice"), until(600));
+        verified.put(prover, 0, Mark::of(b"long"), &identity("alice"), until(600));
         verified.put(
             prover,
             0,
-            &digest([b"gone"]),
+            Mark::of(b"gone"),
             &identity("bob"),
             Holds { until: Some(SystemTime::UNIX_EPOCH), ..LONG },
         );
         verified.put(
             prover,
             0,
-            &digest([b"short"]),
+            Mark::of(b"short"),
             &identity("eve"),
             Holds { at_most: Duration::from_secs(30), ..until(600) },
         );
@@ -221,9 +220,9 @@ mod tests {
     #[test]
     fn it_is_bounded_and_what_is_used_stays() {
         let (verified, prover) = (Verified::default(), Prover::new());
-        verified.put(prover, 0, &digest([b"used"]), &identity("alice"), LONG);
+        verified.put(prover, 0, Mark::of(b"used"), &identity("alice"), LONG);
         for index in 0..3 * BOUNDS.entries {
-            verified.put(prover, 0, &digest([&index.to_ne_bytes()]), &identity("someone"), LONG);
+            verified.put(prover, 0, Mark::of(&index.to_ne_bytes()), &identity("someone"), LONG);
             if index % 1000 == 0 {
                 assert!(known(&verified, prover, 0, "used").is_some(), "{index}");
             }
@@ -236,7 +235,7 @@ mod tests {
         let (verified, prover) = (Verified::default(), Prover::new());
         let large = identity(&"x".repeat(BOUNDS.bytes / 100));
         for index in 0..1000_usize {
-            verified.put(prover, 0, &digest([&index.to_ne_bytes()]), &large, LONG);
+            verified.put(prover, 0, Mark::of(&index.to_ne_bytes()), &large, LONG);
         }
         assert!(verified.0.borrow().count() < 200);
     }

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret, SecretString};
 use self::htpasswd::Htpasswd;
 use self::pool::Pool;
 use super::auth::{Building, Failure, Judged};
-use super::digest::{Digest, digest};
+use super::digest::{Digest, Mark, digest};
 use super::identity::{Identity, Method};
 use super::verified::{Holds, Prover, Seen};
 use crate::config::problem::Problem;
@@ -122,20 +122,20 @@ impl Basic {
 
     /// Whoever showed this not long ago.
     pub fn known(&self, worker: &Worker, shown: &[u8]) -> Option<Seen> {
-        worker.admission.verified.get(self.users.prover, 0, &self.users.key(shown))
+        worker.admission.verified.get(self.users.prover, 0, Mark::of(shown))
     }
 
     /// Another auth took what is foreign here.
     pub fn taken_elsewhere(&self, worker: &Worker, shown: &[u8], why: &'static str) {
-        worker.admission.verified.foreign(self.users.prover, 0, &self.users.key(shown), why, REMEMBERED);
+        worker.admission.verified.foreign(self.users.prover, 0, Mark::of(shown), why, REMEMBERED);
     }
 
     /// # Errors
     /// They do not fit, or too many wait to be told so.
     pub async fn judge(&self, worker: &Worker, shown: &[u8]) -> Judged {
-        let (key, Proved { identity, at }) = self.prove(shown).await?;
+        let Proved { identity, at } = self.prove(shown).await?;
         let holds = Holds { until: None, at_most: REMEMBERED.saturating_sub(at.elapsed()) };
-        worker.admission.verified.put(self.users.prover, 0, &key, &identity, holds);
+        worker.admission.verified.put(self.users.prover, 0, Mark::of(shown), &identity, holds);
         Ok(identity)
     }
 
@@ -144,10 +144,10 @@ impl Basic {
     /// # Errors
     /// Likewise.
     pub async fn judge_for_nobody(&self, shown: &[u8]) -> Judged {
-        self.prove(shown).await.map(|(_, proved)| proved.identity)
+        self.prove(shown).await.map(|proved| proved.identity)
     }
 
-    async fn prove(&self, shown: &[u8]) -> Result<(Digest, Proved), Failure> {
+    async fn prove(&self, shown: &[u8]) -> Result<Proved, Failure> {
         let key = self.users.key(shown);
         let Some(shown) = Shown::parse(shown) else {
             return Err(Failure::Invalid("this is no user name and password"));
@@ -164,7 +164,7 @@ impl Basic {
                     .ok_or(Failure::Foreign("the user name or the password is wrong"))?
             }
         };
-        Ok((key, proved))
+        Ok(proved)
     }
 }
 
@@ -181,7 +181,7 @@ impl Users {
         Some(Users { passwords, identities, prover: Prover::new(), salt, recent: Mutex::default() })
     }
 
-    /// What a credential is remembered by.
+    /// What a credential is remembered by beyond one worker.
     fn key(&self, shown: &[u8]) -> Digest {
         digest([&self.salt, shown])
     }

@@ -128,7 +128,7 @@ impl Introspection {
         if token.text().len() > MAX_TOKEN {
             return None;
         }
-        worker.admission.verified.get(self.shared.prover, 0, token.digest())
+        worker.admission.verified.get(self.shared.prover, 0, token.mark())
     }
 
     /// Only the server can say.
@@ -156,7 +156,7 @@ impl Introspection {
             Said::Active(identity) => {
                 if let Some(at_most) = until.remaining() {
                     let holds = Holds { until: until.wall, at_most };
-                    worker.admission.verified.put(self.shared.prover, 0, token.digest(), &identity, holds);
+                    worker.admission.verified.put(self.shared.prover, 0, token.mark(), &identity, holds);
                 }
                 Ok(identity)
             }

@@ -106,12 +106,12 @@ impl Jwt {
         if token.text().len() > MAX_TOKEN {
             return None;
         }
-        worker.admission.verified.get(self.prover, self.keys.generation(), token.digest())
+        worker.admission.verified.get(self.prover, self.keys.generation(), token.mark())
     }
 
     /// Another auth took what is foreign here.
     pub fn taken_elsewhere(&self, worker: &Worker, token: &Digested<'_>, why: &'static str) {
-        worker.admission.verified.foreign(self.prover, self.keys.generation(), token.digest(), why, VERIFIED);
+        worker.admission.verified.foreign(self.prover, self.keys.generation(), token.mark(), why, VERIFIED);
     }
 
     pub async fn judge(&self, worker: &Worker, token: &Digested<'_>) -> Judged {
@@ -120,7 +120,7 @@ impl Jwt {
         let generation = self.signed(&read).await?;
         let identity = self.identity(&read, &fitting);
         let holds = Holds { until: Some(fitting.until), at_most: VERIFIED };
-        worker.admission.verified.put(self.prover, generation, token.digest(), &identity, holds);
+        worker.admission.verified.put(self.prover, generation, token.mark(), &identity, holds);
         Ok(identity)
     }
 
