@@ -159,8 +159,8 @@ pub enum Outcome {
 /// The body of a response: to the client.
 pub struct ResponseBody {
     content: Content,
-    /// Of a stream that may be read ahead of the client.
-    ahead: Option<Ahead>,
+    /// Of a stream that may be read ahead of the client. On the heap: most answers are here as a whole, and are moved often.
+    ahead: Option<Box<Ahead>>,
     sent: u64,
     outcome: Outcome,
     on_end: Option<Box<dyn OnEnd>>,
@@ -176,13 +176,13 @@ impl ResponseBody {
         body
     }
 
-    pub fn on_end(mut self, on_end: Box<dyn OnEnd>) -> ResponseBody {
+    /// Has its end told.
+    pub fn on_end(&mut self, on_end: Box<dyn OnEnd>) {
         self.on_end = Some(on_end);
-        self
     }
 
     /// Lets it be read ahead of the client, if it comes from a server.
-    pub fn read_ahead(mut self, ahead: impl FnOnce() -> Ahead) -> ResponseBody {
+    pub fn read_ahead(&mut self, ahead: impl FnOnce() -> Ahead) {
         if let Content::Stream(source) = &self.content
             && !source.is_end_stream()
         {
@@ -190,9 +190,8 @@ impl ResponseBody {
             if source.size_hint().exact().is_some() {
                 ahead.is_no_stream();
             }
-            self.ahead = Some(ahead);
+            self.ahead = Some(Box::new(ahead));
         }
-        self
     }
 
     /// To be called while the client does not take what it was given: goes on sending the request, and reading from the
@@ -250,12 +249,12 @@ impl ResponseBody {
 
     /// What it is made of, and how far that may be read ahead, for whoever makes another body of it: before anybody has
     /// read of it or waits for its end.
-    pub fn take_apart(mut self) -> (Content, Option<Ahead>) {
+    pub fn take_apart(mut self) -> (Content, Option<Box<Ahead>>) {
         (std::mem::replace(&mut self.content, Content::Empty), self.ahead.take())
     }
 
     /// The other body: it may be read ahead as the first one was.
-    pub fn of(content: Content, ahead: Option<Ahead>) -> ResponseBody {
+    pub fn of(content: Content, ahead: Option<Box<Ahead>>) -> ResponseBody {
         let mut body = ResponseBody::new(content);
         body.ahead = ahead;
         body

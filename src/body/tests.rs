@@ -60,7 +60,8 @@ impl OnEnd for Told {
 /// What is told of a body to which `then` happens before it is dropped.
 fn told(content: Content, then: impl FnOnce(&mut ResponseBody)) -> Option<(u64, Outcome)> {
     let told = Rc::default();
-    let mut body = ResponseBody::new(content).on_end(Box::new(Told(Rc::clone(&told))));
+    let mut body = ResponseBody::new(content);
+    body.on_end(Box::new(Told(Rc::clone(&told))));
     then(&mut body);
     assert_eq!(told.get(), None, "only once it is over");
     drop(body);
@@ -105,7 +106,9 @@ async fn the_request_goes_on_when_its_answer_may_be_read_no_further() {
     let asked = Rc::new(Cell::new(0));
     let stream = || ResponseBody::new(Content::Stream(Box::pin(Endless(Rc::clone(&asked)))));
     let bounds = Bounds { memory: 10_000, disk: 0 };
-    let bodies = [stream(), stream().read_ahead(|| Ahead::new(&spool, bounds, std::time::Duration::from_secs(1)))];
+    let mut ahead = stream();
+    ahead.read_ahead(|| Ahead::new(&spool, bounds, std::time::Duration::from_secs(1)));
+    let bodies = [stream(), ahead];
     for (before, mut body) in bodies.into_iter().enumerate() {
         let asks = std::future::poll_fn(|cx| {
             body.poll_ahead(cx);

@@ -11,7 +11,7 @@ use super::body::{CodedBody, Input, code_at_once};
 use super::encoder::Encoder;
 use super::encoders::Encoders;
 use super::types::is_text;
-use crate::body::{Content, ResponseBody};
+use crate::body::{Ahead, Content, ResponseBody};
 use crate::headers::{Headers, Name, Value};
 use crate::http1::connection::tokens;
 use crate::http1::tags::tags;
@@ -38,33 +38,27 @@ pub static DIGESTS: [HeaderName; 4] = [
 ];
 
 /// Codes an answer if it gains by that and its client takes it.
-pub fn compress(encoders: &Rc<Encoders>, method: &Method, request: &Headers, response: Response) -> Response {
-    let (mut head, body) = response.into_parts();
-    if head.status == StatusCode::NOT_MODIFIED {
-        confirm_weak(request, &mut head.headers);
-        return Response::from_parts(head, body);
+pub fn compress(encoders: &Rc<Encoders>, method: &Method, request: &Headers, response: &mut Response) {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        return confirm_weak(request, response.headers_mut());
     }
-    if !gains(method, head.status, &head.headers, &body) {
-        return Response::from_parts(head, body);
+    if !gains(method, response) {
+        return;
     }
-    vary(&mut head.headers);
-    let Some(coding) = Accepted::of(request).choices(ORDER).next() else {
-        return Response::from_parts(head, body);
-    };
-    let body = if *method == Method::HEAD {
-        body
-    } else {
-        match coded(encoders, coding, length(&head.headers, &body), body) {
-            (body, Form::Coded) => body,
-            (body, Form::AsItWas) => return Response::from_parts(head, body),
+    vary(response.headers_mut());
+    let Some(coding) = Accepted::of(request).choices(ORDER).next() else { return };
+    if *method != Method::HEAD {
+        match code(encoders, coding, length(response), response.body_mut()) {
+            Form::Coded => {}
+            Form::AsItWas => return,
         }
-    };
-    head.headers.remove(CONTENT_LENGTH);
+    }
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
     // Ranges would be of the coded bytes, which are other bytes each time.
-    head.headers.remove(ACCEPT_RANGES);
-    head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-    weaken(&mut head.headers);
-    Response::from_parts(head, body)
+    headers.remove(ACCEPT_RANGES);
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    weaken(headers);
 }
 
 /// What became of a body.
@@ -73,10 +67,22 @@ enum Form {
     AsItWas,
 }
 
-/// The body coded; as it was when there is no room for another encoder.
-fn coded(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: ResponseBody) -> (ResponseBody, Form) {
+/// Codes the body, unless there is no room for another encoder.
+fn code(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: &mut ResponseBody) -> Form {
     // What is read ahead of the client is coded already: the server is as free as without, and less is held.
-    let (content, ahead) = body.take_apart();
+    let (content, ahead) = std::mem::replace(body, ResponseBody::new(Content::Empty)).take_apart();
+    let (coded, form) = coded(encoders, coding, length, content, ahead);
+    *body = coded;
+    form
+}
+
+fn coded(
+    encoders: &Rc<Encoders>,
+    coding: Coding,
+    length: Option<u64>,
+    content: Content,
+    ahead: Option<Box<Ahead>>,
+) -> (ResponseBody, Form) {
     let from = match content {
         Content::Empty => return (ResponseBody::new(Content::Empty), Form::AsItWas),
         Content::Full(bytes) if bytes.len() <= AT_ONCE => {
@@ -105,8 +111,8 @@ fn coded(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: Res
 }
 
 /// Of what the body would be, or is.
-fn length(headers: &Headers, body: &ResponseBody) -> Option<u64> {
-    http_body::Body::size_hint(body).exact().or_else(|| told_length(headers))
+fn length(response: &Response) -> Option<u64> {
+    http_body::Body::size_hint(response.body()).exact().or_else(|| told_length(response.headers()))
 }
 
 fn told_length(headers: &Headers) -> Option<u64> {
@@ -114,9 +120,10 @@ fn told_length(headers: &Headers) -> Option<u64> {
 }
 
 /// Whether an answer is worth coding, whoever asks.
-fn gains(method: &Method, status: StatusCode, headers: &Headers, body: &ResponseBody) -> bool {
+fn gains(method: &Method, response: &Response) -> bool {
+    let (status, headers) = (response.status(), response.headers());
     // Of HEAD the length is told or nobody knows it.
-    let length = if *method == Method::HEAD { told_length(headers) } else { length(headers, body) };
+    let length = if *method == Method::HEAD { told_length(headers) } else { length(response) };
     if length.is_some_and(|length| length < LEAST) || !headers.get(CONTENT_TYPE).is_some_and(is_text) {
         return false;
     }

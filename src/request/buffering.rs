@@ -64,11 +64,10 @@ pub fn settle(body: &mut RequestBody, lengths: Lengths) {
 }
 
 /// Lets a server's answer be read ahead of the client, unless it is a stream.
-pub fn read_ahead(response: Response, settings: &BufferSettings, spool: &Arc<Spool>) -> Response {
-    if !settings.response || !response.body().is_stream() || is_stream(response.headers()) {
-        return response;
+pub fn read_ahead(response: &mut Response, settings: &BufferSettings, spool: &Arc<Spool>) {
+    if settings.response && response.body().is_stream() && !is_stream(response.headers()) {
+        response.body_mut().read_ahead(|| Ahead::new(spool, bounds(settings), settings.stream_after));
     }
-    response.map(|body| body.read_ahead(|| Ahead::new(spool, bounds(settings), settings.stream_after)))
 }
 
 /// Of an answer. The field is left for whoever stands in front: another proxy must not hold the stream either.

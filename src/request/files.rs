@@ -145,12 +145,11 @@ static OF_THE_BODY: [HeaderName; 6] =
 
 /// Takes away what names a file on a route that has none to send: it would tell a client what lies where, and whoever
 /// forgot `internal_files` finds it in the record. `X-Sendfile` means as little to nginx, and passes.
-pub fn unnamed(mut response: Response, journey: &Journey) -> Response {
+pub fn unnamed(response: &mut Response, journey: &Journey) {
     if let Some(value) = response.headers_mut().take(&X_ACCEL_REDIRECT) {
         let value = String::from_utf8_lossy(value.as_bytes());
         journey.detail(Some(format!("{X_ACCEL_REDIRECT}: {value}: the route has no internal_files")));
     }
-    response
 }
 
 /// Sends the file that a service's answer names, if it names one. The answer's own body is dropped, so its server is free;

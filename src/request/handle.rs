@@ -62,17 +62,18 @@ pub async fn handle(worker: &Rc<Worker>, peer: &Rc<Peer>, mut inbound: Inbound, 
     let listener = gateway.listeners.get(&peer.listener).map(|listener| &listener.settings);
     let mut passage = Passage { worker, peer, gateway: &gateway, listener, interim, record: &mut record };
     match passage.pass(&inbound, body).await {
-        Ok(Passed::Response(response)) => {
-            let mut response = match record.manners() {
-                Some(route) if route.settings.compress => {
-                    compress(&worker.encoders, &inbound.method, &inbound.headers, response)
-                }
-                Some(_) | None => response,
-            };
+        Ok(Passed::Response(mut response)) => {
+            if record.manners().is_some_and(|route| route.settings.compress) {
+                compress(&worker.encoders, &inbound.method, &inbound.headers, &mut response);
+            }
             mark_origin(&record, &inbound.headers, response.headers_mut());
-            Answer::Response(finish(response, &gateway, peer, record))
+            finish(&mut response, &gateway, peer, record);
+            Answer::Response(response)
         }
-        Ok(Passed::Preflight(response)) => Answer::Response(finish(response, &gateway, peer, record)),
+        Ok(Passed::Preflight(mut response)) => {
+            finish(&mut response, &gateway, peer, record);
+            Answer::Response(response)
+        }
         Ok(Passed::Upgrade(mut head, upgraded)) => {
             head.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
             record.status = Some(head.status());
@@ -108,7 +109,8 @@ fn refuse(
     if let Some(request) = request {
         mark_origin(&record, request, response.headers_mut());
     }
-    finish(response, gateway, peer, record)
+    finish(&mut response, gateway, peer, record);
+    response
 }
 
 /// What a browser must see on any answer, an error too, before it shows it to another origin's script.
@@ -119,7 +121,7 @@ fn mark_origin(record: &Record, request: &Headers, answer: &mut Headers) {
 }
 
 /// The last step: the fields that every answer carries, and the record that its end will write.
-fn finish(mut response: Response, gateway: &Gateway, peer: &Peer, mut record: Box<Record>) -> Response {
+fn finish(response: &mut Response, gateway: &Gateway, peer: &Peer, mut record: Box<Record>) {
     // Before the route's own rules, so that these may take them away.
     response.headers_mut().extend(record.held.fields());
     match record.manners() {
@@ -128,7 +130,7 @@ fn finish(mut response: Response, gateway: &Gateway, peer: &Peer, mut record: Bo
     }
     response.headers_mut().insert(X_REQUEST_ID, record.request_id.clone());
     record.status.get_or_insert(response.status());
-    response.map(|body| body.on_end(record))
+    response.body_mut().on_end(record);
 }
 
 enum Passed {
@@ -328,14 +330,15 @@ impl<'a> Passage<'a> {
         };
         match forwarded {
             Forwarded::Response(head, content) => {
-                let response = buffering::read_ahead(from_server(head, content), buffer, spool);
-                Ok(Passed::Response(match &route.internal {
+                let mut response = from_server(head, content);
+                buffering::read_ahead(&mut response, buffer, spool);
+                if let Some(internal) = &route.internal {
                     // On the heap: hardly any route has some.
-                    Some(internal) => {
-                        Box::pin(files::named(route, internal, &self.worker.readers, inbound, response)).await?
-                    }
-                    None => files::unnamed(response, &self.record.journey),
-                }))
+                    let named = files::named(route, internal, &self.worker.readers, inbound, response);
+                    return Box::pin(named).await.map(Passed::Response);
+                }
+                files::unnamed(&mut response, &self.record.journey);
+                Ok(Passed::Response(response))
             }
             Forwarded::Upgraded(head, upgraded) => switched(head, upgraded, upgrade),
         }

@@ -9,16 +9,13 @@ use crate::body::{Content, ResponseBody};
 use crate::headers::Headers;
 use crate::http1::connection::remove_hop_by_hop;
 use crate::http1::head::{Notable, ResponseHead};
-use crate::response::Response;
+use crate::response::{Head, Response};
 
 /// Methods that are served where nothing narrower is said.
 pub const SERVED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 fn made(status: StatusCode, headers: Headers, content: Content) -> Response {
-    let mut response = Response::new(ResponseBody::new(content));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
+    Response::from_parts(Head { status, headers }, ResponseBody::new(content))
 }
 
 /// A server's answer without what belonged to its connection.

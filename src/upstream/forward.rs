@@ -115,10 +115,15 @@ pub async fn forward(call: &Call<'_>, body: RequestBody) -> Result<Forwarded, Ca
                     None => Box::pin(connect_in_place(call, &server)).await,
                 };
                 match connected.and_then(|connection| begin_alone(call, lease, connection, reused)) {
-                    Ok((exchange, size)) => {
-                        let answer = exchange.answer(&mut attempts.body, call.interim).await;
-                        judged_alone(call, &server, answer, reused, size).map(Begun::Http1)
-                    }
+                    Ok((exchange, size)) => match exchange.answer(&mut attempts.body, call.interim).await {
+                        Ok(answer) => {
+                            if let Some(size) = size {
+                                server.largest.took(size);
+                            }
+                            Ok(Begun::Http1(answer))
+                        }
+                        Err(failed) => Err(judged_alone(call, &server, failed, reused, size)),
+                    },
                     Err(failed) => Err(failed),
                 }
             }
@@ -325,29 +330,23 @@ fn begin_alone(
     Ok((exchange, size))
 }
 
-/// What an answer, or none, says of the server and of its connection.
+/// What it says of the server and of its connection that there was no answer.
 fn judged_alone(
     call: &Call<'_>,
     server: &Server,
-    answer: Result<http1::Answer, Failed>,
+    mut failed: Failed,
     reused: bool,
     size: Option<uwsgi::Size>,
-) -> Result<http1::Answer, Failed> {
-    let answer = answer.map_err(|mut failed| {
-        let unheard = !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
-        failed.stale = reused && unheard && call.journey.age() < RACE;
-        let too_large = size.filter(|_| unheard).and_then(|size| server.largest.refused(size));
-        // A client that sends much must not have a server ejected that takes little.
-        if too_large.is_none() && !failed.stale {
-            report(server, failed.cause);
-        }
-        failed.detail = too_large.or(failed.detail);
-        failed
-    })?;
-    if let Some(size) = size {
-        server.largest.took(size);
+) -> Failed {
+    let unheard = !failed.answered && failed.cause == Cause::UpstreamClosedEarly;
+    failed.stale = reused && unheard && call.journey.age() < RACE;
+    let too_large = size.filter(|_| unheard).and_then(|size| server.largest.refused(size));
+    // A client that sends much must not have a server ejected that takes little.
+    if too_large.is_none() && !failed.stale {
+        report(server, failed.cause);
     }
-    Ok(answer)
+    failed.detail = too_large.or(failed.detail);
+    failed
 }
 
 async fn connect_in_place(call: &Call<'_>, server: &Arc<Server>) -> Result<Box<Connection>, Failed> {
