@@ -25,6 +25,7 @@ pub mod headers;
 pub mod http1;
 pub mod http2;
 pub mod observe;
+pub mod priority;
 pub mod request;
 pub mod response;
 pub mod server;

@@ -131,10 +131,14 @@ impl<'a> Table<'a> {
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
         let mut known = self.known.take();
+        let is_unknown = |key: &&toml::Spanned<Cow<'_, str>>| !known.contains(&key.get_ref().as_ref());
+        let unknown: Vec<_> = self.entries.keys().filter(is_unknown).collect();
+        if unknown.is_empty() {
+            return;
+        }
         known.sort_unstable();
         known.dedup();
-        let unknown = |key: &&toml::Spanned<Cow<'_, str>>| known.binary_search(&key.get_ref().as_ref()).is_err();
-        for key in self.entries.keys().filter(unknown) {
+        for key in unknown {
             let (key, span) = (key.get_ref(), key.span());
             let place = if self.path.is_empty() { String::new() } else { format!(" in `{}`", self.path) };
             let problem = Problem::error(&self.cx.span(&span), format!("unknown key `{}`{place}", key.escape_debug()));

@@ -1,8 +1,8 @@
 //! A thread for what is long and not urgent: compiling a snapshot, and taking apart one that nobody has any more.
 //!
 //! A snapshot of a thousand routes is some hundred thousand pieces of memory. Whichever thread drops the last of those
-//! who hold it gives all of them back, in one go; that must not be a worker with requests. And where there are as many
-//! workers as cores, what is compiled must not take a worker's turn: this thread runs when they leave room.
+//! who hold it gives all of them back, in one go; that must not be a worker with requests. This thread runs when they
+//! leave room.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,12 +10,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
-/// How much it yields: at five, a worker that is never out of work gets three times as much of a core that both want, and
-/// one that wakes up has it at once. More would make a reload under full load wait for long.
-const NICE: i32 = 5;
+use crate::priority;
 
 /// How often it is looked whether a snapshot is still held, at first and at last.
 const SOON: Duration = Duration::from_millis(10);
@@ -35,10 +32,7 @@ impl Aside {
     pub(super) fn start() -> io::Result<Aside> {
         let (work, given) = channel::<Work>();
         std::thread::Builder::new().name("aside".to_owned()).spawn(move || {
-            // Of this thread alone: on Linux each has its own.
-            if let Err(error) = setpriority_process(None, NICE) {
-                tracing::debug!(%error, "the priority of reloads could not be lowered");
-            }
+            priority::give_way();
             for work in given {
                 // The panic was logged where it happened; whoever waits sees that there is no result.
                 let _ = catch_unwind(AssertUnwindSafe(work));
@@ -84,8 +78,8 @@ mod tests {
         assert!(aside.run(|| panic!("as it should")).await.is_err());
         std::panic::set_hook(hook);
         let nice = aside.run(|| rustix::process::getpriority_process(None).unwrap()).await.unwrap();
-        assert_eq!(nice, NICE);
-        assert_ne!(rustix::process::getpriority_process(None).unwrap(), NICE);
+        assert_eq!(nice, priority::NICE);
+        assert_ne!(rustix::process::getpriority_process(None).unwrap(), priority::NICE);
     }
 
     #[tokio::test]

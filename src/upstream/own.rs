@@ -22,6 +22,9 @@ use crate::http1::encode::Lines;
 use crate::http1::framing;
 use crate::http1::head::{HeadError, HeadScan, Kind, ResponseHead, Seen, take_response};
 
+/// Bytes that there is room for when something is read.
+const READ: usize = 4 * 1024;
+
 /// A GET.
 pub(super) struct Question<'a> {
     /// A path, perhaps with a query.
@@ -90,6 +93,7 @@ impl Question<'_> {
                     .map_err(|_| "its answer states an ambiguous length".to_owned())?;
                 return Ok((head, Rest::Http1 { stream, buffer, decoder: Decoder::new(framing) }));
             }
+            buffer.reserve(READ);
             if stream.read_buf(&mut buffer).await.map_err(told)? == 0 {
                 return Err("it closed the connection before an answer".to_owned());
             }
@@ -173,12 +177,15 @@ impl Rest<'_> {
                     Ok(Decoded::Data(data)) => return Ok(Some(data)),
                     Ok(Decoded::Trailers(_)) => {}
                     Ok(Decoded::End) => return Ok(None),
-                    Ok(Decoded::NeedMore) => match stream.read_buf(buffer).await {
-                        Ok(0) if decoder.closed() => return Ok(None),
-                        Ok(0) => return Err(CUT.to_owned()),
-                        Ok(_) => {}
-                        Err(error) => return Err(error.to_string()),
-                    },
+                    Ok(Decoded::NeedMore) => {
+                        buffer.reserve(READ);
+                        match stream.read_buf(buffer).await {
+                            Ok(0) if decoder.closed() => return Ok(None),
+                            Ok(0) => return Err(CUT.to_owned()),
+                            Ok(_) => {}
+                            Err(error) => return Err(error.to_string()),
+                        }
+                    }
                     Err(_) => return Err("its answer is not HTTP".to_owned()),
                 }
             },

@@ -2,7 +2,7 @@
 //!
 //! The thread sleeps while there is nothing to write. Woken by a line, it waits a few milliseconds for more before it
 //! writes them all at once: under load that is a handful of system calls instead of one wake-up and one write for
-//! each request.
+//! each request. It runs when the workers leave room.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::Sink;
 use crate::observe::metrics::{LogLoss, Metrics};
+use crate::priority;
 
 /// Lines that may wait.
 const MOST_LINES: usize = 16 * 1024;
@@ -42,6 +43,7 @@ pub(super) fn start(sink: Sink, metrics: Arc<Metrics>) -> io::Result<(Queue, Wri
     });
     let output = Output { sink, shared: Arc::clone(&shared), lines, batch: Vec::with_capacity(BATCH), torn: false };
     thread::Builder::new().name("log".to_owned()).spawn(move || {
+        priority::give_way();
         output.run();
         drop(done);
     })?;
