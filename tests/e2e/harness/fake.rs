@@ -1,7 +1,8 @@
 //! A server on bare TCP that does to a connection whatever the test says: for faults, and to see the exact bytes.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -24,7 +25,7 @@ struct Shared {
     connections: AtomicUsize,
     /// All that arrived so far, one entry a request.
     requests: Mutex<Vec<Request>>,
-    open: Mutex<Vec<TcpStream>>,
+    open: Mutex<HashMap<SocketAddr, TcpStream>>,
 }
 
 /// A request as it came.
@@ -77,18 +78,19 @@ impl Fake {
         let accepting = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
-                while let Ok((stream, _)) = listener.accept() {
+                while let Ok((stream, peer)) = listener.accept() {
                     if shared.stopping.load(Ordering::SeqCst) {
                         return;
                     }
                     stream.set_read_timeout(Some(PATIENCE)).unwrap();
                     stream.set_nodelay(true).unwrap();
-                    shared.open.lock().unwrap().push(stream.try_clone().unwrap());
+                    shared.open.lock().unwrap().insert(peer, stream.try_clone().unwrap());
                     shared.connections.fetch_add(1, Ordering::SeqCst);
                     let (serve, shared) = (Arc::clone(&serve), Arc::clone(&shared));
                     std::thread::spawn(move || {
                         let closing = stream.try_clone().unwrap();
-                        serve(Connection { stream, buffer: Vec::new(), shared });
+                        serve(Connection { stream, buffer: Vec::new(), shared: Arc::clone(&shared) });
+                        shared.open.lock().unwrap().remove(&peer);
                         // What lingers for no time is reset when its last handle goes, which is this one.
                         if SockRef::from(&closing).linger().unwrap_or_default() != Some(Duration::ZERO) {
                             let _ = closing.shutdown(Shutdown::Both);
@@ -154,7 +156,7 @@ impl Fake {
 impl Drop for Fake {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        for stream in self.shared.open.lock().unwrap().iter() {
+        for stream in self.shared.open.lock().unwrap().values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
         let _ = TcpStream::connect(("127.0.0.1", self.port));
@@ -167,6 +169,13 @@ impl Drop for Fake {
 impl Connection {
     /// Reads one request whole and remembers it; `None` when the gateway closes instead.
     pub fn read_request(&mut self) -> Option<Request> {
+        let request = self.read_and_forget()?;
+        self.shared.requests.lock().unwrap().push(request.clone());
+        Some(request)
+    }
+
+    /// The same without remembering it.
+    pub fn read_and_forget(&mut self) -> Option<Request> {
         let head = self.read_head()?;
         let mut request = Request { head, body: Vec::new(), trailers: String::new() };
         if request.header("transfer-encoding") == Some("chunked") {
@@ -192,7 +201,6 @@ impl Connection {
             let length = length.parse().unwrap();
             request.body = self.read_exactly(length)?;
         }
-        self.shared.requests.lock().unwrap().push(request.clone());
         Some(request)
     }
 
@@ -252,7 +260,8 @@ impl Connection {
     /// Ends the connection with a reset.
     pub fn reset(self) {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        let peer = self.stream.peer_addr().ok();
-        self.shared.open.lock().unwrap().retain(|open| open.peer_addr().ok() != peer);
+        if let Ok(peer) = self.stream.peer_addr() {
+            self.shared.open.lock().unwrap().remove(&peer);
+        }
     }
 }
