@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod admit;
 pub mod app;
+pub mod aside;
 pub mod body;
 pub mod certificate_name;
 pub mod cli;
@@ -25,7 +26,6 @@ pub mod headers;
 pub mod http1;
 pub mod http2;
 pub mod observe;
-pub mod priority;
 pub mod request;
 pub mod response;
 pub mod server;

@@ -73,7 +73,7 @@ where
     match surface {
         Surface::Admin if explain::is_asked(&request) => explain::answer(&request.headers, body, shared).await,
         // A body is not read; hyper ends the connection when there is much of it.
-        Surface::Admin | Surface::Probes => page(&request, surface, shared),
+        Surface::Admin | Surface::Probes => page(&request, surface, shared).await,
     }
 }
 
@@ -87,8 +87,7 @@ fn admit(request: &Parts, surface: Surface, shared: &Shared) -> Result<(), Refus
 }
 
 /// Every page has an answer; none depends on a body.
-fn page(request: &Parts, surface: Surface, shared: &Shared) -> Response<Full<Bytes>> {
-    let gateway = shared.newest.load();
+async fn page(request: &Parts, surface: Surface, shared: &Shared) -> Response<Full<Bytes>> {
     let page = Page::find(surface, request.uri.path());
     let Some(page) = page else { return problem(StatusCode::NOT_FOUND, "There is nothing here.") };
     if page != Page::Explain && !matches!(request.method, Method::GET | Method::HEAD) {
@@ -103,17 +102,11 @@ fn page(request: &Parts, surface: Surface, shared: &Shared) -> Response<Full<Byt
             response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             response
         }
-        Page::Metrics => match shared.metrics.render() {
-            Ok(text) => with_type(StatusCode::OK, prometheus::TEXT_FORMAT, text),
-            Err(error) => {
-                tracing::error!(%error, "the metrics could not be told");
-                problem(StatusCode::INTERNAL_SERVER_ERROR, "The metrics could not be told; the log says why.")
-            }
-        },
-        Page::Status => json(StatusCode::OK, &status::status(&gateway, shared)),
+        Page::Metrics => metrics(shared).await,
+        Page::Status => json(StatusCode::OK, &status::status(&shared.newest.load(), shared)),
         Page::Live => json(StatusCode::OK, &Live { status: "live" }),
         Page::Ready => {
-            let readiness = readiness(&gateway, &shared.lifecycle);
+            let readiness = readiness(&shared.newest.load(), &shared.lifecycle);
             let status = match readiness {
                 Readiness::Ready => StatusCode::OK,
                 Readiness::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -121,6 +114,18 @@ fn page(request: &Parts, surface: Surface, shared: &Shared) -> Response<Full<Byt
             json(status, &readiness)
         }
     }
+}
+
+/// All that is counted. Read aside: that of limits with many keys takes as long as some hundred requests.
+async fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
+    let metrics = Arc::clone(&shared.metrics);
+    match shared.scrapes.run(move || metrics.render()).await {
+        Ok(Ok(text)) => return with_type(StatusCode::OK, prometheus::TEXT_FORMAT, text),
+        Ok(Err(error)) => tracing::error!(%error, "the metrics could not be told"),
+        // The panic was logged where it happened.
+        Err(_) => {}
+    }
+    problem(StatusCode::INTERNAL_SERVER_ERROR, "The metrics could not be told; the log says why.")
 }
 
 /// The dashboard's place.

@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::background::Apps;
+use crate::aside::Aside;
 use crate::gateway::Gateway;
 use crate::observe::metrics::{AppReading, Metrics, Readings, ServerReading};
 use crate::upstream::health::State;
@@ -34,6 +35,8 @@ pub struct Shared {
     lifecycle: Arc<Lifecycle>,
     reloads: mpsc::Sender<ReloadRequest>,
     apps: Apps,
+    /// Where all that is counted is read.
+    scrapes: Aside,
 }
 
 /// Somebody asks for the configuration to be loaded again, and waits for what comes of it.
@@ -49,10 +52,11 @@ impl Shared {
         metrics: Arc<Metrics>,
         lifecycle: Arc<Lifecycle>,
         apps: Apps,
+        scrapes: Aside,
     ) -> (Arc<Shared>, mpsc::Receiver<ReloadRequest>) {
         metrics.read_servers_from(Box::new(Seen { newest: Arc::clone(&newest), apps: apps.clone() }));
         let (reloads, requests) = mpsc::channel(4);
-        (Arc::new(Shared { newest, metrics, lifecycle, reloads, apps }), requests)
+        (Arc::new(Shared { newest, metrics, lifecycle, reloads, apps, scrapes }), requests)
     }
 
     /// Has the configuration loaded again; `None` when the gateway is about to end.

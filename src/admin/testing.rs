@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::{Lifecycle, ReloadRequest, Shared};
 use crate::app::background::Apps;
+use crate::aside::Aside;
 use crate::config::settings::{At, Settings};
 use crate::config::source::{SourceFile, Span};
 use crate::config::{Outside, load_text};
@@ -51,7 +52,7 @@ pub(super) fn shared_and_requests(settings: Settings) -> (Arc<Shared>, mpsc::Rec
     let lifecycle = Lifecycle::new();
     lifecycle.bound(BTreeMap::from([(Arc::from("http"), vec!["127.0.0.1:8080".parse().unwrap()])]));
     let newest = Arc::new(ArcSwap::from_pointee(gateway(settings)));
-    Shared::new(newest, Metrics::new(1), Arc::new(lifecycle), Apps::default())
+    Shared::new(newest, Metrics::new(1), Arc::new(lifecycle), Apps::default(), Aside::start("metrics").unwrap())
 }
 
 pub(super) fn at<T>(value: T) -> At<T> {

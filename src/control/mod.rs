@@ -2,7 +2,6 @@
 //!
 //! It runs on the main thread with a runtime of its own, so that nothing here can delay a request.
 
-mod aside;
 mod open_files;
 mod reload;
 mod shutdown;
@@ -27,13 +26,13 @@ pub(crate) use watch::settle;
 
 use crate::admin::{Endpoints, Lifecycle, ReloadRequest, Shared, Unavailable};
 use crate::app::background::Apps;
+use crate::aside::Aside;
 use crate::config::{self, Loaded, Outside};
 use crate::gateway::Gateway;
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 use crate::server::threads::{Ended, Workers};
 use crate::{admit, app, upstream, validate};
-use aside::Aside;
 use sockets::Sockets;
 use systemd::PassedSockets;
 
@@ -170,7 +169,8 @@ impl Control {
         let lifecycle = Arc::new(Lifecycle::new());
         let apps = Apps::default();
         let (newest_read, counted) = (Arc::clone(&newest), Arc::clone(&metrics));
-        let (shared, reloads) = Shared::new(newest_read, counted, Arc::clone(&lifecycle), apps.clone());
+        let scrapes = Aside::start("metrics").map_err(StartFailure::Thread)?;
+        let (shared, reloads) = Shared::new(newest_read, counted, Arc::clone(&lifecycle), apps.clone(), scrapes);
         app::prepare_state(&gateway).map_err(StartFailure::State)?;
         let mut endpoints = Endpoints::new(shared, held);
         // Probes are answered from here on, while names are resolved: live, but not ready.
@@ -185,7 +185,7 @@ impl Control {
         let plane = Mutex::new(Plane { sockets, workers, endpoints, tasks });
         let files = latest::Sender::new(watch::MadeOf { files, ..Default::default() });
         let reloading = Mutex::default();
-        let aside = Aside::start().map_err(StartFailure::Thread)?;
+        let aside = Aside::start("aside").map_err(StartFailure::Thread)?;
         let control = Control { source, metrics, newest, lifecycle, reloading, plane, aside, files, log, apps };
         Ok((Arc::new(control), Events { ended, reloads }))
     }

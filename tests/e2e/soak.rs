@@ -24,7 +24,7 @@ use crate::websocket::WebSocket;
 /// What a gateway takes that serves nobody just now.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    /// KiB, with its part of what it shares.
+    /// KiB of its own: what of the program itself is in memory depends on who else runs it.
     memory: u64,
     files: usize,
     /// Steps of the load so far.
@@ -140,9 +140,9 @@ impl Soak {
 
     fn read(&self) -> Reading {
         let rollup = std::fs::read_to_string(self.gateway.proc("smaps_rollup")).unwrap();
-        let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")).unwrap();
+        let own = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB")).unwrap();
         let files = std::fs::read_dir(self.gateway.proc("fd")).unwrap().count();
-        Reading { memory: pss.parse().unwrap(), files, steps: self.steps.load(Ordering::Relaxed) }
+        Reading { memory: own.parse().unwrap(), files, steps: self.steps.load(Ordering::Relaxed) }
     }
 
     fn kept(&self, number: u64) {

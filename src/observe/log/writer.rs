@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::Sink;
+use crate::aside;
 use crate::observe::metrics::{LogLoss, Metrics};
-use crate::priority;
 
 /// Lines that may wait.
 const MOST_LINES: usize = 16 * 1024;
@@ -43,7 +43,7 @@ pub(super) fn start(sink: Sink, metrics: Arc<Metrics>) -> io::Result<(Queue, Wri
     });
     let output = Output { sink, shared: Arc::clone(&shared), lines, batch: Vec::with_capacity(BATCH), torn: false };
     thread::Builder::new().name("log".to_owned()).spawn(move || {
-        priority::give_way();
+        aside::give_way();
         output.run();
         drop(done);
     })?;

@@ -1,8 +1,9 @@
-//! A thread for what is long and not urgent: compiling a snapshot, and taking apart one that nobody has any more.
+//! Threads for what is long and not urgent: compiling a snapshot, taking apart one that nobody has any more, reading all
+//! that is counted.
 //!
 //! A snapshot of a thousand routes is some hundred thousand pieces of memory. Whichever thread drops the last of those
-//! who hold it gives all of them back, in one go; that must not be a worker with requests. This thread runs when they
-//! leave room.
+//! who hold it gives all of them back, in one go; that must not be a worker with requests. And where there are as many
+//! workers as cores, such work must not take a worker's turn: these threads run when the workers leave room.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,9 +11,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
-use crate::priority;
+/// How much such a thread yields: at five, a worker that is never out of work gets three times as much of a core that both
+/// want, and one that wakes up has it at once. More would make a reload under full load wait for long.
+const NICE: i32 = 5;
 
 /// How often it is looked whether a snapshot is still held, at first and at last.
 const SOON: Duration = Duration::from_millis(10);
@@ -20,19 +24,26 @@ const LATER: Duration = Duration::from_millis(250);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The thread, which ends when this is dropped and its work is done.
+/// Lowers the priority of this thread alone: on Linux each has its own.
+pub fn give_way() {
+    if let Err(error) = setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the priority of a thread could not be lowered");
+    }
+}
+
+/// One such thread, which ends when this is dropped and its work is done.
 #[derive(Clone, Debug)]
-pub(super) struct Aside {
+pub struct Aside {
     work: Sender<Work>,
 }
 
 impl Aside {
     /// # Errors
     /// What the system says when the thread cannot be made.
-    pub(super) fn start() -> io::Result<Aside> {
+    pub fn start(name: &str) -> io::Result<Aside> {
         let (work, given) = channel::<Work>();
-        std::thread::Builder::new().name("aside".to_owned()).spawn(move || {
-            priority::give_way();
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            give_way();
             for work in given {
                 // The panic was logged where it happened; whoever waits sees that there is no result.
                 let _ = catch_unwind(AssertUnwindSafe(work));
@@ -42,7 +53,7 @@ impl Aside {
     }
 
     /// Does it when all that was given before is done. The result is missing if it panicked.
-    pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
         let (done, result) = oneshot::channel();
         let work = move || {
             // Nobody may wait for it any more.
@@ -54,7 +65,7 @@ impl Aside {
     }
 
     /// Takes `old` apart there once it is held by nobody else.
-    pub(super) async fn retire<T: Send + Sync + 'static>(self, old: Arc<T>) {
+    pub async fn retire<T: Send + Sync + 'static>(self, old: Arc<T>) {
         let mut pause = SOON;
         while Arc::strong_count(&old) > 1 {
             tokio::time::sleep(pause).await;
@@ -72,14 +83,14 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_panics_takes_nothing_with_it() {
-        let aside = Aside::start().unwrap();
+        let aside = Aside::start("aside").unwrap();
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
         assert!(aside.run(|| panic!("as it should")).await.is_err());
         std::panic::set_hook(hook);
         let nice = aside.run(|| rustix::process::getpriority_process(None).unwrap()).await.unwrap();
-        assert_eq!(nice, priority::NICE);
-        assert_ne!(rustix::process::getpriority_process(None).unwrap(), priority::NICE);
+        assert_eq!(nice, NICE);
+        assert_ne!(rustix::process::getpriority_process(None).unwrap(), NICE);
     }
 
     #[tokio::test]
@@ -90,7 +101,7 @@ mod tests {
                 let _ = self.0.send(std::thread::current().id());
             }
         }
-        let aside = Aside::start().unwrap();
+        let aside = Aside::start("aside").unwrap();
         let (tell, told) = channel();
         let old = Arc::new(Old(tell));
         let retired = tokio::spawn(aside.clone().retire(Arc::clone(&old)));
