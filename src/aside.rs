@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
 /// How much such a thread yields: at five, a worker that is never out of work gets three times as much of a core that both
@@ -23,13 +22,6 @@ const SOON: Duration = Duration::from_millis(10);
 const LATER: Duration = Duration::from_millis(250);
 
 type Work = Box<dyn FnOnce() + Send>;
-
-/// Lowers the priority of this thread alone: on Linux each has its own.
-pub fn give_way() {
-    if let Err(error) = setpriority_process(None, NICE) {
-        tracing::debug!(%error, "the priority of a thread could not be lowered");
-    }
-}
 
 /// One such thread, which ends when this is dropped and its work is done.
 #[derive(Clone, Debug)]
@@ -43,7 +35,8 @@ impl Aside {
     pub fn start(name: &str) -> io::Result<Aside> {
         let (work, given) = channel::<Work>();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            give_way();
+            // Of this thread alone, on Linux. Where it is not allowed the kernel shares as it does.
+            let _ = rustix::process::nice(NICE);
             for work in given {
                 // The panic was logged where it happened; whoever waits sees that there is no result.
                 let _ = catch_unwind(AssertUnwindSafe(work));
@@ -52,12 +45,14 @@ impl Aside {
         Ok(Aside { work })
     }
 
-    /// Does it when all that was given before is done. The result is missing if it panicked.
+    /// Does it when all that was given before is done, unless nobody waits for it any more by then. The result is missing
+    /// if it panicked.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
         let (done, result) = oneshot::channel();
         let work = move || {
-            // Nobody may wait for it any more.
-            let _ = done.send(work());
+            if !done.is_closed() {
+                let _ = done.send(work());
+            }
         };
         // The thread lives as long as this does.
         let _ = self.work.send(Box::new(work));
@@ -88,9 +83,9 @@ mod tests {
         std::panic::set_hook(Box::new(|_| {}));
         assert!(aside.run(|| panic!("as it should")).await.is_err());
         std::panic::set_hook(hook);
-        let nice = aside.run(|| rustix::process::getpriority_process(None).unwrap()).await.unwrap();
-        assert_eq!(nice, NICE);
-        assert_ne!(rustix::process::getpriority_process(None).unwrap(), NICE);
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let (here, there) = (nice(), aside.run(nice).await.unwrap());
+        assert_eq!(there, (here + NICE).min(19));
     }
 
     #[tokio::test]

@@ -173,6 +173,7 @@ def scraping(bench, contestant):
 
     def scrape():
         # A scraper is elsewhere in earnest: here it must not take the processor from the load, which is measured too.
+        # Hence its low priority, and no library that takes longer than the answer.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while not over.wait(1):
             try:

@@ -1,5 +1,5 @@
-//! What credentials are known by, since the texts themselves are not kept: by a digest where others must find the same,
-//! by a mark where only this process looks.
+//! What credentials are known by, since the texts themselves are not kept: by a mark in what workers look up for each
+//! request, by a digest everywhere else.
 
 use std::cell::OnceCell;
 use std::hash::{BuildHasher, RandomState};
@@ -28,22 +28,30 @@ pub fn digest<const N: usize>(parts: [&[u8]; N]) -> Digest {
 /// shown. Without the secret nobody can look for two texts of the same mark but by showing them here, one after the
 /// other, with less than 2^-110 of a chance each; and where a processor has no instructions for SHA-256, that takes ten
 /// times as long.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mark(u128);
 
 impl Mark {
     pub fn of(text: &[u8]) -> Mark {
-        static SECRET: LazyLock<SipHasher24> = LazyLock::new(|| {
-            // 128 bits of the system's randomness.
-            let drawn = RandomState::new();
-            SipHasher24::new_with_keys(drawn.hash_one(0_u8), drawn.hash_one(1_u8))
-        });
+        static SECRET: LazyLock<SipHasher24> = LazyLock::new(secret);
         Mark(SECRET.hash(text).as_u128())
     }
 
     /// Half of it, which is as good as random.
     pub fn half(self) -> u64 {
         self.0 as u64
+    }
+}
+
+fn secret() -> SipHasher24 {
+    let mut drawn = [0; 16];
+    match aws_lc_rs::rand::fill(&mut drawn) {
+        Ok(()) => SipHasher24::new_with_key(&drawn),
+        // No kernel is known to refuse; what seeds the standard library's maps is better than a secret that is none.
+        Err(_) => {
+            let drawn = RandomState::new();
+            SipHasher24::new_with_keys(drawn.hash_one(0_u8), drawn.hash_one(1_u8))
+        }
     }
 }
 

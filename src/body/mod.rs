@@ -249,7 +249,7 @@ impl ResponseBody {
 
     /// What it is made of, and how far that may be read ahead, for whoever makes another body of it: before anybody has
     /// read of it or waits for its end.
-    pub fn take_apart(mut self) -> (Content, Option<Box<Ahead>>) {
+    pub fn take_apart(&mut self) -> (Content, Option<Box<Ahead>>) {
         (std::mem::replace(&mut self.content, Content::Empty), self.ahead.take())
     }
 

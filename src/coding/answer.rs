@@ -70,12 +70,13 @@ enum Form {
 /// Codes the body, unless there is no room for another encoder.
 fn code(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: &mut ResponseBody) -> Form {
     // What is read ahead of the client is coded already: the server is as free as without, and less is held.
-    let (content, ahead) = std::mem::replace(body, ResponseBody::new(Content::Empty)).take_apart();
+    let (content, ahead) = body.take_apart();
     let (coded, form) = coded(encoders, coding, length, content, ahead);
     *body = coded;
     form
 }
 
+/// The body coded; as it was when there is no room for another encoder.
 fn coded(
     encoders: &Rc<Encoders>,
     coding: Coding,

@@ -2,7 +2,7 @@
 //!
 //! The thread sleeps while there is nothing to write. Woken by a line, it waits a few milliseconds for more before it
 //! writes them all at once: under load that is a handful of system calls instead of one wake-up and one write for
-//! each request. It runs when the workers leave room.
+//! each request.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,7 +13,6 @@ use std::thread;
 use std::time::Duration;
 
 use super::Sink;
-use crate::aside;
 use crate::observe::metrics::{LogLoss, Metrics};
 
 /// Lines that may wait.
@@ -43,7 +42,6 @@ pub(super) fn start(sink: Sink, metrics: Arc<Metrics>) -> io::Result<(Queue, Wri
     });
     let output = Output { sink, shared: Arc::clone(&shared), lines, batch: Vec::with_capacity(BATCH), torn: false };
     thread::Builder::new().name("log".to_owned()).spawn(move || {
-        aside::give_way();
         output.run();
         drop(done);
     })?;

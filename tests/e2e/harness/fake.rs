@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -25,7 +25,8 @@ struct Shared {
     connections: AtomicUsize,
     /// All that arrived so far, one entry a request.
     requests: Mutex<Vec<Request>>,
-    open: Mutex<HashMap<SocketAddr, TcpStream>>,
+    /// By the number that they came with.
+    open: Mutex<HashMap<usize, TcpStream>>,
 }
 
 /// A request as it came.
@@ -78,19 +79,19 @@ impl Fake {
         let accepting = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || {
-                while let Ok((stream, peer)) = listener.accept() {
+                while let Ok((stream, _)) = listener.accept() {
                     if shared.stopping.load(Ordering::SeqCst) {
                         return;
                     }
                     stream.set_read_timeout(Some(PATIENCE)).unwrap();
                     stream.set_nodelay(true).unwrap();
-                    shared.open.lock().unwrap().insert(peer, stream.try_clone().unwrap());
-                    shared.connections.fetch_add(1, Ordering::SeqCst);
+                    let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+                    shared.open.lock().unwrap().insert(number, stream.try_clone().unwrap());
                     let (serve, shared) = (Arc::clone(&serve), Arc::clone(&shared));
                     std::thread::spawn(move || {
                         let closing = stream.try_clone().unwrap();
                         serve(Connection { stream, buffer: Vec::new(), shared: Arc::clone(&shared) });
-                        shared.open.lock().unwrap().remove(&peer);
+                        shared.open.lock().unwrap().remove(&number);
                         // What lingers for no time is reset when its last handle goes, which is this one.
                         if SockRef::from(&closing).linger().unwrap_or_default() != Some(Duration::ZERO) {
                             let _ = closing.shutdown(Shutdown::Both);
@@ -260,8 +261,5 @@ impl Connection {
     /// Ends the connection with a reset.
     pub fn reset(self) {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        if let Ok(peer) = self.stream.peer_addr() {
-            self.shared.open.lock().unwrap().remove(&peer);
-        }
     }
 }
