@@ -34,7 +34,9 @@ struct Reading {
 struct Soak {
     gateway: Gateway,
     certificate: Certificate,
-    signer: Signer,
+    /// Few enough to be known before the second reading: each is remembered by whoever has seen it, up to a bound that
+    /// an hour may not reach.
+    tokens: Vec<String>,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
     steps: AtomicU64,
@@ -98,8 +100,10 @@ impl Soak {
         });
         let http1 = client_config(&[&certificate], &["http/1.1"], &[&TLS13]);
         let http2 = client_config(&[&certificate], &["h2"], &[&TLS13]);
+        let token = |caller: usize| signer.sign(&with(claims(), json!({"sub": format!("caller-{caller}")})));
+        let tokens = (0..1000).map(token).collect();
         let (steps, over) = (AtomicU64::new(0), AtomicBool::new(false));
-        Soak { gateway, certificate, signer, http1, http2, steps, over, _server: server }
+        Soak { gateway, certificate, tokens, http1, http2, steps, over, _server: server }
     }
 
     /// Everything at once for so long; then what the gateway takes when everybody has left.
@@ -198,8 +202,7 @@ impl Soak {
 
     /// Each with a token and a key of its own.
     fn callers(&self, number: u64) {
-        let token = self.signer.sign(&with(claims(), json!({"sub": format!("caller-{number}")})));
-        let bearer = format!("Bearer {token}");
+        let bearer = format!("Bearer {}", self.tokens[number as usize % self.tokens.len()]);
         let mut client = Client::connect(self.gateway.port("http"));
         for _ in 0..3 {
             assert_eq!(client.ask("GET", "/closed/x", &[("Authorization", &bearer)]).status, 200);
