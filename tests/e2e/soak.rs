@@ -18,7 +18,7 @@ use crate::harness::http::{Client, head};
 use crate::harness::http2::Http2;
 use crate::harness::tls::{Certificate, client_config, connect};
 use crate::harness::{Fake, Gateway, backends, eventually};
-use crate::jwt::testing::{Signer, claims, jwks, with};
+use crate::jwt::testing::{Signer, claims, jwks, now, with};
 use crate::websocket::WebSocket;
 
 /// What a gateway takes that serves nobody just now.
@@ -100,7 +100,9 @@ impl Soak {
         });
         let http1 = client_config(&[&certificate], &["http/1.1"], &[&TLS13]);
         let http2 = client_config(&[&certificate], &["h2"], &[&TLS13]);
-        let token = |caller: usize| signer.sign(&with(claims(), json!({"sub": format!("caller-{caller}")})));
+        let later = now() + 24 * 60 * 60;
+        let token =
+            |caller: usize| signer.sign(&with(claims(), json!({"sub": format!("caller-{caller}"), "exp": later})));
         let tokens = (0..1000).map(token).collect();
         let (steps, over) = (AtomicU64::new(0), AtomicBool::new(false));
         Soak { gateway, certificate, tokens, http1, http2, steps, over, _server: server }
