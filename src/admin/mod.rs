@@ -1,7 +1,7 @@
 //! The gateway's own listener, probes and control socket: everything that `[admin]` names.
 //!
-//! All of it runs on the control runtime, so it can never delay a request; and as long as it answers, the control
-//! plane turns. [`Endpoints`] holds the sockets from configuration to configuration.
+//! All of it runs on the control runtime, and what takes long aside, so it can never delay a request; and as long as it
+//! answers, the control plane turns. [`Endpoints`] holds the sockets from configuration to configuration.
 
 mod answer;
 mod apps;

@@ -26,8 +26,8 @@ pub fn digest<const N: usize>(parts: [&[u8]; N]) -> Digest {
 
 /// What this process knows a text by: SipHash-2-4 of 128 bits under a secret that is drawn at its first use and never
 /// shown. Without the secret nobody can look for two texts of the same mark but by showing them here, one after the
-/// other, with less than 2^-110 of a chance each; and where a processor has no instructions for SHA-256, that takes ten
-/// times as long.
+/// other, with less than 2^-110 of a chance each. SHA-256 would take ten times as long where a processor has no
+/// instructions for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mark(u128);
 

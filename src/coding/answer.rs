@@ -11,7 +11,7 @@ use super::body::{CodedBody, Input, code_at_once};
 use super::encoder::Encoder;
 use super::encoders::Encoders;
 use super::types::is_text;
-use crate::body::{Ahead, Content, ResponseBody};
+use crate::body::{Content, ResponseBody};
 use crate::headers::{Headers, Name, Value};
 use crate::http1::connection::tokens;
 use crate::http1::tags::tags;
@@ -71,25 +71,19 @@ enum Form {
 fn code(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, body: &mut ResponseBody) -> Form {
     // What is read ahead of the client is coded already: the server is as free as without, and less is held.
     let (content, ahead) = body.take_apart();
-    let (coded, form) = coded(encoders, coding, length, content, ahead);
-    *body = coded;
+    let (content, form) = coded(encoders, coding, length, content);
+    *body = ResponseBody::of(content, ahead);
     form
 }
 
-/// The body coded; as it was when there is no room for another encoder.
-fn coded(
-    encoders: &Rc<Encoders>,
-    coding: Coding,
-    length: Option<u64>,
-    content: Content,
-    ahead: Option<Box<Ahead>>,
-) -> (ResponseBody, Form) {
+/// The content coded; as it was when there is no room for another encoder.
+fn coded(encoders: &Rc<Encoders>, coding: Coding, length: Option<u64>, content: Content) -> (Content, Form) {
     let from = match content {
-        Content::Empty => return (ResponseBody::new(Content::Empty), Form::AsItWas),
+        Content::Empty => return (Content::Empty, Form::AsItWas),
         Content::Full(bytes) if bytes.len() <= AT_ONCE => {
             return match code_at_once(&bytes, coding, encoders.at_once(coding)) {
-                Ok(coded) => (ResponseBody::new(Content::Full(coded)), Form::Coded),
-                Err(_) => (ResponseBody::new(Content::Full(bytes)), Form::AsItWas),
+                Ok(coded) => (Content::Full(coded), Form::Coded),
+                Err(_) => (Content::Full(bytes), Form::AsItWas),
             };
         }
         Content::Full(bytes) => Input::Full(bytes),
@@ -99,14 +93,14 @@ fn coded(
     match place {
         Some((encoder, open)) => {
             let body = CodedBody::new(from, encoder, open, length.is_some());
-            (ResponseBody::of(Content::Stream(Box::pin(body)), ahead), Form::Coded)
+            (Content::Stream(Box::pin(body)), Form::Coded)
         }
         None => {
             let content = match from {
                 Input::Full(bytes) => Content::Full(bytes),
                 Input::Source(source) => Content::Stream(source),
             };
-            (ResponseBody::of(content, ahead), Form::AsItWas)
+            (content, Form::AsItWas)
         }
     }
 }
