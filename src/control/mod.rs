@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, mpsc, watch as latest};
 pub use reload::Trigger;
 pub use shutdown::{HangUp, Outcome, Signals, run_to_end};
 pub use sockets::BindFailure;
-pub(crate) use watch::settle;
+pub(crate) use watch::{matters, settle};
 
 use crate::admin::{Endpoints, Lifecycle, ReloadRequest, Shared, Unavailable};
 use crate::app::background::Apps;

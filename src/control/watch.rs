@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -30,8 +31,7 @@ const MAX_LINKS: usize = 40;
 pub(super) async fn run(control: Arc<Control>) {
     let (hint, mut hints) = mpsc::channel(1);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let matters = event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_)));
-        if matters {
+        if event.map_or(true, |event| matters(event.kind)) {
             // Full means that a hint waits already.
             let _ = hint.try_send(());
         }
@@ -99,6 +99,19 @@ impl MadeOf {
         let before =
             |(file, look): (&PathBuf, &Option<Look>)| (file.clone(), self.looks.get(file).copied().unwrap_or(*look));
         now.iter().map(before).collect()
+    }
+}
+
+/// Whether an event may tell of a change.
+///
+/// Where closing is told, a file that is written has changed when it is closed. One that never is, such as a log beside
+/// the configuration, would otherwise ask for a look at the files with every line.
+pub(crate) fn matters(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_)) => !cfg!(target_os = "linux"),
+        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
     }
 }
 
@@ -187,6 +200,7 @@ fn directories_of(file: &Path) -> BTreeSet<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -237,6 +251,28 @@ mod tests {
         assert_ne!(Look::of(&file), swapped);
         std::fs::remove_file(root.join("v2/file")).unwrap();
         assert_eq!(Look::of(&file), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_that_is_written_has_changed_when_it_is_closed() {
+        let home = tempfile::tempdir().unwrap();
+        let mut log = std::fs::File::create(home.path().join("log")).unwrap();
+        let (told, events) = std::sync::mpsc::channel::<notify::Result<notify::Event>>();
+        let mut watcher = notify::recommended_watcher(told).unwrap();
+        watcher.watch(home.path(), RecursiveMode::NonRecursive).unwrap();
+        // What was heard before a directory of this name was made.
+        let heard = |mark: &str| {
+            std::fs::create_dir(home.path().join(mark)).unwrap();
+            let events = events.iter().map(Result::unwrap).take_while(|event| !event.paths[0].ends_with(mark));
+            events.map(|event| event.kind).collect::<Vec<_>>()
+        };
+        log.write_all(b"a line\n").unwrap();
+        let written = heard("first");
+        assert!(!written.is_empty() && !written.iter().copied().any(matters), "{written:?}");
+        drop(log);
+        let closed = heard("second");
+        assert!(closed.iter().copied().any(matters), "{closed:?}");
     }
 
     #[tokio::test(start_paused = true)]

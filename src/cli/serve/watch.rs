@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::KEPT_AS;
@@ -15,7 +15,7 @@ use super::sources::is_beside;
 use super::text::Plan;
 use crate::app::background::Pending;
 use crate::cli::{Exit, print_error};
-use crate::control::{Control, settle};
+use crate::control::{Control, matters, settle};
 
 /// More than any service consists of: what comes after is not watched.
 const MOST_DIRECTORIES: usize = 2_000;
@@ -29,7 +29,7 @@ const NO_CODE: [&str; 15] =
 pub(super) async fn run(control: &Control, plan: &Plan) -> Exit {
     let (hint, mut hints) = mpsc::channel(1);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_))) {
+        if event.map_or(true, |event| matters(event.kind)) {
             // Full means that a hint waits already.
             let _ = hint.try_send(());
         }
