@@ -52,6 +52,7 @@ mod opaque_tokens;
 mod openapi;
 mod overload;
 mod packaging;
+mod profile;
 mod proxy_protocol;
 mod python;
 mod reloads;

@@ -1,4 +1,5 @@
-//! The gateway under test: the binary that cargo built, with a configuration of the test's own.
+//! The gateway under test: the binary that cargo built, or the one that `PASSERELLE_BINARY` names, with a configuration
+//! of the test's own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,10 @@ fn expand(text: &str, directory: &Path, ports: &mut BTreeMap<String, u16>) -> St
         }
     }
     whole
+}
+
+fn binary() -> String {
+    std::env::var("PASSERELLE_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_passerelle").to_owned())
 }
 
 impl Gateway {
@@ -67,8 +72,8 @@ impl Gateway {
         let mut ports = BTreeMap::new();
         let path = directory.path().join("passerelle.toml");
         std::fs::write(&path, expand(config, directory.path(), &mut ports)).unwrap();
-        let binary = env!("CARGO_BIN_EXE_passerelle");
-        let program = if sockets.is_empty() { binary } else { "python3" };
+        let binary = binary();
+        let program = if sockets.is_empty() { &binary } else { "python3" };
         let process = Process::start(program, |command| {
             if !sockets.is_empty() {
                 command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/systemd.py"));
@@ -76,7 +81,7 @@ impl Gateway {
                     let port = ports.entry((*name).to_owned()).or_insert_with(free_port);
                     command.arg(format!("{name}={port}"));
                 }
-                command.args(["--", binary]);
+                command.args(["--", &binary]);
             }
             command.arg("run").arg("--config").arg(&path);
             files(directory.path(), command);
@@ -98,7 +103,7 @@ impl Gateway {
     /// Another one in the same place, of one that was killed.
     pub fn start_again(&mut self) {
         let path = self.config_path();
-        self.process = Process::start(env!("CARGO_BIN_EXE_passerelle"), |command| {
+        self.process = Process::start(&binary(), |command| {
             command.arg("run").arg("--config").arg(&path);
         });
         assert!(self.is_live(), "the gateway did not start again:\n{}", self.output());
