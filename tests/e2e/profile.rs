@@ -5,7 +5,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 const RELEASE: [&str; 4] = ["-C", "opt-level=3", "-C", "codegen-units=1"];
-const LIBRARY: [&str; 4] = ["--crate-name", "passerelle", "--crate-type", "lib"];
+
+/// What cargo says of the gateway's library, in a build of this name.
+fn library(build: &str) -> [&str; 7] {
+    ["--crate-name", "passerelle", "--edition=2024", "--crate-type", "lib", "-C", build]
+}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -37,7 +41,7 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn a_release_by_the_profile_s_own_compiler_is_given_it() {
     let (compiler, build) = made_by();
-    let arguments = [&LIBRARY[..], &RELEASE, &["-C", &build]].concat();
+    let arguments = [&library(&build)[..], &RELEASE].concat();
     let output = compile(&compiler, &arguments);
     let given = text(&output.stdout);
     let profile = given.lines().find_map(|line| line.strip_prefix("-Cprofile-use=")).unwrap();
@@ -50,7 +54,7 @@ fn a_release_by_the_profile_s_own_compiler_is_given_it() {
 fn whatever_else_is_compiled_is_left_alone() {
     let (compiler, _) = made_by();
     let several = ["-C", "opt-level=3", "-C", "codegen-units=16"];
-    for arguments in [&LIBRARY[..], &several, &several[..2], &["-vV"]] {
+    for arguments in [&library("metadata=0")[..], &several, &several[..2], &["-vV"]] {
         let output = compile(&compiler, arguments);
         let expected = if arguments == ["-vV"] { compiler.clone() } else { arguments.join("\n") };
         assert_eq!(text(&output.stdout).trim_end(), expected);
@@ -60,7 +64,7 @@ fn whatever_else_is_compiled_is_left_alone() {
 
 #[test]
 fn a_release_by_another_compiler_does_without_and_says_so() {
-    let arguments = [&LIBRARY[..], &RELEASE].concat();
+    let arguments = [&library("metadata=0")[..], &RELEASE].concat();
     let output = compile("rustc 1.0.0 (another)", &arguments);
     assert_eq!(text(&output.stdout).trim_end(), arguments.join("\n"));
     assert!(text(&output.stderr).contains("would make a faster gateway"), "{}", text(&output.stderr));
@@ -70,7 +74,7 @@ fn a_release_by_another_compiler_does_without_and_says_so() {
 
 #[test]
 fn a_profile_of_other_dependencies_is_told() {
-    let output = compile(&made_by().0, &[&LIBRARY[..], &RELEASE, &["-C", "metadata=0"]].concat());
+    let output = compile(&made_by().0, &[&library("metadata=0")[..], &RELEASE].concat());
     assert!(text(&output.stderr).contains("other dependencies"), "{}", text(&output.stderr));
 }
 
