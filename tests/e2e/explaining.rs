@@ -28,7 +28,9 @@ fn shop(server: &str) -> Gateway {
         .replace("[admin]\naddress = \"127.0.0.1:0\"", "[admin]\naddress = \"127.0.0.1:@admin@\"")
         .replace("trusted_proxies = [\"10.9.0.0/16\"]", "")
         .replace(&servers, &format!("servers = [\"{server}\"]"))
-        .replace("store = \"shared\"", "");
+        .replace("store = \"shared\"", "")
+        // A fast gateway is asked more than a hundred times a second below.
+        .replace("burst = 100", "burst = 1000");
     Gateway::start_with(&config, |directory, _| {
         std::fs::create_dir(directory.join("drawn")).unwrap();
         for file in ["order.json", "drawn/host", "drawn/to"] {
