@@ -6,12 +6,12 @@
 
 # ---- build: the compiler stays here ----
 # The compiler that benches/profile was made by: with another one the gateway would be slower.
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 # How the libraries are built, too.
 COPY .cargo ./.cargo
-# Cargo.toml names the benches, so cargo wants to see them.
+# Cargo.toml names the benches, so cargo wants to see them; the profile is among them.
 COPY benches ./benches
 COPY src ./src
 # The caches are BuildKit's and no part of any layer; so the binary is copied out of them.

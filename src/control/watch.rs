@@ -264,8 +264,9 @@ mod tests {
         // What was heard before a directory of this name was made.
         let heard = |mark: &str| {
             std::fs::create_dir(home.path().join(mark)).unwrap();
-            let events = events.iter().map(Result::unwrap).take_while(|event| !event.paths[0].ends_with(mark));
-            events.map(|event| event.kind).collect::<Vec<_>>()
+            let next = || events.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+            let before = std::iter::repeat_with(next).take_while(|event| !event.paths[0].ends_with(mark));
+            before.map(|event| event.kind).collect::<Vec<_>>()
         };
         log.write_all(b"a line\n").unwrap();
         let written = heard("first");

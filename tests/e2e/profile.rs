@@ -1,6 +1,5 @@
 //! The wrapper that gives the compiler the profile (`.cargo/rustc-with-profile`): when it does, and when it does not.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -24,13 +23,14 @@ fn made_by() -> (String, String) {
 
 /// Runs the wrapper around a compiler that says `version` of itself, and prints what it is given.
 fn compile(version: &str, arguments: &[&str]) -> Output {
-    let directory = tempfile::tempdir().unwrap();
-    let compiler = directory.path().join("rustc");
-    let text = format!("#!/bin/sh\n[ \"$*\" != -vV ] || exec cat <<'END'\n{version}\nEND\nprintf '%s\\n' \"$@\"\n");
-    std::fs::write(&compiler, text).unwrap();
-    std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Command::new(root().join(".cargo/rustc-with-profile"));
-    command.arg(&compiler).args(arguments).env_remove("PASSERELLE_COUNTS").current_dir(directory.path());
+    compile_with(&root().join(".cargo/rustc-with-profile"), version, arguments, |_| {})
+}
+
+fn compile_with(wrapper: &Path, version: &str, arguments: &[&str], also: impl Fn(&mut Command)) -> Output {
+    let mut command = Command::new("sh");
+    command.arg(wrapper).arg(root().join("tests/e2e/telling-rustc")).args(arguments);
+    command.env("VERSION", version).env_remove("PASSERELLE_COUNTS");
+    also(&mut command);
     command.output().unwrap()
 }
 
@@ -67,7 +67,11 @@ fn a_release_by_another_compiler_does_without_and_says_so() {
     let arguments = [&library("metadata=0")[..], &RELEASE].concat();
     let output = compile("rustc 1.0.0 (another)", &arguments);
     assert_eq!(text(&output.stdout).trim_end(), arguments.join("\n"));
-    assert!(text(&output.stderr).contains("would make a faster gateway"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("which would make a faster gateway: it was made by rustc"),
+        "{}",
+        text(&output.stderr)
+    );
     // Once, not for each library.
     assert_eq!(text(&compile("rustc 1.0.0 (another)", &RELEASE).stderr), "");
 }
@@ -75,12 +79,41 @@ fn a_release_by_another_compiler_does_without_and_says_so() {
 #[test]
 fn a_profile_of_other_dependencies_is_told() {
     let output = compile(&made_by().0, &[&library("metadata=0")[..], &RELEASE].concat());
-    assert!(text(&output.stderr).contains("other dependencies"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("other dependencies or settings"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn without_a_profile_a_release_is_built_and_says_so() {
+    let tree = tempfile::Builder::new().prefix("a tree ").tempdir().unwrap();
+    std::fs::create_dir(tree.path().join(".cargo")).unwrap();
+    let wrapper = tree.path().join(".cargo/rustc-with-profile");
+    std::fs::copy(root().join(".cargo/rustc-with-profile"), &wrapper).unwrap();
+    let arguments = [&library("metadata=0")[..], &RELEASE].concat();
+    let output = compile_with(&wrapper, &made_by().0, &arguments, |_| {});
+    assert_eq!(text(&output.stdout).trim_end(), arguments.join("\n"));
+    assert_eq!(text(&output.stderr), "note: built without a profile: there is none in benches/profile\n");
+}
+
+#[test]
+fn what_is_to_be_counted_counts_and_says_who_made_it() {
+    let counts = tempfile::tempdir().unwrap();
+    let into = counts.path().to_str().unwrap();
+    let count = |arguments: &[&str]| {
+        let wrapper = root().join(".cargo/rustc-with-profile");
+        let output = compile_with(&wrapper, "rustc 1.0.0", arguments, |command| {
+            command.env("PASSERELLE_COUNTS", into);
+        });
+        assert!(text(&output.stdout).ends_with(&format!("-Cprofile-generate={into}\n")), "{output:?}");
+        std::fs::read_to_string(counts.path().join("made-by"))
+    };
+    assert!(count(&RELEASE).is_err(), "another library is none that the profile is told by");
+    let made_by = count(&[&library("metadata=7")[..], &RELEASE].concat()).unwrap();
+    assert_eq!(made_by, "rustc 1.0.0\nmetadata=7\n");
 }
 
 #[test]
 fn the_image_is_built_by_the_profile_s_own_compiler() {
-    let version = made_by().0.split([' ', '.']).skip(1).take(2).collect::<Vec<_>>().join(".");
+    let version = made_by().0.split([' ', '.']).skip(1).take(3).collect::<Vec<_>>().join(".");
     let dockerfile = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
     assert!(dockerfile.contains(&format!("FROM rust:{version}-slim-")), "the profile is of Rust {version}");
 }
